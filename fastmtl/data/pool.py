@@ -1,0 +1,318 @@
+"""Token ids of every task and split, cached once and memory-mapped; all training rows under one stable row id."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from tqdm import tqdm
+
+from fastmtl.data.sources import Source
+from fastmtl.errors import UserError
+from fastmtl.store import digest
+from fastmtl.tasks import TaskSpec
+
+POOL_VERSION = 1
+
+
+class Tokenize(Protocol):
+    """Texts to token ids; what a tokenizer of `fastmtl.models.encoder` offers."""
+
+    def __call__(self, first: list[str], second: list[str] | None) -> tuple[list[list[int]], list[int]]:
+        """Ids of each row, special tokens included, and where its second segment starts (row length if none)."""
+        ...
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """One split of one task, memory-mapped. n rows, N tokens in all."""
+
+    ids: np.ndarray
+    """(N,) uint16 or uint32, row after row."""
+    offsets: np.ndarray
+    """(n + 1,) int64."""
+    second: np.ndarray
+    """(n,) uint16: position in the row at which the second segment starts; the row's length if there is none."""
+    labels: np.ndarray
+    """(n,) float32: class code or value; NaN where hidden."""
+    flags: np.ndarray | None
+    """(n,) int8: hidden relevance flag, for reports only."""
+    folder: Path
+    split: str
+
+    @classmethod
+    def open(cls, folder: Path, split: str) -> TokenRows:
+        """Map the files that `write_task` wrote."""
+
+        def mapped(name: str) -> np.ndarray:
+            return np.load(folder / f"{split}.{name}.npy", mmap_mode="r")
+
+        flags = mapped("flags") if (folder / f"{split}.flags.npy").exists() else None
+        return cls(mapped("ids"), mapped("offsets"), mapped("second"), mapped("labels"), flags, folder, split)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """(n,) int64: tokens a row."""
+        return np.diff(self.offsets)
+
+    def texts(self, rows: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
+        """The text columns and label of some rows as the source gave them, for people to read."""
+        with pa.memory_map(str(self.folder / f"{self.split}.arrow")) as file:
+            table = pa.ipc.open_file(file).read_all()
+            return table.take(pa.array(np.asarray(rows, dtype=np.int64))).to_pylist()
+
+
+def write_task(folder: Path, source: Source, task: TaskSpec, tokenize: Tokenize) -> dict[str, Any]:
+    """Tokenize every split of a task into `folder` in one pass; returns rows, tokens and truncated rows per split."""
+    counts: dict[str, Any] = {}
+    for split in task.splits:
+        counts[split] = _write_split(folder, source, task, split, tokenize)
+    (folder / "task.json").write_text(json.dumps({"task": task.to_dict(), "counts": counts}, indent=1))
+    return {"examples": sum(c["rows"] for c in counts.values()), "tokens": sum(c["tokens"] for c in counts.values())}
+
+
+def _write_split(folder: Path, source: Source, task: TaskSpec, split: str, tokenize: Tokenize) -> dict[str, int]:
+    lengths: list[np.ndarray] = []
+    second: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    flags: list[np.ndarray] = []
+    ids_path = folder / f"{split}.ids.bin"  # ids go straight to disk: they are what grows
+    with open(ids_path, "wb") as ids_file, tqdm(desc=f"tokenize {task.name}/{split}", unit="row", delay=2) as bar:
+        writer: Any = None
+        start = 0
+        for batch in source.batches(task, split):
+            columns = _checked_columns(batch, task, split, start, source.labels_are_codes)
+            ids, starts = tokenize(*(columns.texts if len(columns.texts) == 2 else (columns.texts[0], None)))
+            lengths.append(np.fromiter(map(len, ids), dtype=np.int64, count=len(ids)))
+            np.concatenate([np.asarray(row, dtype=np.uint32) for row in ids]).tofile(ids_file)
+            second.append(np.asarray(starts, dtype=np.uint16))
+            labels.append(columns.labels)
+            if columns.flags is not None:
+                flags.append(columns.flags)
+            if writer is None:
+                writer = pa.ipc.new_file(str(folder / f"{split}.arrow"), columns.shown.schema)
+            writer.write_batch(columns.shown)
+            start += len(ids)
+            bar.update(len(ids))
+        if writer is None or start == 0:
+            raise UserError(f"task {task.name!r}: split {split!r} has no rows; remove it from the task or fill the file")
+        writer.close()
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+    _compact(ids_path, folder / f"{split}.ids.npy")
+    np.save(folder / f"{split}.offsets.npy", offsets)
+    np.save(folder / f"{split}.second.npy", np.concatenate(second))
+    np.save(folder / f"{split}.labels.npy", np.concatenate(labels))
+    if flags:
+        np.save(folder / f"{split}.flags.npy", np.concatenate(flags))
+    return {"rows": start, "tokens": int(offsets[-1])}
+
+
+def _compact(raw: Path, target: Path) -> None:
+    """Rewrite the raw uint32 ids as .npy, in uint16 where the largest id allows (it halves what scoring reads)."""
+    ids = np.memmap(raw, dtype=np.uint32, mode="r")
+    narrow = np.uint16 if int(ids.max()) < 2**16 else np.uint32
+    out = np.lib.format.open_memmap(target, mode="w+", dtype=narrow, shape=ids.shape)
+    step = 1 << 24
+    for start in range(0, len(ids), step):
+        out[start : start + step] = ids[start : start + step]
+    out.flush()
+    raw.unlink()
+
+
+@dataclass(frozen=True)
+class _Columns:
+    texts: list[list[str]]
+    labels: np.ndarray
+    flags: np.ndarray | None
+    shown: pa.RecordBatch
+
+
+def _checked_columns(batch: pa.RecordBatch, task: TaskSpec, split: str, start: int, codes: bool) -> _Columns:
+    """Texts, labels and flags of a batch; every way in which they can be wrong is said with the row's number."""
+    where = f"task {task.name!r}, split {split!r}"
+    hidden_allowed = split == "test"
+    for name in task.text:
+        if name not in batch.schema.names:
+            raise UserError(f"{where}: no column {name!r}; the columns are {', '.join(batch.schema.names)}")
+    has_label = task.label in batch.schema.names
+    if not has_label and not hidden_allowed:
+        raise UserError(f"{where}: no label column {task.label!r}; the columns are {', '.join(batch.schema.names)}")
+    texts = [[str(v) if v is not None else "" for v in batch.column(name).to_pylist()] for name in task.text]
+    for name, values in zip(task.text, texts):
+        for i, value in enumerate(values):
+            if not value.strip():
+                raise UserError(f"{where}: row {start + i} has an empty {name!r}; fill or remove the row")
+    raw = batch.column(task.label).to_pylist() if has_label else [None] * batch.num_rows
+    labels = np.empty(batch.num_rows, dtype=np.float32)
+    for i, value in enumerate(raw):
+        labels[i] = _label(value, task, codes)
+        if np.isnan(labels[i]) and not hidden_allowed:
+            raise UserError(f"{where}: row {start + i} has label {value!r}; {_wanted(task)}")
+        if value not in (None, "", -1) and np.isnan(labels[i]):
+            raise UserError(f"{where}: row {start + i} has label {value!r}; {_wanted(task)}, or leave it empty")
+    flags = None
+    if task.flag is not None and task.flag in batch.schema.names:
+        flags = np.array([int(v) for v in batch.column(task.flag).to_pylist()], dtype=np.int8)
+    shown = pa.RecordBatch.from_arrays(
+        [*(pa.array(values, pa.string()) for values in texts), pa.array([str(v) for v in raw], pa.string())],
+        names=[*task.text, "label"],
+    )
+    return _Columns(texts, labels, flags, shown)
+
+
+def _label(value: Any, task: TaskSpec, codes: bool) -> float:
+    """A label as number; NaN where it is hidden (GLUE's -1 in classification), absent or not of the task."""
+    if value is None or value == "":
+        return float("nan")
+    if task.kind == "regression":
+        try:
+            return float(value)
+        except ValueError:
+            return float("nan")
+    if codes:
+        return float(value) if 0 <= int(value) < len(task.labels) else float("nan")
+    text = str(value)
+    return float(task.labels.index(text)) if text in task.labels else float("nan")
+
+
+def _wanted(task: TaskSpec) -> str:
+    return f"use one of {', '.join(task.labels)}" if task.labels else "use a number"
+
+
+class TaskPool:
+    """All rows of all tasks; training rows have a `row_id` (int64): the task's start plus the row's place in its file.
+
+    `cut` maps a task to the number of training rows that are kept (a fixed random subset, the same for every run
+    seed, so that runs are paired); the others keep their ids and are never handed out. T tasks, N training rows.
+    """
+
+    def __init__(self, folders: Sequence[Path], cut: Mapping[str, int] | None = None) -> None:
+        self.folders = [Path(folder) for folder in folders]
+        self.cut = dict(cut or {})
+        infos = [json.loads((folder / "task.json").read_text()) for folder in self.folders]
+        self.tasks = tuple(TaskSpec.from_dict(info["task"]) for info in infos)
+        self.names = tuple(task.name for task in self.tasks)
+        self._rows = {
+            (task.name, split): TokenRows.open(folder, split)
+            for task, folder in zip(self.tasks, self.folders)
+            for split in task.splits
+        }
+        sizes = [len(self._rows[name, "train"]) for name in self.names]
+        self.starts = np.concatenate([[0], np.cumsum(sizes)])
+        """(T + 1,) int64: first row id of each task, and N."""
+        self.fingerprint = digest([[folder.name for folder in self.folders], sorted(self.cut.items())])
+
+    def __reduce__(self) -> Any:  # a pickled pool is its folders: the maps are opened again where it arrives
+        return TaskPool, (self.folders, self.cut)
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def task(self, name: str) -> TaskSpec:
+        """The task of that name."""
+        return self.tasks[self.index(name)]
+
+    def index(self, name: str) -> int:
+        """The task's id: its place in `tasks`."""
+        if name not in self.names:
+            raise UserError(f"primary={name!r} is not a task of this data; choose from {', '.join(self.names)}")
+        return self.names.index(name)
+
+    def split(self, name: str, split: str) -> TokenRows:
+        """A task's rows of one split."""
+        if (name, split) not in self._rows:
+            raise UserError(f"task {name!r} has no split {split!r}; it has {', '.join(self.task(name).splits)}")
+        return self._rows[name, split]
+
+    def has_split(self, name: str, split: str) -> bool:
+        """Whether the task has rows for it."""
+        return (name, split) in self._rows
+
+    def rows_of(self, name: str) -> np.ndarray:
+        """(n,) int64: the row ids of a task's kept training rows, ascending."""
+        t = self.index(name)
+        start, size = int(self.starts[t]), int(self.starts[t + 1] - self.starts[t])
+        keep = self.cut.get(name, size)
+        if keep >= size:
+            return np.arange(start, start + size)
+        return start + np.sort(_rng("cut", name).permutation(size)[:keep])
+
+    def task_of(self, row_ids: np.ndarray) -> np.ndarray:
+        """(n,) int64: the task id of each row."""
+        return np.searchsorted(self.starts, row_ids, side="right") - 1
+
+    def local(self, row_ids: np.ndarray) -> np.ndarray:
+        """(n,) int64: each row's place in its task's training file."""
+        return row_ids - self.starts[self.task_of(row_ids)]
+
+    def by_task(self, row_ids: np.ndarray) -> dict[str, np.ndarray]:
+        """Row ids as places in the training file of each task that occurs, in pool order."""
+        tasks, local = self.task_of(row_ids), self.local(row_ids)
+        return {self.names[t]: local[tasks == t] for t in np.unique(tasks)}
+
+    def sample(self, per_task: int, seed: int, fold: int = 0) -> np.ndarray:
+        """Row ids of `per_task` rows of every task without replacement; folds 0 and 1 are disjoint.
+
+        At most half of a task is taken, so that each task keeps candidates and a second fold exists.
+        """
+        picks = []
+        for name in self.names:
+            rows = self.rows_of(name)
+            take = min(per_task, len(rows) // 2)
+            if take < 1:
+                raise UserError(f"task {name!r} has {len(rows)} training rows; a proxy sample needs at least two")
+            order = _rng("sample", name, seed).permutation(len(rows))
+            picks.append(np.sort(rows[order[fold * take : (fold + 1) * take]]))
+        return np.concatenate(picks)
+
+    def candidates(self, primary: str, exclude: np.ndarray | None = None) -> np.ndarray:
+        """Row ids of all auxiliary tasks' kept rows, ascending, less `exclude`."""
+        parts = [self.rows_of(name) for name in self.names if name != primary]
+        rows = np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+        return rows if exclude is None else np.setdiff1d(rows, exclude, assume_unique=True)
+
+    def flags_of(self, row_ids: np.ndarray) -> np.ndarray | None:
+        """(n,) int8 hidden relevance flags, or None where a task in question has none. Reports alone may ask."""
+        out = np.zeros(len(row_ids), dtype=np.int8)
+        tasks, local = self.task_of(row_ids), self.local(row_ids)
+        for t in np.unique(tasks):
+            flags = self.split(self.names[t], "train").flags
+            if flags is None:
+                return None
+            out[tasks == t] = flags[local[tasks == t]]
+        return out
+
+
+def _rng(*key: str | int) -> np.random.Generator:
+    """A generator of its own for each purpose, so that one draw never shifts another."""
+    return np.random.default_rng(int(digest(list(key)), 16))
+
+
+def holdout(n: int, share: float, seed: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Places (kept, held out) of n training rows, both ascending; chosen by seed, the same for every arm."""
+    order = _rng("holdout", name, seed).permutation(n)
+    held = max(1, round(share * n))
+    if held >= n:
+        raise UserError(f"task {name!r}: {n} training rows leave none after holding out {share:.0%}; use protocol=paper")
+    return np.sort(order[held:]), np.sort(order[:held])
+
+
+def chunks(order: np.ndarray, lengths: np.ndarray, max_tokens: int, max_rows: int) -> Iterator[np.ndarray]:
+    """Cut rows, sorted by length, into batches whose padded size is at most `max_tokens` (a longer row goes alone)."""
+    start = 0
+    while start < len(order):
+        # lengths grow along `order`, so the last row of a batch sets its width
+        stop = start + 1
+        while stop < len(order) and stop - start < max_rows and lengths[order[stop]] * (stop - start + 1) <= max_tokens:
+            stop += 1
+        yield order[start:stop]
+        start = stop

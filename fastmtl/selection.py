@@ -1,0 +1,147 @@
+"""Choosing rows: `Candidates` in, positions out. No model, tokenizer, path or config is known here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from fastmtl.errors import UserError
+
+
+class PoolExhausted(UserError):
+    """More rows were asked for than there are candidates."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The rows that may be chosen: `row_ids (n,)` and `task_ids (n,)` int64, `scores (n,)` float, higher is better.
+
+    `scores` is None for selectors that do not ask for any. A row whose score is NaN is never a candidate.
+    """
+
+    row_ids: np.ndarray
+    task_ids: np.ndarray
+    scores: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.row_ids)
+
+    def ranking(self, rng: np.random.Generator) -> np.ndarray:
+        """Positions (n,), best score first; equal scores in an order drawn from `rng` and the row ids alone.
+
+        Storage order never decides (FastMTL ranked half-precision sigmoids, whose ties did).
+        """
+        assert self.scores is not None and not np.isnan(self.scores).any()
+        return np.lexsort((_scrambled(self.row_ids, int(rng.integers(2**63))), -self.scores))
+
+
+def _scrambled(row_ids: np.ndarray, salt: int) -> np.ndarray:
+    """A pseudo-random uint64 a row (splitmix64 finaliser), so that ties do not depend on which rows stand beside it."""
+    x = row_ids.astype(np.uint64) + np.uint64(salt)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+class Selector(Protocol):
+    """Chooses exactly k of n candidates; a frozen dataclass, so that its fields are its identity."""
+
+    needs_scores: ClassVar[bool]
+    """Whether a proxy has to be trained and read first."""
+    uses_budget: ClassVar[bool]
+    """False when the selector itself says how many rows it takes (all, none)."""
+
+    def select(self, candidates: Candidates, k: int, rng: np.random.Generator) -> np.ndarray:
+        """Positions (k,) int64 into `candidates`, without repeats, best first."""
+        ...
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The k best scores in one common ranking over all auxiliary tasks (FastMTL, section 3)."""
+
+    needs_scores: ClassVar[bool] = True
+    uses_budget: ClassVar[bool] = True
+
+    def select(self, candidates: Candidates, k: int, rng: np.random.Generator) -> np.ndarray:
+        """See `Selector`."""
+        return candidates.ranking(rng)[:k]
+
+
+@dataclass(frozen=True)
+class Random:
+    """k rows, uniformly without replacement from the same candidates as every other budgeted selector."""
+
+    needs_scores: ClassVar[bool] = False
+    uses_budget: ClassVar[bool] = True
+
+    def select(self, candidates: Candidates, k: int, rng: np.random.Generator) -> np.ndarray:
+        """See `Selector`."""
+        return rng.permutation(len(candidates))[:k]
+
+
+@dataclass(frozen=True)
+class MatchedRandom:
+    """As many rows of each task as the inner top-k takes, but drawn at random within the task.
+
+    FastMTL's in-task efficacy control: what is left of the gain is due to the mixture of tasks alone.
+    """
+
+    needs_scores: ClassVar[bool] = True
+    uses_budget: ClassVar[bool] = True
+
+    def select(self, candidates: Candidates, k: int, rng: np.random.Generator) -> np.ndarray:
+        """See `Selector`."""
+        top_tasks = candidates.task_ids[candidates.ranking(rng)[:k]]
+        shuffled = rng.permutation(len(candidates))
+        shuffled_tasks = candidates.task_ids[shuffled]
+        picks = [shuffled[shuffled_tasks == t][:count] for t, count in zip(*np.unique(top_tasks, return_counts=True))]
+        return rng.permutation(np.concatenate(picks)) if picks else shuffled[:0]
+
+
+@dataclass(frozen=True)
+class Full:
+    """Every row of every auxiliary task, the proxy's own training rows included."""
+
+    needs_scores: ClassVar[bool] = False
+    uses_budget: ClassVar[bool] = False
+
+    def select(self, candidates: Candidates, k: int, rng: np.random.Generator) -> np.ndarray:
+        """See `Selector`."""
+        return np.arange(len(candidates))
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """No auxiliary row: the single-task baseline."""
+
+    needs_scores: ClassVar[bool] = False
+    uses_budget: ClassVar[bool] = False
+
+    def select(self, candidates: Candidates, k: int, rng: np.random.Generator) -> np.ndarray:
+        """See `Selector`."""
+        return np.arange(0)
+
+
+def check_budget(budget: object) -> int | float:
+    """The budget as given, if it is a whole number >= 1 or a share in (0, 1]; else a `UserError`."""
+    how = "give a whole number of examples (>= 1) or a share of the candidates in (0, 1]"
+    if isinstance(budget, bool) or not isinstance(budget, int | float):
+        raise UserError(f"budget={budget!r} is not a number; {how}")
+    if math.isnan(budget) or budget <= 0 or (isinstance(budget, float) and budget > 1):
+        raise UserError(f"budget={budget} is out of range; {how}")
+    return budget
+
+
+def rows_wanted(budget: int | float, num_candidates: int) -> int:
+    """The exact number of rows a budget means; a share is rounded to the nearest row, at least one."""
+    budget = check_budget(budget)
+    k = budget if isinstance(budget, int) else max(1, round(budget * num_candidates))
+    if k > num_candidates:
+        raise PoolExhausted(
+            f"budget={budget} is more than the {num_candidates} candidate rows; lower it, or use selection=full"
+        )
+    return k

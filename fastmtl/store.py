@@ -1,0 +1,113 @@
+"""Artifacts by identity: one folder a stage result, named by the hash of everything that can change its content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+MANIFEST = "manifest.json"
+
+
+def digest(identity: Any) -> str:
+    """16 hex digits of the SHA-256 of `identity` as key-sorted JSON; dataclasses count by class name and fields."""
+    text = json.dumps(identity, sort_keys=True, default=_plain, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {"class": f"{type(value).__module__}.{type(value).__qualname__}", **asdict(value)}
+    raise TypeError(f"{value!r} cannot be part of an identity")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished stage folder. `hit` says that this process found it rather than built it."""
+
+    stage: str
+    key: str
+    path: Path
+    manifest: dict[str, Any] = field(repr=False)
+    hit: bool
+
+    @property
+    def records(self) -> dict[str, Any]:
+        """What was measured while it was built: wall_s, device, examples, tokens, flops …"""
+        return self.manifest["records"]
+
+    def read(self, name: str) -> Any:
+        """A JSON file of the folder."""
+        return json.loads((self.path / name).read_text())
+
+
+class Store:
+    """Folders `root/<stage>/<key>`; a folder whose manifest exists is complete and is never written again.
+
+    A build holds a lock of its own key, writes to a sibling folder, puts `manifest.json` there last and renames it,
+    so a killed build leaves nothing that another process could take for a result.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).expanduser().absolute()
+
+    def find(self, stage: str, identity: Any) -> Artifact | None:
+        """The artifact if it is complete, else None."""
+        key = digest(identity)
+        path = self.root / stage / key
+        try:
+            manifest = json.loads((path / MANIFEST).read_text())
+        except FileNotFoundError:
+            return None
+        return Artifact(stage, key, path, manifest, hit=True)
+
+    def get(self, stage: str, identity: Any, build: Callable[[Path], dict[str, Any] | None]) -> Artifact:
+        """Find the artifact, or let `build(folder)` fill a folder for it; what `build` returns becomes its records."""
+        if (found := self.find(stage, identity)) is not None:
+            return found
+        key = digest(identity)
+        path = self.root / stage / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path.with_name(f".{key}.lock"), stage):
+            if (found := self.find(stage, identity)) is not None:  # another process was faster
+                return found
+            draft = path.with_name(f".{key}.draft")
+            shutil.rmtree(draft, ignore_errors=True)  # what a killed build left; the lock says nobody is writing it
+            draft.mkdir()
+            started = time.perf_counter()
+            try:
+                records = dict(build(draft) or {})
+            except BaseException:
+                shutil.rmtree(draft, ignore_errors=True)
+                raise
+            records.setdefault("wall_s", round(time.perf_counter() - started, 3))
+            manifest = {"stage": stage, "key": key, "identity": identity, "records": records}
+            (draft / MANIFEST).write_text(json.dumps(manifest, indent=1, default=_plain))
+            shutil.rmtree(path, ignore_errors=True)  # a folder without a manifest: not ours, not complete
+            os.replace(draft, path)
+        return Artifact(stage, key, path, json.loads((path / MANIFEST).read_text()), hit=False)
+
+
+class _locked:
+    """The key's file lock; says so when it has to wait for another process."""
+
+    def __init__(self, path: Path, stage: str) -> None:
+        self.lock, self.stage = FileLock(path), stage
+
+    def __enter__(self) -> None:
+        try:
+            self.lock.acquire(timeout=2)
+        except Timeout:
+            print(f"fastmtl: another process is building this {self.stage}; waiting for it", flush=True)
+            self.lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
