@@ -170,8 +170,8 @@ def _checked_columns(batch: pa.RecordBatch, task: TaskSpec, split: str, start: i
 
 
 def _label(value: Any, task: TaskSpec, codes: bool) -> float:
-    """A label as number; NaN where it is hidden (GLUE's -1 in classification), absent or not of the task."""
-    if value is None or value == "":
+    """A label as number; NaN where it is hidden (GLUE writes -1), absent or not of the task."""
+    if value is None or value == "" or (codes and value == -1):
         return float("nan")
     if task.kind == "regression":
         try:

