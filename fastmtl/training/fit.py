@@ -162,10 +162,10 @@ def train(job: FitJob) -> None:
     trainer = pl.Trainer(
         accelerator=job.where.accelerator, devices=job.where.devices, num_nodes=job.where.num_nodes, strategy=strategy,
         precision=_LIGHTNING_PRECISION[job.fit.precision], max_epochs=job.fit.epochs,  # type: ignore[arg-type]
-        gradient_clip_val=job.fit.max_grad_norm or None, callbacks=callbacks, log_every_n_steps=LOG_EVERY_N_STEPS,
+        gradient_clip_val=job.fit.max_grad_norm or None, callbacks=callbacks, log_every_n_steps=min(LOG_EVERY_N_STEPS, total_steps),
         logger=CSVLogger(job.out, name=None, version="curves"), enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, use_distributed_sampler=False, reload_dataloaders_every_n_epochs=1,
-        num_sanity_val_steps=0, deterministic="warn",
+        num_sanity_val_steps=0, limit_val_batches=1.0 if best else 0, deterministic="warn",
     )  # fmt: skip
     trainer.fit(module, datamodule=data)
     if trainer.is_global_zero:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torchmetrics import MeanMetric
 
 from fastmtl.errors import UserError
 from fastmtl.models.multitask import MultiTaskModel, ProxyModel
@@ -33,9 +34,13 @@ class FitConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        for name, low in (("epochs", 1), ("batch_size", 1)):
-            if int(getattr(self, name)) < low:
-                raise UserError(f"fit.{name}={getattr(self, name)} is out of range; use {low} or more")
+        for name in ("epochs", "batch_size", "learning_rate", "weight_decay", "warmup", "max_grad_norm", "dropout"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or value != value or value < 0:
+                raise UserError(f"fit.{name}={value!r} is not a number of 0 or more")
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1 or not isinstance(getattr(self, name), int):
+                raise UserError(f"fit.{name}={getattr(self, name)} is out of range; use a whole number of 1 or more")
         if not 0 < self.learning_rate < 1:
             raise UserError(f"fit.learning_rate={self.learning_rate} is out of range; use a value in (0, 1), say 2e-5")
         if not 0 <= self.warmup <= 1 or not 0 <= self.dropout < 1:
@@ -116,6 +121,7 @@ class MultiTaskModule(_TaskModule):
         self.evaluated = evaluated
         if evaluated is not None:
             self.metrics = build_metrics(evaluated)
+            self.mean_loss = MeanMetric()
 
     def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
         """One batch of one task."""
@@ -132,10 +138,11 @@ class MultiTaskModule(_TaskModule):
         self.metrics.update(
             answers(logits, self.evaluated), labels if self.evaluated.kind == "regression" else labels.long()
         )
-        loss = task_loss(logits, labels, self.evaluated)
-        self.log("choose/loss", loss, batch_size=len(labels), on_epoch=True, sync_dist=True)
+        self.mean_loss.update(task_loss(logits, labels, self.evaluated), len(labels))
 
     def on_validation_epoch_end(self) -> None:
-        """Metrics over all ranks' rows."""
-        self.log_dict({f"choose/{name}": value for name, value in self.metrics.compute().items()})
+        """Metrics and mean loss over all ranks' rows."""
+        values = {**self.metrics.compute(), "loss": self.mean_loss.compute()}
+        self.log_dict({f"choose/{name}": value for name, value in values.items()})
         self.metrics.reset()
+        self.mean_loss.reset()
