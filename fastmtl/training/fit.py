@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import os
 import pickle
 import resource
-import shutil
 import subprocess
 import sys
 import time
@@ -21,7 +21,6 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.loggers import CSVLogger
 from tqdm import tqdm
 
 from fastmtl.data.pool import TaskPool
@@ -32,7 +31,8 @@ from fastmtl.models.multitask import MultiTaskModel, ProxyModel, load_weights, s
 from fastmtl.training.datamodule import TaskData
 from fastmtl.training.modules import FitConfig, MultiTaskModule, ProxyModule
 
-LOG_EVERY_N_STEPS = 10
+CURVE_EVERY_N_STEPS = 10
+"""The interval of Bingel & Søgaard's logs, whose curve features are computed from such curves."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,8 @@ def train(job: FitJob) -> None:
     if job.init is not None:
         load_weights(module.model, job.init)
     best = KeepBest(evaluated.metrics[0]) if not job.discriminator and evaluated else None
-    callbacks: list[Callback] = [best] if best else []
+    curves = Curves()
+    callbacks: list[Callback] = [curves, *([best] if best else [])]
     if job.where.progress:
         callbacks.append(OneBar(job.title, total_steps))
     many = job.where.devices != 1 or job.where.num_nodes != 1
@@ -162,8 +163,7 @@ def train(job: FitJob) -> None:
     trainer = pl.Trainer(
         accelerator=job.where.accelerator, devices=job.where.devices, num_nodes=job.where.num_nodes, strategy=strategy,
         precision=_LIGHTNING_PRECISION[job.fit.precision], max_epochs=job.fit.epochs,  # type: ignore[arg-type]
-        gradient_clip_val=job.fit.max_grad_norm or None, callbacks=callbacks, log_every_n_steps=min(LOG_EVERY_N_STEPS, total_steps),
-        logger=CSVLogger(job.out, name=None, version="curves"), enable_checkpointing=False, enable_progress_bar=False,
+        gradient_clip_val=job.fit.max_grad_norm or None, callbacks=callbacks, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, use_distributed_sampler=False, reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0, limit_val_batches=1.0 if best else 0, deterministic="warn",
     )  # fmt: skip
@@ -172,8 +172,7 @@ def train(job: FitJob) -> None:
         if best is not None:
             module.model.load_state_dict(best.state)
         save_weights(module.model, job.out / "weights.safetensors")
-        shutil.move(job.out / "curves" / "metrics.csv", job.out / "curves.csv")
-        shutil.rmtree(job.out / "curves")
+        curves.write(job.out / "curves.csv")
         lengths = np.concatenate(data.lengths)
         records = {
             "device": _device_name(job.where),
@@ -215,6 +214,40 @@ class KeepBest(Callback):
                 model = pl_module.model
                 assert isinstance(model, torch.nn.Module)
                 self.state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+
+class Curves(Callback):
+    """Learning curves: the mean of each value over the steps of its task since the last point, and each epoch's metrics.
+
+    Values stay tensors until a point is due, so that no step waits for the device. On several devices they are rank
+    zero's share of each batch.
+    """
+
+    def __init__(self) -> None:
+        self.points: list[tuple[int, int, str, float]] = []
+        self._waiting: dict[str, list[torch.Tensor]] = {}
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
+        """Collect; every tenth step and at the end of an epoch, make a point of each value that occurred."""
+        for name, value in outputs["curves"].items():
+            self._waiting.setdefault(name, []).append(value)
+        if trainer.global_step % CURVE_EVERY_N_STEPS == 0 or trainer.is_last_batch:
+            for name, values in sorted(self._waiting.items()):
+                self._point(trainer, name, float(torch.stack(values).mean()))
+            self._waiting = {}
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The epoch's metrics on the rows that choose it."""
+        for name, value in trainer.callback_metrics.items():
+            self._point(trainer, name, float(value))
+
+    def _point(self, trainer: pl.Trainer, name: str, value: float) -> None:
+        self.points.append((trainer.global_step, trainer.current_epoch, name, value))
+
+    def write(self, path: Path) -> None:
+        """CSV with the columns step, epoch, name, value."""
+        with open(path, "w", newline="") as file:
+            csv.writer(file).writerows([("step", "epoch", "name", "value"), *self.points])
 
 
 class OneBar(Callback):

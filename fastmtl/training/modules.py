@@ -76,11 +76,6 @@ class _TaskModule(pl.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _log_losses(self, batch: dict[str, Any], **losses: Tensor) -> None:
-        """Learning curves, one a loss and task; Lightning writes them every `log_every_n_steps`."""
-        for name, value in losses.items():
-            self.log(f"{name}/{batch['task']}", value.detach(), batch_size=len(batch["labels"]))
-
 
 class ProxyModule(_TaskModule):
     """Trains task heads and discriminator together: loss = L_task + L_discriminator, unweighted (FastMTL, stage TD)."""
@@ -95,15 +90,15 @@ class ProxyModule(_TaskModule):
         self.task_index = {task.name: i for i, task in enumerate(tasks)}
         self.register_buffer("weights", positive_weights(counts), persistent=False)
 
-    def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
-        """One batch of one task."""
+    def training_step(self, batch: dict[str, Any], _: int) -> dict[str, Any]:
+        """One batch of one task; `curves` are the values that `Curves` records."""
         name = batch["task"]
         task_logits, logits_BT = self.model.both(batch, name)
         task = task_loss(task_logits, batch["labels"], self.tasks[name])
         weights = self.weights if isinstance(self.weights, Tensor) else None
         which = task_similarity_loss(logits_BT, self.task_index[name], self.discriminator_loss, weights)
-        self._log_losses(batch, loss=task, discriminator_loss=which)
-        return (task + which) * batch["weight"]
+        curves = {f"loss/{name}": task.detach(), f"discriminator_loss/{name}": which.detach()}
+        return {"loss": (task + which) * batch["weight"], "curves": curves}
 
 
 class MultiTaskModule(_TaskModule):
@@ -123,12 +118,11 @@ class MultiTaskModule(_TaskModule):
             self.metrics = build_metrics(evaluated)
             self.mean_loss = MeanMetric()
 
-    def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
-        """One batch of one task."""
+    def training_step(self, batch: dict[str, Any], _: int) -> dict[str, Any]:
+        """One batch of one task; `curves` are the values that `Curves` records."""
         name = batch["task"]
         loss = task_loss(self.model(batch, name), batch["labels"], self.tasks[name])
-        self._log_losses(batch, loss=loss)
-        return loss * batch["weight"]
+        return {"loss": loss * batch["weight"], "curves": {f"loss/{name}": loss.detach()}}
 
     def validation_step(self, batch: dict[str, Any], _: int) -> None:
         """Collects one batch of the evaluated task."""
