@@ -152,6 +152,7 @@ class Encoder(nn.Module):
             raise UserError(f"encoder.name={spec.name!r} has no pooler; use encoder.pooling=cls or mean")
         if spec.pooling != "pooler" and hasattr(self.inner, "pooler"):
             self.inner.pooler = None  # unused weights would be saved, and stall DDP's reducer
+        self.inner.train()  # from_pretrained hands it out in eval mode, without dropout
         self.hidden_size: int = self.inner.config.hidden_size
         self._uses_types = getattr(self.inner.config, "type_vocab_size", 0) > 1
 
