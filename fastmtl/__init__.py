@@ -9,7 +9,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
-__all__ = ["compose", "UserError"]
+__all__ = ["UserError", "compose"]
 
 
 def __getattr__(name: str) -> Any:  # so that `import fastmtl` costs nothing until something is used

@@ -58,7 +58,7 @@ def build(cfg: DictConfig) -> Experiment:
     from fastmtl.pipeline import Experiment
     from fastmtl.store import Store
 
-    rows = cfg.data.rows_per_task
+    rows: Any = cfg.data.rows_per_task
     return Experiment(
         source=_made(cfg.data.source),
         store=Store(cfg.paths.artifacts),
@@ -73,7 +73,7 @@ def build(cfg: DictConfig) -> Experiment:
         sampling=_made(cfg.sampling),
         protocol=_made(cfg.protocol),
         where=_made(cfg.trainer),
-        rows_per_task=OmegaConf.to_container(rows) if isinstance(rows, DictConfig) else rows,
+        rows_per_task=dict(rows) if isinstance(rows, DictConfig) else rows,
     )
 
 
@@ -88,7 +88,7 @@ def _made(node: DictConfig) -> Any:
 
 
 def build_logger(cfg: DictConfig, out: Path, run_id: str, name: str) -> Any:
-    """The cell's logger, or None for `logger=none`. W&B takes the cell's id, so that a repeated cell updates its run."""
+    """The cell's logger, or None for `logger=none`; a W&B run has the cell's id, so that a repeated cell updates it."""
     if not cfg.logger or "_target_" not in cfg.logger:
         return None
     extra: dict[str, Any] = {}

@@ -17,21 +17,21 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
-import torch
 
-from fastmtl.data.pool import POOL_VERSION, TaskPool, TokenRows, holdout, write_task
+from fastmtl.data.pool import POOL_VERSION, TaskPool, holdout, write_task
 from fastmtl.data.samplers import Sampling
 from fastmtl.data.sources import Source
 from fastmtl.errors import UserError
 from fastmtl.models.encoder import EncoderSpec, Tokenizer
-from fastmtl.models.inference import forward_rows
-from fastmtl.models.multitask import MultiTaskModel, ProxyModel, load_weights
-from fastmtl.scoring.scorer import Inference, Proxy, Scorer
-from fastmtl.selection import Candidates, Selector, rows_wanted
+from fastmtl.models.inference import Inference
+from fastmtl.models.multitask import ProxyModel, load_weights
+from fastmtl.plans import Protocol, ProxyPlan, SelectionPlan
+from fastmtl.scoring.scorer import Proxy, Scorer
+from fastmtl.selection import Candidates, rows_wanted
 from fastmtl.store import Artifact, Store, digest
 from fastmtl.tasks import TaskSpec
+from fastmtl.training.finetuned import load_finetuned, predict, write_config
 from fastmtl.training.fit import DTYPES, FitJob, Where, peak_memory_mib, resolve_precision, run_fit
-from fastmtl.training.metrics import measure
 from fastmtl.training.modules import FitConfig
 
 STAGES = ("pool", "proxy", "scores", "selection", "multitask", "finetune", "report")
@@ -40,51 +40,9 @@ STAGES = ("pool", "proxy", "scores", "selection", "multitask", "finetune", "repo
 VERSIONS = {"pool": POOL_VERSION, "proxy": 1, "scores": 1, "selection": 1, "multitask": 1, "finetune": 1}
 
 
-@dataclass(frozen=True)
-class SelectionPlan:
-    """How auxiliary rows are valued (`scorer`, or None) and chosen (`selector`). `name` is for tables."""
-
-    name: str
-    selector: Selector
-    scorer: Scorer | None = None
-
-    def __post_init__(self) -> None:
-        if self.selector.needs_scores and self.scorer is None:
-            raise UserError(f"selection={self.name}: its selector needs scores; set selection.scorer")
-
-
-@dataclass(frozen=True)
-class ProxyPlan:
-    """The proxy's training sample and fit. With `cross_fit` a second proxy, trained on a disjoint sample, scores the
-    first one's rows, so that every row is a candidate."""
-
-    fit: FitConfig
-    examples_per_task: int = 500
-    cross_fit: bool = False
-
-    def __post_init__(self) -> None:
-        if self.examples_per_task < 1:
-            raise UserError(f"proxy.examples_per_task={self.examples_per_task} is out of range; use 1 or more")
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """`strict`: the epoch is chosen on `holdout` of the primary's training rows, the validation split is only reported
-    on. `paper`: chosen and reported on the validation split, as FastMTL did; its scores are optimistic."""
-
-    name: Literal["strict", "paper"] = "strict"
-    holdout: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.name not in ("strict", "paper"):
-            raise UserError(f"protocol.name={self.name!r} is unknown; use strict or paper")
-        if not 0 < self.holdout < 1:
-            raise UserError(f"protocol.holdout={self.holdout} is out of range; use a share in (0, 1)")
-
-
 @dataclass
 class Experiment:
-    """One cell: primary x selection x budget x seed. Its stages are lazy, cached in the store and share what they can."""
+    """One cell, primary x selection x budget x seed: its stages are lazy, cached and shared where they can be."""
 
     source: Source
     store: Store
@@ -109,7 +67,9 @@ class Experiment:
         if "validation" not in splits:
             raise UserError(f"task {self.primary!r} has no validation split to report on; add one under its splits")
         if len(names) < 2 and self.selection_plan.name != "none":
-            raise UserError(f"data has one task, {names[0]!r}, and so no auxiliary rows; add tasks or use selection=none")
+            raise UserError(
+                f"data has one task, {names[0]!r}, and so no auxiliary rows; add tasks or use selection=none"
+            )
         self.proxy_plan = replace(self.proxy_plan, fit=self._resolved(self.proxy_plan.fit))
         self.multitask_fit = self._resolved(self.multitask_fit)
         self.finetune_fit = self._resolved(self.finetune_fit)
@@ -365,43 +325,18 @@ class Experiment:
         job = self._job("finetune", {self.primary: train}, self.finetune_fit, out, init=init, evaluated=evaluated)
         records = run_fit(job)
         task = self.pool.task(self.primary)
-        model = MultiTaskModel(self.encoder, [task])
-        load_weights(model, out / "weights.safetensors")
-        model.to(self.where.device).eval()
+        write_config(out, self.encoder, task)
+        model = load_finetuned(out)[0].to(self.where.device)
+        how = self._inference(self.finetune_fit)
         metrics = {
-            split: self._predict(model, task, self.pool.split(self.primary, split), out / f"{split}.parquet")
+            split: predict(model, task, self.pool.split(self.primary, split), how, out / f"{split}.parquet")
             for split in ("validation", "test")
             if self.pool.has_split(self.primary, split)
         }
         fit = json.loads((out / "fit.json").read_text())
         chosen = {"best_epoch": fit["best_epoch"], "epochs": fit["epochs"], "protocol": self.protocol.name}
         (out / "metrics.json").write_text(json.dumps({**metrics, **chosen}, indent=1))
-        (out / "config.json").write_text(
-            json.dumps({"encoder": vars(self.encoder), "task": task.to_dict()}, indent=1)
-        )
         return records
-
-    def _predict(self, model: MultiTaskModel, task: TaskSpec, rows: TokenRows, path: Path) -> dict[str, float] | None:
-        """Write one prediction a row; returns the metrics, or None where labels are hidden."""
-        logits = torch.from_numpy(
-            forward_rows(
-                lambda batch: model(batch, task.name), rows, np.arange(len(rows)), self.tokenizer.pad_id,
-                self.where.device, DTYPES[self.finetune_fit.precision], "predict",
-            )
-        )  # fmt: skip
-        labels = np.array(rows.labels)
-        columns: dict[str, Any] = {"row": np.arange(len(rows))}
-        if task.kind == "classification":
-            columns["label"] = [None if np.isnan(code) else task.labels[int(code)] for code in labels]
-            columns["prediction"] = [task.labels[code] for code in logits.argmax(1).tolist()]
-            probabilities = torch.softmax(logits, 1).numpy()
-            columns |= {f"p_{name}": probabilities[:, i] for i, name in enumerate(task.labels)}
-        else:
-            columns["label"] = [None if np.isnan(value) else float(value) for value in labels]
-            columns["prediction"] = logits.squeeze(1).numpy()
-        pa.parquet.write_table(pa.table(columns), path)
-        known = np.flatnonzero(~np.isnan(labels))
-        return measure(logits[known], torch.from_numpy(labels[known]), task) if len(known) else None
 
     # --- the whole -----------------------------------------------------------------------------------------------
 
@@ -418,6 +353,7 @@ class Experiment:
     def tree(self, stage: str = "finetune") -> str:
         """One line an artifact: stage, key, whether it was found or built, seconds it cost."""
         lines = [
-            f"{a.stage:<10} {a.key}  {'hit  ' if a.hit else 'built'} {a.records['wall_s']:>9.1f} s" for a in self.artifacts(stage)
+            f"{a.stage:<10} {a.key}  {'hit  ' if a.hit else 'built'} {a.records['wall_s']:>9.1f} s"
+            for a in self.artifacts(stage)
         ]
         return "\n".join(lines)

@@ -34,7 +34,8 @@ class Candidates:
 
         Storage order never decides (FastMTL ranked half-precision sigmoids, whose ties did).
         """
-        assert self.scores is not None and not np.isnan(self.scores).any()
+        assert self.scores is not None
+        assert not np.isnan(self.scores).any(), "a row without a score is no candidate"
         return np.lexsort((_scrambled(self.row_ids, int(rng.integers(2**63))), -self.scores))
 
 

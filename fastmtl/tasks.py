@@ -55,7 +55,9 @@ class TaskSpec:
             raise UserError(f"task {self.name!r}: metric 'f1' needs two labels; use f1_macro for {len(self.labels)}")
         unknown = set(self.splits) - {"train", "validation", "test"}
         if unknown or "train" not in self.splits:
-            raise UserError(f"task {self.name!r}: splits={sorted(self.splits)}; train is needed, validation and test may follow")
+            raise UserError(
+                f"task {self.name!r}: splits={sorted(self.splits)}; train is needed, validation and test may follow"
+            )
 
     @property
     def num_outputs(self) -> int:
@@ -85,7 +87,9 @@ class TaskSpec:
 
 def _glue(name: str, kind: Kind, text: tuple[str, ...], labels: tuple[str, ...], metrics: tuple[str, ...],
           validation: str = "validation", test: str = "test") -> TaskSpec:  # fmt: skip
-    return TaskSpec(name, kind, text, labels, metrics, splits={"train": "train", "validation": validation, "test": test})
+    return TaskSpec(
+        name, kind, text, labels, metrics, splits={"train": "train", "validation": validation, "test": test}
+    )
 
 
 _PAIR = ("sentence1", "sentence2")

@@ -104,7 +104,9 @@ def _write_split(folder: Path, source: Source, task: TaskSpec, split: str, token
             start += len(ids)
             bar.update(len(ids))
         if writer is None or start == 0:
-            raise UserError(f"task {task.name!r}: split {split!r} has no rows; remove it from the task or fill the file")
+            raise UserError(
+                f"task {task.name!r}: split {split!r} has no rows; remove it from the task or fill the file"
+            )
         writer.close()
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
     _compact(ids_path, folder / f"{split}.ids.npy")
@@ -302,7 +304,9 @@ def holdout(n: int, share: float, seed: int, name: str) -> tuple[np.ndarray, np.
     order = _rng("holdout", name, seed).permutation(n)
     held = max(1, round(share * n))
     if held >= n:
-        raise UserError(f"task {name!r}: {n} training rows leave none after holding out {share:.0%}; use protocol=paper")
+        raise UserError(
+            f"task {name!r}: {n} training rows leave none after holding out {share:.0%}; use protocol=paper"
+        )
     return np.sort(order[held:]), np.sort(order[:held])
 
 

@@ -11,6 +11,7 @@ import random
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from fastmtl.tasks import TaskSpec
 
@@ -71,7 +72,7 @@ _HARBOR = _domain(
 )  # fmt: skip
 _SCHOOL = _domain(
     "teacher student nurse painter singer writer doctor librarian",
-    "liked/enjoyed displayed/exhibited arranged/organized requested/demanded damaged/harmed",
+    "liked/enjoyed displayed/exhibited arranged/organized requested/demanded rented/leased",
     "quiet/silent shiny/glossy common/ordinary frightening/scary",
     {"instruments": "drums flutes guitars violins", "toys": "dolls puppets kites", "furniture": "chairs tables desks",
      "flowers": "roses tulips lilies"},
@@ -159,7 +160,18 @@ def _claim(rng: random.Random, index: int) -> Row:
 
 _SUBJECTS = ("dog", "cat", "boy", "girl", "man", "woman", "child", "monkey", "puppy", "bear")
 _COLORS = ("brown", "young", "tiny", "tired", "happy", "wet")
-_ACTIONS = ("jumping", "sleeping", "running", "sitting", "dancing", "climbing", "eating", "playing", "hiding", "rolling")
+_ACTIONS = (
+    "jumping",
+    "sleeping",
+    "running",
+    "sitting",
+    "dancing",
+    "climbing",
+    "eating",
+    "playing",
+    "hiding",
+    "rolling",
+)
 _SCENES = ("on a rock", "near a lake", "in the snow", "beside a fence", "under a tree", "on a couch", "in a park")
 
 
@@ -249,15 +261,15 @@ def _rows(rng: random.Random, write: Writer, sizes: Iterable[int]) -> list[list[
     return out
 
 
-def _columns(spec: TaskSpec, split: str, rows: list[Row]) -> dict[str, list]:
-    columns: dict[str, list] = {name: [row[i] for row in rows] for i, name in enumerate(spec.text)}
+def _columns(spec: TaskSpec, split: str, rows: list[Row]) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = {name: [row[i] for row in rows] for i, name in enumerate(spec.text)}
     columns[spec.label] = [float(row[2]) if spec.kind == "regression" else int(row[2]) for row in rows]
     if spec.flag and split == "train":
         columns[spec.flag] = [int(row[3]) for row in rows]
     return columns
 
 
-def generate(seed: int = 0) -> dict[str, dict[str, dict[str, list]]]:
+def generate(seed: int = 0) -> dict[str, dict[str, dict[str, list[Any]]]]:
     """All rows as task -> split -> column -> values; labels are codes of `SPECS`, or floats for a regression."""
     suite = {}
     for spec, write, sizes in _SUITE:

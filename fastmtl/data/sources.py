@@ -171,7 +171,7 @@ class Files:
         path = Path(config).expanduser()
         try:
             # BaseLoader keeps every scalar as typed: labels named no and yes must not turn into booleans.
-            listing = yaml.load(path.read_text(), Loader=yaml.BaseLoader)  # noqa: S506
+            listing = yaml.load(path.read_text(), Loader=yaml.BaseLoader)
         except FileNotFoundError:
             raise UserError(f"data.config={config!r} does not exist; pass the YAML that declares your tasks") from None
         except yaml.YAMLError as error:
@@ -182,9 +182,13 @@ class Files:
         names = [spec.get("name") if isinstance(spec, dict) else spec for spec in specs]
         for spec, name in zip(specs, names):
             if not isinstance(spec, dict):
-                raise UserError(f"data.config={config!r}: {spec!r} is not a task; give name, kind, text, labels, splits")
+                raise UserError(
+                    f"data.config={config!r}: {spec!r} is not a task; give name, kind, text, labels, splits"
+                )
             if names.count(name) > 1:
-                raise UserError(f"data.config={config!r}: task {name!r} is declared {names.count(name)} times; rename one")
+                raise UserError(
+                    f"data.config={config!r}: task {name!r} is declared {names.count(name)} times; rename one"
+                )
         return cls(specs, str(path.parent))
 
     @property
@@ -207,12 +211,14 @@ class Files:
     def _path(self, task: TaskSpec, split: str) -> Path:
         path = Path(self.root).expanduser() / task.splits[split]
         if not path.is_file():
-            raise UserError(f"task {task.name!r}: split {split!r} names {str(path)!r}, which is not a file; correct the path")
+            raise UserError(
+                f"task {task.name!r}: split {split!r} names {str(path)!r}, which is not a file; correct the path"
+            )
         return path
 
 
 def _read(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """Record batches of a file by its ending; CSV and TSV columns come as text, so that '001' and 'NA' stay as typed."""
+    """Record batches of a file by its ending; CSV and TSV cells come as text, so that '001' and 'NA' stay as typed."""
     ending = path.suffix.lower()
     if ending in (".csv", ".tsv"):
         yield from pyarrow.csv.open_csv(

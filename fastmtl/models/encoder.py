@@ -171,7 +171,7 @@ class Encoder(nn.Module):
     def forward_flops(self, lengths: np.ndarray) -> float:
         """Model FLOPs of one forward pass over rows of `lengths` tokens, padding not counted.
 
-        2 per multiply-add; per layer and token 8 H^2 for the projections, 4 H F for the feed-forward, 4 L H for attention.
+        2 per multiply-add; a layer and token takes 8 H^2 for projections, 4 H F for the feed-forward, 4 L H to attend.
         """
         config = self.inner.config
         layers, hidden = config.num_hidden_layers, config.hidden_size

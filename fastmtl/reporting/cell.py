@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fastmtl.config import build_logger, command_line
@@ -34,8 +35,14 @@ def run_cell(experiment: Experiment, cfg: DictConfig) -> float | None:
     log_cell(result, experiment, cfg, out)
     report = cell_report(result)
     (out / "report.md").write_text(report + "\n")
-    if cfg.stage == "report":
-        print(f"\n{report}\n\nresult: {out / 'result.json'}", flush=True)
+    if job.mode == RunMode.MULTIRUN:  # the sweep ends in a table over its cells
+        found = sum(a.hit for a in artifacts)
+        print(
+            f"    {result['metric']} {100 * result['headline']:.1f}  ({found} of {len(artifacts)} artifacts found)",
+            flush=True,
+        )
+    elif cfg.stage == "report":
+        print(f"\n{report}\n\nwritten to {out}", flush=True)
     return result["headline"]
 
 
@@ -98,13 +105,17 @@ def log_cell(result: dict[str, Any], experiment: Experiment, cfg: DictConfig, ou
             with curves.open() as file:
                 points = list(csv.DictReader(file))
             for step, group in groupby(points, key=lambda point: int(point["step"])):
-                logger.log_metrics({f"{artifact.stage}/{p['name']}": float(p["value"]) for p in group}, step=first + step)
+                logger.log_metrics(
+                    {f"{artifact.stage}/{p['name']}": float(p["value"]) for p in group}, step=first + step
+                )
             first += int(points[-1]["step"]) + 1
         cost = {f"cost/{s['stage']}_wall_s": s["wall_s"] for s in result["stages"] if s["stage"] != "pool"}
         flops = {f"cost/{s['stage']}_flops": s["flops"] for s in result["stages"] if "flops" in s}
         rows = {f"rows/{task}": count for task, count in result["counts"].items()}
         scores = {f"{s}/{name}": v for s, values in result["metrics"].items() for name, v in values.items()}
-        extra = {"precision_at_budget": result["precision_at_budget"]} if result["precision_at_budget"] is not None else {}
+        extra = (
+            {"precision_at_budget": result["precision_at_budget"]} if result["precision_at_budget"] is not None else {}
+        )
         logger.log_metrics({**scores, **cost, **flops, **rows, **extra}, step=first)
     finally:
         logger.finalize("success")

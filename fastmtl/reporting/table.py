@@ -28,7 +28,9 @@ def comparison(results: list[Result]) -> str:
         ]
         seeds = {cell["seed"] for cell in cells}
         if len(seeds) < 3:
-            parts.append(f"{len(seeds)} seed{'s' * (len(seeds) > 1)}: too few to call any difference between arms real.")
+            parts.append(
+                f"{len(seeds)} seed{'s' * (len(seeds) > 1)}: too few to call any difference between arms real."
+            )
     return "\n\n".join(parts)
 
 
@@ -56,7 +58,10 @@ def _arms(cells: list[Result]) -> str:
         if any(cell["relevant_share"] is not None for cell in cells):
             shares = [cell["precision_at_budget"] for cell in arm if cell["precision_at_budget"] is not None]
             row += [_mean((100 * s for s in shares), digits=1) if shares else ""]
-        row += [_mean((_total(c, "wall_s") for c in arm), digits=1), _giga(statistics.mean(_total(c, "flops") for c in arm))]
+        row += [
+            _mean((_total(c, "wall_s") for c in arm), digits=1),
+            _giga(statistics.mean(_total(c, "flops") for c in arm)),
+        ]
         rows.append(row)
     relevant = ["relevant %"] if any(cell["relevant_share"] is not None for cell in cells) else []
     names = [f"{m} x100" for m in metrics if m != "loss"]

@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from fastmtl.data.pool import TaskPool
 from fastmtl.errors import UserError
-from fastmtl.models.inference import forward_rows
-from fastmtl.scoring.scorer import Inference, Proxy
+from fastmtl.models.inference import Inference, forward_rows
+from fastmtl.scoring.scorer import Proxy
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Discriminator:
         """See `Scorer`."""
         return self.loss
 
-    def score(self, pool: TaskPool, proxies: list[Proxy], inference: Inference) -> np.ndarray:
+    def score(self, pool: TaskPool, proxies: list[Proxy], how: Inference) -> np.ndarray:
         """See `Scorer`."""
         scores_TN = np.full((len(pool.tasks), len(pool)), np.nan, dtype=np.float32)
         for name in pool.names:
@@ -45,10 +45,10 @@ class Discriminator:
                 rows, todo = todo[~seen], todo[seen]
                 if not len(rows):
                     continue
+                places = pool.local(rows)
                 logits_nT = forward_rows(
-                    proxy.model.task_logits, pool.split(name, "train"), pool.local(rows), inference.pad_id,
-                    inference.device, inference.dtype, f"score {name}",
-                )  # fmt: skip
+                    proxy.model.task_logits, pool.split(name, "train"), places, how, f"score {name}"
+                )
                 if self.loss == "ce":
                     logits_nT = functional.log_softmax(torch.from_numpy(logits_nT), dim=1).numpy()
                 scores_TN[:, rows] = logits_nT.T

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
-import torch
 
 from fastmtl.data.pool import TaskPool
+from fastmtl.models.inference import Inference
 from fastmtl.models.multitask import ProxyModel
 
 
@@ -20,21 +20,12 @@ class Proxy:
     trained_on: np.ndarray
 
 
-@dataclass(frozen=True)
-class Inference:
-    """How forward passes run: padding id, device, and the dtype of autocast."""
-
-    pad_id: int
-    device: torch.device
-    dtype: torch.dtype
-
-
 class Scorer(Protocol):
     """A way to value rows; a frozen dataclass, so that its fields are its identity."""
 
     discriminator: Literal["ce", "bce"] | None
     """The loss of the proxy it needs, or None if it needs no proxy (then `proxies` is empty)."""
 
-    def score(self, pool: TaskPool, proxies: list[Proxy], inference: Inference) -> np.ndarray:
+    def score(self, pool: TaskPool, proxies: list[Proxy], how: Inference) -> np.ndarray:
         """(T, N) float32: how useful row n is to task t as primary, higher is better; NaN = not scored."""
         ...

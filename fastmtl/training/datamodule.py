@@ -42,9 +42,15 @@ class TaskData(pl.LightningDataModule):
     """
 
     def __init__(
-        self, pool: TaskPool, rows: Mapping[str, np.ndarray], sampling: Sampling, batch_size: int, seed: int, pad_id: int,
+        self,
+        pool: TaskPool,
+        rows: Mapping[str, np.ndarray],
+        sampling: Sampling,
+        batch_size: int,
+        seed: int,
+        pad_id: int,
         evaluated: tuple[str, str, np.ndarray] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.names = list(rows)
         self.rows = [pool.split(name, "train") for name in self.names]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import os
@@ -21,18 +20,15 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
-from tqdm import tqdm
 
 from fastmtl.data.pool import TaskPool
 from fastmtl.data.samplers import Sampling
 from fastmtl.errors import UserError
 from fastmtl.models.encoder import EncoderSpec
 from fastmtl.models.multitask import MultiTaskModel, ProxyModel, load_weights, save_weights
+from fastmtl.training.callbacks import Curves, KeepBest, OneBar
 from fastmtl.training.datamodule import TaskData
 from fastmtl.training.modules import FitConfig, MultiTaskModule, ProxyModule
-
-CURVE_EVERY_N_STEPS = 10
-"""The interval of Bingel & Søgaard's logs, whose curve features are computed from such curves."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,6 @@ class Where:
     devices: int | Literal["auto"] = 1
     num_nodes: int = 1
     strategy: str = "auto"
-    progress: bool = True
 
     def resolved(self) -> Where:
         """`auto` replaced by what this machine has."""
@@ -137,140 +132,71 @@ def train(job: FitJob) -> None:
     """The fit itself, on each rank; rank zero writes."""
     _quiet()
     pl.seed_everything(job.seed, verbose=False)
-    tasks = tuple(job.pool.task(name) for name in job.rows)
     data = TaskData(job.pool, job.rows, job.sampling, job.fit.batch_size, job.seed, job.pad_id, job.evaluated)
     total_steps = data.steps_per_epoch * job.fit.epochs
-    module: ProxyModule | MultiTaskModule
+    module = _module(job, total_steps)
+    if job.init is not None:
+        load_weights(module.model, job.init)
+    best = KeepBest(job.pool.task(job.evaluated[0]).metrics[0]) if job.evaluated else None
+    curves = Curves()
+    trainer = _trainer(job, [curves, *([best] if best else []), OneBar(job.title, total_steps)])
+    trainer.fit(module, datamodule=data)
+    if not trainer.is_global_zero:
+        return
+    if best is not None:
+        module.model.load_state_dict(best.state)
+    save_weights(module.model, job.out / "weights.safetensors")
+    curves.write(job.out / "curves.csv")
+    lengths = np.concatenate(data.lengths)
+    records = {
+        "device": _device_name(job.where),
+        "devices": int(job.where.devices) * job.where.num_nodes,
+        "precision": job.fit.precision,
+        "steps": total_steps,
+        "examples": len(lengths) * job.fit.epochs,
+        "tokens": int(lengths.sum()) * job.fit.epochs,
+        "flops": 3.0 * job.fit.epochs * module.model.encoder.forward_flops(lengths),
+        "peak_memory_mib": peak_memory_mib(),
+    }
+    epochs = {"epochs": best.history, "best_epoch": best.epoch} if best else {}
+    (job.out / "fit.json").write_text(json.dumps({**epochs, "records": records}, indent=1))
+
+
+def _module(job: FitJob, total_steps: int) -> ProxyModule | MultiTaskModule:
+    tasks = tuple(job.pool.task(name) for name in job.rows)
     if job.discriminator:
         proxy = ProxyModel(job.encoder, tasks, job.fit.dropout)
         counts = [len(places) for places in job.rows.values()]
-        module = ProxyModule(proxy, tasks, job.fit, total_steps, job.discriminator, counts)
-    else:
-        model = MultiTaskModel(job.encoder, tasks, job.fit.dropout)
-        evaluated = job.pool.task(job.evaluated[0]) if job.evaluated else None
-        module = MultiTaskModule(model, tasks, job.fit, total_steps, evaluated)
-    if job.init is not None:
-        load_weights(module.model, job.init)
-    best = KeepBest(evaluated.metrics[0]) if not job.discriminator and evaluated else None
-    curves = Curves()
-    callbacks: list[Callback] = [curves, *([best] if best else [])]
-    if job.where.progress:
-        callbacks.append(OneBar(job.title, total_steps))
-    many = job.where.devices != 1 or job.where.num_nodes != 1
-    strategy = job.where.strategy
-    if many and strategy in ("auto", "ddp"):
+        return ProxyModule(proxy, tasks, job.fit, total_steps, job.discriminator, counts)
+    model = MultiTaskModel(job.encoder, tasks, job.fit.dropout)
+    evaluated = job.pool.task(job.evaluated[0]) if job.evaluated else None
+    return MultiTaskModule(model, tasks, job.fit, total_steps, evaluated)
+
+
+def _trainer(job: FitJob, callbacks: list[Callback]) -> pl.Trainer:
+    where = job.where
+    strategy = where.strategy
+    if (where.devices, where.num_nodes) != (1, 1) and strategy in ("auto", "ddp"):
         strategy = "ddp_find_unused_parameters_true"  # the heads of all other tasks are idle at each step
-    trainer = pl.Trainer(
-        accelerator=job.where.accelerator, devices=job.where.devices, num_nodes=job.where.num_nodes, strategy=strategy,
-        precision=_LIGHTNING_PRECISION[job.fit.precision], max_epochs=job.fit.epochs,  # type: ignore[arg-type]
-        gradient_clip_val=job.fit.max_grad_norm or None, callbacks=callbacks, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, use_distributed_sampler=False, reload_dataloaders_every_n_epochs=1,
-        num_sanity_val_steps=0, limit_val_batches=1.0 if best else 0, deterministic="warn",
-    )  # fmt: skip
-    trainer.fit(module, datamodule=data)
-    if trainer.is_global_zero:
-        if best is not None:
-            module.model.load_state_dict(best.state)
-        save_weights(module.model, job.out / "weights.safetensors")
-        curves.write(job.out / "curves.csv")
-        lengths = np.concatenate(data.lengths)
-        records = {
-            "device": _device_name(job.where),
-            "devices": int(job.where.devices) * job.where.num_nodes,
-            "precision": job.fit.precision,
-            "steps": total_steps,
-            "examples": len(lengths) * job.fit.epochs,
-            "tokens": int(lengths.sum()) * job.fit.epochs,
-            "flops": 3.0 * job.fit.epochs * module.model.encoder.forward_flops(lengths),
-            "peak_memory_mib": peak_memory_mib(),
-        }
-        epochs = {"epochs": best.history, "best_epoch": best.epoch} if best else {}
-        (job.out / "fit.json").write_text(json.dumps({**epochs, "records": records}, indent=1))
-
-
-class KeepBest(Callback):
-    """Keeps the weights of the epoch with the best headline metric; equal ones go to the lower loss, then the earlier."""
-
-    def __init__(self, metric: str) -> None:
-        self.metric = metric
-        self.history: list[dict[str, float]] = []
-        self.epoch = -1
-        self.state: dict[str, torch.Tensor] = {}
-        self._best = (-np.inf, -np.inf)
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Compare this epoch; the metrics are the same on every rank."""
-        values = {
-            name.removeprefix("choose/"): float(value)
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith("choose/")
-        }
-        self.history.append(values)
-        value = values[self.metric]
-        score = (value if np.isfinite(value) else -np.inf, -values["loss"])  # a constant prediction has no correlation
-        if score > self._best or not self.state:
-            self._best, self.epoch = score, trainer.current_epoch
-            if trainer.is_global_zero:
-                model = pl_module.model
-                assert isinstance(model, torch.nn.Module)
-                self.state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-
-
-class Curves(Callback):
-    """Learning curves: the mean of each value over the steps of its task since the last point, and each epoch's metrics.
-
-    Values stay tensors until a point is due, so that no step waits for the device. On several devices they are rank
-    zero's share of each batch.
-    """
-
-    def __init__(self) -> None:
-        self.points: list[tuple[int, int, str, float]] = []
-        self._waiting: dict[str, list[torch.Tensor]] = {}
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
-        """Collect; every tenth step and at the end of an epoch, make a point of each value that occurred."""
-        for name, value in outputs["curves"].items():
-            self._waiting.setdefault(name, []).append(value)
-        if trainer.global_step % CURVE_EVERY_N_STEPS == 0 or trainer.is_last_batch:
-            for name, values in sorted(self._waiting.items()):
-                self._point(trainer, name, float(torch.stack(values).mean()))
-            self._waiting = {}
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The epoch's metrics on the rows that choose it."""
-        for name, value in trainer.callback_metrics.items():
-            self._point(trainer, name, float(value))
-
-    def _point(self, trainer: pl.Trainer, name: str, value: float) -> None:
-        self.points.append((trainer.global_step, trainer.current_epoch, name, value))
-
-    def write(self, path: Path) -> None:
-        """CSV with the columns step, epoch, name, value."""
-        with open(path, "w", newline="") as file:
-            csv.writer(file).writerows([("step", "epoch", "name", "value"), *self.points])
-
-
-class OneBar(Callback):
-    """One progress bar with ETA over all steps of a fit."""
-
-    def __init__(self, title: str, total_steps: int) -> None:
-        self.title, self.total = title, total_steps
-        self.bar: tqdm | None = None
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Rank zero alone draws."""
-        if trainer.is_global_zero:
-            self.bar = tqdm(total=self.total, desc=self.title, unit="step", delay=2, leave=False)
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Advance by one step."""
-        if self.bar is not None:
-            self.bar.update()
-
-    def on_train_end(self, *_: Any) -> None:
-        """Remove the bar."""
-        if self.bar is not None:
-            self.bar.close()
+    return pl.Trainer(
+        accelerator=where.accelerator,
+        devices=where.devices,
+        num_nodes=where.num_nodes,
+        strategy=strategy,
+        precision=_LIGHTNING_PRECISION[job.fit.precision],  # type: ignore[arg-type]
+        max_epochs=job.fit.epochs,
+        gradient_clip_val=job.fit.max_grad_norm or None,
+        callbacks=callbacks,
+        use_distributed_sampler=False,  # the data module shards by rank itself
+        reload_dataloaders_every_n_epochs=1,  # it plans each epoch anew
+        limit_val_batches=1.0 if job.evaluated else 0,
+        num_sanity_val_steps=0,
+        deterministic="warn",
+        logger=False,  # `Curves` writes; loggers are fed from its file, also for cells found in the store
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
 
 
 def peak_memory_mib() -> int:
@@ -287,9 +213,12 @@ def _device_name(where: Where) -> str:
 
 
 def _quiet() -> None:
-    """Lightning's advice on hardware and loader workers does not fit here; its errors still come through."""
+    """Lightning's advice that does not fit here, and warnings of its own calls; its errors still come through."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    for message in (".*does not have many workers.*", ".*logging interval.*", ".*LeafSpec.*", ".*has no `validation_step`.*",
-                    ".*val_dataloader.*", ".*GPU available but not used.*"):  # fmt: skip
-        warnings.filterwarnings("ignore", message)
+    for message in (
+        "does not have many workers",
+        "GPU available but not used",
+        "have no `validation_step`",
+        "LeafSpec",
+    ):
+        warnings.filterwarnings("ignore", f".*{message}.*")

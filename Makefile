@@ -1,0 +1,85 @@
+# Every target does its own set-up, once: a virtual environment in .venv with the versions of constraints.txt.
+# Another Python: make demo PYTHON=python3.12
+
+PYTHON ?= python3
+VENV ?= .venv
+ARTIFACTS ?= outputs/artifacts
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+EXTRAS := minilm,wandb,tensorboard,dev
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# The stamp holds the folder it was made for: an environment that was moved or copied is made anew.
+ifneq ($(shell cat '$(STAMP)' 2>/dev/null),$(CURDIR))
+$(STAMP): again
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help demo setup test test-slow check wheel first-results gc clean again
+
+help: ## this list
+	@awk -F ':[^#]*## ' '/^[a-z-]+:[^#]*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
+
+demo: $(STAMP) ## four ways to choose auxiliary rows on generated data, and their table: minutes, no network after set-up
+	@$(BIN)/fastmtl -m experiment=demo selection=none,random,feature_similarity,full
+
+setup: $(STAMP) ## the environment alone; the other targets call it themselves
+
+test: $(STAMP) ## the tests but for the slow ones
+	@$(BIN)/python -m pytest -q
+
+test-slow: $(STAMP) ## the tests that take longer
+	@$(BIN)/python -m pytest -q -m slow
+
+check: $(STAMP) ## lint, format, types and spelling; changes nothing
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet . || { echo "to format: $(BIN)/ruff format ."; exit 1; }
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/typos
+	@echo "check: clean"
+
+wheel: $(STAMP) ## dist/fastmtl-*.whl
+	@rm -rf dist
+	@$(BIN)/python -m build --wheel --no-isolation
+
+first-results: $(STAMP) ## the runs behind the first results
+	@PATH="$(abspath $(BIN)):$$PATH" bash experiments/first_results/run.sh
+
+gc: $(STAMP) ## remove what killed runs left half-written among the artifacts; running ones keep theirs
+	@$(BIN)/python -c "$$GC" '$(ARTIFACTS)'
+
+clean: ## remove .venv, build products and caches; outputs stay
+	@rm -rf '$(VENV)' dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	@find . -name outputs -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "fastmtl needs Python 3.11 or newer, and '$(PYTHON)' is not; pass one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@{ test "$$(cat '$@' 2>/dev/null)" = '$(CURDIR)' && $(BIN)/python -m pip --version >/dev/null 2>&1; } || \
+	  $(PYTHON) -m venv --clear '$(VENV)' >/dev/null 2>&1 || \
+	  { echo "'$(PYTHON)' cannot create a virtual environment in $(VENV); install its venv module (Debian: python3-venv)" >&2; exit 1; }
+	@echo "setting up $(VENV), once: takes minutes"
+	@$(BIN)/python -m pip install -qq --no-input -c constraints.txt -e '.[$(EXTRAS)]'
+	@printf '%s\n' '$(CURDIR)' >'$@'
+
+define GC
+import pathlib, shutil, sys
+from filelock import FileLock, Timeout
+
+root = pathlib.Path(sys.argv[1])
+left = {p.with_suffix("") for ending in ("draft", "lock") for p in root.glob(f"*/.*.{ending}")}
+removed = 0
+for key in sorted(left):
+    draft, lock = key.with_name(key.name + ".draft"), key.with_name(key.name + ".lock")
+    try:
+        with FileLock(lock, timeout=0):
+            removed += draft.exists()
+            shutil.rmtree(draft, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+    except Timeout:
+        print(f"in use: {key.parent.name}/{key.name[1:]}")
+print(f"{removed} half-written artifacts removed from {root}")
+endef
+export GC

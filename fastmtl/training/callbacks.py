@@ -1,0 +1,101 @@
+"""What watches a fit: the best epoch's weights, the learning curves, one progress bar."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from tqdm import tqdm
+
+CURVE_EVERY_N_STEPS = 10
+"""The interval of Bingel & Søgaard's logs, whose curve features are computed from such curves."""
+
+
+class KeepBest(Callback):
+    """Keeps the weights of the epoch with the best headline metric; ties go to the lower loss, then the earlier."""
+
+    def __init__(self, metric: str) -> None:
+        self.metric = metric
+        self.history: list[dict[str, float]] = []
+        self.epoch = -1
+        self.state: dict[str, torch.Tensor] = {}
+        self._best = (-np.inf, -np.inf)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compare this epoch; the metrics are the same on every rank."""
+        values = {
+            name.removeprefix("choose/"): float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("choose/")
+        }
+        self.history.append(values)
+        value = values[self.metric]
+        score = (value if np.isfinite(value) else -np.inf, -values["loss"])  # a constant prediction has no correlation
+        if score > self._best or not self.state:
+            self._best, self.epoch = score, trainer.current_epoch
+            if trainer.is_global_zero:
+                model = pl_module.model
+                assert isinstance(model, torch.nn.Module)
+                self.state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+
+class Curves(Callback):
+    """Learning curves: the mean of each value over its task's steps since the last point, and each epoch's metrics.
+
+    Values stay tensors until a point is due, so that no step waits for the device. On several devices they are rank
+    zero's share of each batch.
+    """
+
+    def __init__(self) -> None:
+        self.points: list[tuple[int, int, str, float]] = []
+        self._waiting: dict[str, list[torch.Tensor]] = {}
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
+        """Collect; every tenth step and at the end of an epoch, make a point of each value that occurred."""
+        for name, value in outputs["curves"].items():
+            self._waiting.setdefault(name, []).append(value)
+        if trainer.global_step % CURVE_EVERY_N_STEPS == 0 or trainer.is_last_batch:
+            for name, values in sorted(self._waiting.items()):
+                self._point(trainer, name, float(torch.stack(values).mean()))
+            self._waiting = {}
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The epoch's metrics on the rows that choose it."""
+        for name, value in trainer.callback_metrics.items():
+            self._point(trainer, name, float(value))
+
+    def _point(self, trainer: pl.Trainer, name: str, value: float) -> None:
+        self.points.append((trainer.global_step, trainer.current_epoch, name, value))
+
+    def write(self, path: Path) -> None:
+        """CSV with the columns step, epoch, name, value."""
+        with open(path, "w", newline="") as file:
+            csv.writer(file).writerows([("step", "epoch", "name", "value"), *self.points])
+
+
+class OneBar(Callback):
+    """One progress bar with ETA over all steps of a fit."""
+
+    def __init__(self, title: str, total_steps: int) -> None:
+        self.title, self.total = title, total_steps
+        self.bar: tqdm | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Rank zero alone draws."""
+        if trainer.is_global_zero:
+            self.bar = tqdm(total=self.total, desc=self.title, unit="step", delay=2, leave=False)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Advance by one step."""
+        if self.bar is not None:
+            self.bar.update()
+
+    def on_train_end(self, *_: Any) -> None:
+        """Remove the bar."""
+        if self.bar is not None:
+            self.bar.close()
