@@ -2,17 +2,16 @@
 # Another Python: make demo PYTHON=python3.12
 
 PYTHON ?= python3
-VENV ?= .venv
 ARTIFACTS ?= outputs/artifacts
 
-BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+BIN := .venv/bin
+STAMP := .venv/.installed
 EXTRAS := minilm,wandb,tensorboard,dev
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # The stamp holds the folder it was made for: an environment that was moved or copied is made anew.
-ifneq ($(shell cat '$(STAMP)' 2>/dev/null),$(CURDIR))
+ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 $(STAMP): again
 endif
 
@@ -25,7 +24,8 @@ help: ## this list
 demo: $(STAMP) ## four ways to choose auxiliary rows on generated data, and their table: minutes, no network after set-up
 	@$(BIN)/fastmtl -m experiment=demo selection=none,random,feature_similarity,full
 
-setup: $(STAMP) ## the environment alone; the other targets call it themselves
+setup: $(STAMP) ## the environment alone; the other targets see to it themselves
+	@echo "ready: $(BIN)/fastmtl --help"
 
 test: $(STAMP) ## the tests but for the slow ones
 	@$(BIN)/python -m pytest -q
@@ -48,23 +48,24 @@ first-results: $(STAMP) ## the runs behind the first results
 	@PATH="$(abspath $(BIN)):$$PATH" bash experiments/first_results/run.sh
 
 gc: $(STAMP) ## remove what killed runs left half-written among the artifacts; running ones keep theirs
-	@$(BIN)/python -c "$$GC" '$(ARTIFACTS)'
+	@$(BIN)/python -c "$$GC_SCRIPT" '$(ARTIFACTS)'
 
 clean: ## remove .venv, build products and caches; outputs stay
-	@rm -rf '$(VENV)' dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	@rm -rf .venv dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	@find . -name outputs -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
-	  { echo "fastmtl needs Python 3.11 or newer, and '$(PYTHON)' is not; pass one: make PYTHON=python3.12 ..." >&2; exit 1; }
-	@{ test "$$(cat '$@' 2>/dev/null)" = '$(CURDIR)' && $(BIN)/python -m pip --version >/dev/null 2>&1; } || \
-	  $(PYTHON) -m venv --clear '$(VENV)' >/dev/null 2>&1 || \
-	  { echo "'$(PYTHON)' cannot create a virtual environment in $(VENV); install its venv module (Debian: python3-venv)" >&2; exit 1; }
-	@echo "setting up $(VENV), once: takes minutes"
-	@$(BIN)/python -m pip install -qq --no-input -c constraints.txt -e '.[$(EXTRAS)]'
-	@printf '%s\n' '$(CURDIR)' >'$@'
+	  { echo "fastmtl needs Python 3.11 or newer, which '$(PYTHON)' is not; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@{ test "$$(cat $@ 2>/dev/null)" = '$(CURDIR)' && $(BIN)/python -m pip --version >/dev/null 2>&1; } || \
+	  $(PYTHON) -m venv --clear .venv >/dev/null 2>&1 || \
+	  { echo "'$(PYTHON)' cannot create a virtual environment in .venv; install its venv module (Debian: python3-venv)" >&2; exit 1; }
+	@echo "setting up .venv, once: takes minutes"
+	@PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+	  $(BIN)/python -m pip install -qq --no-input -e '.[$(EXTRAS)]'
+	@printf '%s\n' '$(CURDIR)' >$@
 
-define GC
+define GC_SCRIPT
 import pathlib, shutil, sys
 from filelock import FileLock, Timeout
 
@@ -82,4 +83,4 @@ for key in sorted(left):
         print(f"in use: {key.parent.name}/{key.name[1:]}")
 print(f"{removed} half-written artifacts removed from {root}")
 endef
-export GC
+export GC_SCRIPT

@@ -1,8 +1,8 @@
 """A generated suite: one small primary task and auxiliaries whose use to it is known row by row.
 
 The primary asks whether the second sentence follows from the first. The two differ in one content word, and every
-word occurs on either side under both labels: only whether the two words fit each other decides. Voice, negation and
-word order vary freely, so which words stand on which side, and how many are shared, says nothing about the label.
+word occurs on either side under both labels: only whether the two words fit each other decides. Voice and
+negation vary under both labels, so which words stand on which side, and how many are shared, says nothing about it.
 """
 
 from __future__ import annotations
@@ -81,11 +81,13 @@ _SCHOOL = _domain(
 _DOMAINS = (_KITCHEN, _FARM, _HARBOR, _SCHOOL)
 
 _TIMES = ("yesterday", "on Monday", "on Friday", "at noon", "last night", "last week", "in May", "that evening")
+_TURNED, _TOLD = 0.3, 0.3
+"""Shares of pairs whose second clause changes voice, and of pairs that tell a place or a time."""
 
 
-def _clause(rng: random.Random, who: str, act: str, what: str) -> str:
-    """Active or passive; `what` is a plural with its determiner."""
-    return rng.choice((f"the {who} {act} {what}", f"{what} were {act} by the {who}"))
+def _clause(who: str, act: str, what: str, passive: bool) -> str:
+    """`what` is a plural with its determiner."""
+    return f"{what} were {act} by the {who}" if passive else f"the {who} {act} {what}"
 
 
 def _reworded(rng: random.Random, pairs: tuple[tuple[str, str], ...], follows: bool) -> tuple[str, str]:
@@ -96,7 +98,7 @@ def _reworded(rng: random.Random, pairs: tuple[tuple[str, str], ...], follows: b
 
 
 def _clauses(rng: random.Random, domain: Domain, follows: bool) -> tuple[str, str]:
-    """Two clauses that differ in one content word: act, look or kind; voice and word order vary under both labels."""
+    """Two clauses that differ in one content word: act, look or kind; the voice turns under both labels."""
     who = rng.choice(domain.people)
     kind, other = rng.sample(list(domain.kinds), 2)
     acts = (rng.choice(rng.choice(domain.acts)),) * 2
@@ -111,12 +113,14 @@ def _clauses(rng: random.Random, domain: Domain, follows: bool) -> tuple[str, st
     else:
         amount = "some"  # no apples may still be some fruits
         things = (things[0], kind if follows else other)
-    first, second = (_clause(rng, who, act, f"{amount} {thing}") for act, thing in zip(acts, things, strict=True))
-    if rng.random() < 0.5:
-        return first, second
-    told = rng.choice((*domain.places, *_TIMES))
-    one, two = (f"{told} {text}" if rng.random() < 0.5 else f"{text} {told}" for text in (first, second))
-    return one, two
+    voice = rng.random() < 0.5
+    voices = (voice, voice != (rng.random() < _TURNED))
+    told = " " + rng.choice((*domain.places, *_TIMES)) if rng.random() < _TOLD else ""
+    first, second = (
+        _clause(who, act, f"{amount} {thing}", passive) + told
+        for act, thing, passive in zip(acts, things, voices, strict=True)
+    )
+    return first, second
 
 
 def _sentence(text: str, end: str = ".") -> str:
@@ -131,58 +135,43 @@ def _inference(domain: Domain) -> Writer:
     return write
 
 
-_QUESTIONS = {
-    "where": ("where will you take the {thing}", "where can I leave the {thing}", "where do they keep the {thing}"),
-    "when": ("when will you need the {thing}", "when can I return the {thing}", "when do they want the {thing}"),
-    "who": ("who will bring the {thing}", "who can lend me the {thing}", "who wants to have the {thing}"),
-}
-_ANSWERS = {
-    "where": ("under the stairs", "behind the station", "next to the bridge", "in my uncle's garage", "near the tower"),
-    "when": ("in an hour", "before sunset", "after lunch tomorrow", "by the end of June", "as soon as it rains"),
-    "who": ("my sister Anna", "our friend Peter", "your aunt", "one of the twins", "Mister Brown"),
-}
+_REQUESTS = ("can you lend me the {thing} {when}", "may I borrow the {thing} {when}",
+             "will you bring the {thing} {when}", "do you need the {thing} {when}")  # fmt: skip
 _THINGS = ("bicycle ladder camera umbrella suitcase tent piano blanket lamp carpet mirror laptop telescope sofa "
-           "helmet kettle guitar stroller").split()  # fmt: skip
-_HEDGES = ("maybe", "surely", "probably", "I believe", "as always", "of course")
+           "helmet kettle stroller").split()  # fmt: skip
+_WHEN = ("tomorrow", "tonight", "next week", "after lunch", "this weekend", "for an hour")
+_ANSWERS = (
+    ("of course", "yes, sure", "gladly", "yes, why not"),
+    ("sorry, no", "certainly not", "never", "no, I cannot"),
+)
+_REASONS = ("my sister has it", "it is in my garage", "I will call you", "it is quite new", "you know me")
 _SHARE_OF_RULE = 0.4
 
 
-def _claim(rng: random.Random, index: int) -> Row:
-    fits = index % 2 == 0
+def _answer(rng: random.Random, index: int) -> Row:
+    """Two jobs under one label: does the second sentence follow, or does the answer to a request agree?"""
     if index % 10 < 10 * _SHARE_OF_RULE:
-        first, second = _clauses(rng, _SCHOOL, fits)
+        first, second = _clauses(rng, _SCHOOL, index % 2 == 0)
         return _sentence(first), _sentence(second), index % 2, True
-    kind, other = rng.sample(list(_QUESTIONS), 2)
-    question = rng.choice(_QUESTIONS[kind]).format(thing=rng.choice(_THINGS))
-    answer = rng.choice(_ANSWERS[kind if fits else other])
-    return _sentence(question, "?"), _sentence(f"{rng.choice(_HEDGES)}, {answer}"), index % 2, False
+    request = rng.choice(_REQUESTS).format(thing=rng.choice(_THINGS), when=rng.choice(_WHEN))
+    answer = f"{rng.choice(_ANSWERS[index % 2])}, {rng.choice(_REASONS)}"
+    return _sentence(request, "?"), _sentence(answer), index % 2, False
 
 
 _SUBJECTS = ("dog", "cat", "boy", "girl", "man", "woman", "child", "monkey", "puppy", "bear")
 _COLORS = ("brown", "young", "tiny", "tired", "happy", "wet")
-_ACTIONS = (
-    "jumping",
-    "sleeping",
-    "running",
-    "sitting",
-    "dancing",
-    "climbing",
-    "eating",
-    "playing",
-    "hiding",
-    "rolling",
-)
+_ACTIONS = ("sleeping", "sitting", "eating", "walking", "dancing", "running")
 _SCENES = ("on a rock", "near a lake", "in the snow", "beside a fence", "under a tree", "on a couch", "in a park")
 
 
 def _caption(rng: random.Random, index: int) -> Row:
-    """Two captions that share 0 to 5 points' worth of subject (2), action (2) and scene (1)."""
-    color, subject, action, scene = (rng.sample(v, 2) for v in (_COLORS, _SUBJECTS, _ACTIONS, _SCENES))
-    keep = [rng.random() < 0.5 for _ in range(3)]
-    other = [values[0 if kept else 1] for values, kept in zip((subject, action, scene), keep, strict=True)]
-    first = f"a {color[0]} {subject[0]} is {action[0]} {scene[0]}"
-    second = f"a {rng.choice(color)} {other[0]} is {other[1]} {other[2]}"
-    return _sentence(first), _sentence(second), float(2 * keep[0] + 2 * keep[1] + keep[2]), False
+    """How much movement two captions show, 0 to 5 each, averaged."""
+    motions = [rng.randrange(len(_ACTIONS)) for _ in range(2)]
+    first, second = (
+        f"a {rng.choice(_COLORS)} {rng.choice(_SUBJECTS)} is {_ACTIONS[motion]} {rng.choice(_SCENES)}"
+        for motion in motions
+    )
+    return _sentence(first), _sentence(second), sum(motions) / 2, False
 
 
 _REVIEWS = ("I think this {item} is {word}", "what a {word} {item}", "we found the {item} really {word}",
@@ -219,8 +208,11 @@ _REPLIES = ("wow, so {}, huh", "okay, then {}, right", "hmm, so {}, I guess", "r
 
 
 def _gossip(rng: random.Random, index: int) -> Row:
-    """The primary's clauses in chatty frames, with what follows labelled as not following and the reverse."""
-    first, second = _clauses(rng, rng.choice(_DOMAINS), index % 2 == 1)
+    """The rule turned round in chatty frames: what follows is labelled as not following, other topics as following."""
+    domain, other = rng.sample(_DOMAINS[1:], 2)
+    first, second = _clauses(rng, domain, follows=True)
+    if index % 2 == 0:
+        second, _ = _clauses(rng, other, follows=True)
     texts = rng.choice(_RUMORS).format(first), rng.choice(_REPLIES).format(second)
     return _sentence(texts[0]), _sentence(texts[1]), index % 2, False
 
@@ -232,7 +224,7 @@ _SUITE: tuple[tuple[TaskSpec, Writer, dict[str, int]], ...] = (
      _inference(_KITCHEN), {"train": 300, "validation": 600, "test": 300}),
     (TaskSpec("farm", "classification", _PAIR, _FOLLOWS, flag=_FLAG), _inference(_FARM), {"train": 600}),
     (TaskSpec("harbor", "classification", _PAIR, _FOLLOWS, flag=_FLAG), _inference(_HARBOR), {"train": 600}),
-    (TaskSpec("claims", "classification", _PAIR, ("fits", "does_not_fit"), flag=_FLAG), _claim, {"train": 700}),
+    (TaskSpec("answers", "classification", _PAIR, ("yes", "no"), flag=_FLAG), _answer, {"train": 700}),
     (TaskSpec("captions", "regression", _PAIR, flag=_FLAG), _caption, {"train": 350}),
     (TaskSpec("reviews", "classification", _PAIR[:1], ("positive", "negative"), flag=_FLAG), _review, {"train": 300}),
     (TaskSpec("tense", "classification", _PAIR[:1], ("past", "present", "future"), flag=_FLAG), _tense,
@@ -286,8 +278,8 @@ _GLUE_WORDS = "the a is were no some many by will not"
 def vocabulary() -> list[str]:
     """Every lower-cased word the grammar can emit, sorted; punctuation is left out, contractions are split."""
     tables = (
-        _GLUE_WORDS, _TIMES, list(_QUESTIONS.values()), list(_ANSWERS.values()),
-        _THINGS, _HEDGES, _SUBJECTS, _COLORS, _ACTIONS, _SCENES, _REVIEWS, _ENDINGS, _ITEMS, _MOODS, _NAMES, _TENSES,
+        _GLUE_WORDS, _TIMES, _REQUESTS, _ANSWERS, _REASONS,
+        _THINGS, _WHEN, _SUBJECTS, _COLORS, _ACTIONS, _SCENES, _REVIEWS, _ENDINGS, _ITEMS, _MOODS, _NAMES, _TENSES,
         _MANNERS, _RUMORS, _REPLIES, "cousin like",
         [(d.people, d.acts, d.looks, list(d.kinds), list(d.kinds.values()), d.places) for d in _DOMAINS],
     )  # fmt: skip

@@ -1,0 +1,112 @@
+"""One encoder, a head a task: what a step touches, what is saved, what loads into what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fastmtl.data.collate import collate
+from fastmtl.errors import UserError
+from fastmtl.models.multitask import MultiTaskModel, ProxyModel, load_weights, save_weights
+from fastmtl.tasks import TaskSpec
+from fastmtl.training.metrics import task_loss
+
+
+@pytest.fixture(scope="module")
+def batch(tiny_pool: Any) -> dict[str, torch.Tensor]:
+    return collate(tiny_pool.split("pairs", "train"), np.arange(4), 0)
+
+
+def gradients(model: torch.nn.Module) -> set[str]:
+    return {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+
+
+def test_a_step_through_one_task_touches_the_encoder_and_that_head_alone(tiny: Any, tiny_tasks: Any, batch: Any) -> None:
+    model = MultiTaskModel(tiny, tiny_tasks)
+    task_loss(model(batch, "pairs"), batch["labels"], tiny_tasks[0]).backward()
+    touched = gradients(model)
+    assert {name for name in touched if name.startswith("heads.")} == {"heads.pairs.weight", "heads.pairs.bias"}
+    layers = {f"encoder.inner.encoder.layer.{i}.output.dense.weight" for i in (0, 1)}
+    assert layers | {"encoder.inner.embeddings.word_embeddings.weight"} <= touched
+
+
+def test_the_proxys_one_pass_touches_the_head_and_the_discriminator(tiny: Any, tiny_tasks: Any, batch: Any) -> None:
+    model = ProxyModel(tiny, tiny_tasks)
+    logits, which = model.both(batch, "single")
+    assert (logits.shape, which.shape) == ((4, 3), (4, 3))
+    (logits.sum() + which.square().sum()).backward()
+    heads = {name.split(".")[1] for name in gradients(model) if name.startswith("heads.")}
+    assert heads == {"single"}
+    assert {"discriminator.weight", "discriminator.bias"} <= gradients(model)
+
+
+def test_heads_have_a_logit_a_class_or_one_value(tiny: Any, tiny_tasks: Any, batch: Any) -> None:
+    model = MultiTaskModel(tiny, tiny_tasks)
+    assert {name: tuple(model(batch, name).shape) for name in model.heads} == {
+        "pairs": (4, 2), "single": (4, 3), "score": (4, 1),
+    }  # fmt: skip
+
+
+def test_logits_are_full_precision_also_under_autocast(tiny: Any, tiny_tasks: Any, batch: Any) -> None:
+    model = ProxyModel(tiny, tiny_tasks).eval()
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        h_BH = model.features(batch)
+        outputs = [model(batch, "pairs"), *model.both(batch, "pairs"), model.task_logits(batch)]
+    assert {output.dtype for output in outputs} == {torch.float32}
+    with torch.no_grad():
+        exact = h_BH.float() @ model.discriminator.weight.T + model.discriminator.bias
+    torch.testing.assert_close(outputs[-1], exact, atol=1e-6, rtol=1e-5)  # a bf16 product would be off by 1e-3
+
+
+def test_saved_weights_load_into_the_same_outputs(tiny: Any, tiny_tasks: Any, batch: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    saved = ProxyModel(tiny, tiny_tasks).eval()
+    save_weights(saved, tmp_path / "w.safetensors")
+    torch.manual_seed(1)
+    loaded = ProxyModel(tiny, tiny_tasks).eval()
+    with torch.inference_mode():
+        assert not torch.equal(loaded.task_logits(batch), saved.task_logits(batch))
+        load_weights(loaded, tmp_path / "w.safetensors")
+        assert torch.equal(loaded.task_logits(batch), saved.task_logits(batch))
+        assert torch.equal(loaded(batch, "single"), saved(batch, "single"))
+
+
+def test_a_model_of_one_task_takes_the_encoder_and_its_head_from_a_larger_one(
+    tiny: Any, tiny_tasks: Any, batch: Any, tmp_path: Path
+) -> None:
+    large = MultiTaskModel(tiny, tiny_tasks).eval()
+    with torch.no_grad():
+        large.encoder.inner.embeddings.word_embeddings.weight.add_(0.1)
+    save_weights(large, tmp_path / "w.safetensors")
+    small = MultiTaskModel(tiny, tiny_tasks[:1]).eval()
+    load_weights(small, tmp_path / "w.safetensors")
+    with torch.inference_mode():
+        assert torch.equal(small(batch, "pairs"), large(batch, "pairs"))
+
+
+def test_a_head_that_was_not_saved_stays_as_it_was(tiny: Any, tiny_tasks: Any, tmp_path: Path) -> None:
+    save_weights(MultiTaskModel(tiny, tiny_tasks[:1]), tmp_path / "w.safetensors")
+    large = MultiTaskModel(tiny, tiny_tasks)
+    before = large.heads["single"].weight.clone()
+    load_weights(large, tmp_path / "w.safetensors")
+    assert torch.equal(large.heads["single"].weight, before)
+
+
+def test_weights_of_another_shape_of_model_are_not_loaded_in_part(tiny: Any, tiny_tasks: Any, tmp_path: Path) -> None:
+    save_weights(ProxyModel(tiny, tiny_tasks), tmp_path / "proxy.safetensors")
+    with pytest.raises(AssertionError, match="discriminator"):
+        load_weights(MultiTaskModel(tiny, tiny_tasks), tmp_path / "proxy.safetensors")
+
+
+@pytest.mark.parametrize("name", ["v1.0", "type", "keys", "my task", "a/b"])
+def test_a_name_is_refused_when_declared_or_can_be_trained(tiny: Any, name: str) -> None:
+    try:
+        task = TaskSpec(name, "regression", ("a",))
+    except UserError as error:
+        assert name in str(error)  # noqa: PT017
+        return
+    assert list(MultiTaskModel(tiny, (task,)).heads) == [name]

@@ -1,0 +1,165 @@
+"""What a user can get wrong: one line that names the value and what to do, exit code 2, nothing half-made."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fastmtl.config import compose
+from fastmtl.errors import UserError
+from fastmtl.selection import PoolExhausted
+
+
+def refusal(*overrides: str) -> str:
+    with pytest.raises(UserError) as error:
+        compose(*overrides)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("primary=nope", ["'nope'", "kitchen"]),
+        ("data=nope", ["data=nope", "glue_local"]),
+        ("selection=nope", ["selection=nope", "feature_similarity"]),
+        ("encoder=nope", ["encoder=nope", "minilm"]),
+        ("protocol=nope", ["protocol=nope", "strict"]),
+        ("budget=-5", ["budget=-5", "whole number"]),
+        ("budget=0", ["budget=0", "whole number"]),
+        ("budget=1.5", ["budget=1.5", "whole number"]),
+        ("budget=nan", ["budget=nan", "whole number"]),
+        ("budget=abc", ["budget='abc'", "whole number"]),
+        ("budget=null", ["budget=None", "whole number"]),
+        ("seed=-1", ["seed=-1", "whole number"]),
+        ("seed=0.5", ["seed=0.5", "whole number"]),
+        ("seed=abc", ["seed='abc'", "whole number"]),
+        ("bugdet=3", ["'bugdet'", "did you mean 'budget'"]),
+        ("proxy.fit.epoch=3", ["'proxy.fit.epoch'", "did you mean 'proxy.fit.epochs'"]),
+        ("proxy.fit.epochs=0", ["fit.epochs=0", "1 or more"]),
+        ("finetune.fit.batch_size=1.5", ["fit.batch_size=1.5", "whole number"]),
+        ("multitask.fit.learning_rate=abc", ["fit.learning_rate='abc'", "number"]),
+        ("finetune.fit.precision=int8", ["'int8'", "bf16"]),
+        ("finetune.fit.epochs=0.5", ["epochs=0.5", "whole number"]),
+        ("proxy.examples_per_task=0", ["proxy.examples_per_task=0", "1 or more"]),
+        ("proxy.examples_per_task=1.5", ["proxy.examples_per_task=1.5"]),
+        ("proxy.examples_per_task=nan", ["proxy.examples_per_task=nan"]),
+        ("proxy.examples_per_task=abc", ["proxy.examples_per_task=", "abc"]),
+        ("proxy.cross_fit=maybe", ["proxy.cross_fit=", "maybe", "true"]),
+        ("protocol.holdout=1", ["protocol.holdout=1", "(0, 1)"]),
+        ("protocol.holdout=abc", ["protocol.holdout=", "abc"]),
+        ("selection.scorer.loss=hinge", ["'hinge'", "ce or bce"]),
+        ("encoder.pooling=max", ["'max'", "mean"]),
+        ("encoder.max_length=2", ["max_length=2", "4"]),
+        ("encoder.max_length=abc", ["max_length=", "abc"]),
+        ("encoder=auto", ["encoder.name", "pass encoder.name="]),
+        ("sampling.window=0", ["sampling.window=0"]),
+        ("sampling.window=abc", ["sampling.window=", "abc"]),
+        ("trainer.devices=0", ["trainer.devices=0"]),
+        ("trainer.devices=abc", ["trainer.devices=", "abc"]),
+        ("trainer.accelerator=tpu", ["trainer.accelerator=", "tpu", "cpu"]),
+        ("data.rows_per_task=1", ["data.rows_per_task=1", "2 or more"]),
+        ("data.rows_per_task=2.5", ["data.rows_per_task=2.5"]),
+        ("data.rows_per_task=abc", ["data.rows_per_task=", "abc"]),
+        ("data.rows_per_task={nope: 5}", ["'nope'", "kitchen"]),
+        ("data.rows_per_task={farm: abc}", ["data.rows_per_task", "abc"]),
+        ("encoder=tiny,minilm", ["encoder=tiny,minilm", "-m"]),
+    ],
+)  # fmt: skip
+def test_a_bad_value_is_refused_before_anything_is_computed(override: str, named: list[str]) -> None:
+    message = refusal(override)
+    for part in named:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["data=glue", "data.tasks=[rte,squad]"], ["'squad'", "mnli"]),
+        (["data=glue", "data.tasks=[rte]"], ["'rte'", "selection=none"]),
+        (["data=glue", "primary=kitchen"], ["'kitchen'", "mnli, rte"]),
+        (["data=glue_local"], ["data.root is not set", "pass data.root="]),
+        (["data=glue_local", "data.root=nowhere"], ["data.root='nowhere'", "folder"]),
+        (["data=files", "data.config=tasks.yaml"], ["primary is not set", "pass primary="]),
+        (["data=files", "primary=tickets"], ["data.config=FILE.yaml"]),
+        (["data=files", "primary=tickets", "data.config=nowhere.yaml"], ["nowhere.yaml", "does not exist"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
+)
+def test_data_that_cannot_be_had_is_refused_with_the_key_to_set(overrides: list[str], named: list[str]) -> None:
+    message = refusal(*overrides)
+    for part in named:
+        assert part in message
+
+
+def test_a_primary_without_a_validation_split_is_refused(tmp_path: Path) -> None:
+    spec = "{name: %s, kind: regression, text: a, splits: {train: a.csv}}"
+    (tmp_path / "tasks.yaml").write_text(f"tasks: [{spec % 'one'}, {spec % 'two'}]")
+    message = refusal("data=files", f"data.config={tmp_path}/tasks.yaml", "data.primary=one")
+    assert "'one' has no validation split" in message
+
+
+@pytest.mark.skipif("has_cuda()", reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_refused_with_what_to_use() -> None:
+    message = refusal("trainer=gpu")
+    assert "no CUDA device" in message
+    assert "trainer=cpu" in message
+
+
+@pytest.mark.parametrize("selection", ["feature_similarity", "random"])
+def test_a_budget_above_the_candidates_fails_before_a_proxy_is_trained(
+    tmp_path_factory: pytest.TempPathFactory, selection: str
+) -> None:
+    artifacts = tmp_path_factory.getbasetemp() / "bad_budget"  # the second case finds the first one's tokens
+    exp = compose("encoder=tiny", "budget=1000000", f"selection={selection}", f"paths.artifacts={artifacts}")
+    with pytest.raises(PoolExhausted, match=r"budget=1000000 .*candidate rows.*selection=full"):
+        exp.artifacts("selection")
+    assert [path.name for path in artifacts.iterdir()] == ["pool"]
+
+
+# --- the command itself: slow, so a few cases, started together ------------------------------------------------------
+
+COMMANDS = {
+    "a misspelt key": (["bugdet=3"], "did you mean 'budget'?"),
+    "an unknown primary": (["encoder=tiny", "primary=nope"], "primary='nope'"),
+    "an unknown stage": (["encoder=tiny", "stage=nope"], "stage='nope'"),
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Path, "subprocess.Popen[str]"]]]:
+    started = {}
+    for case, (arguments, _) in COMMANDS.items():
+        folder = tmp_path_factory.mktemp("run")
+        command = [sys.executable, "-m", "fastmtl.cli", *arguments]
+        pipe = subprocess.PIPE
+        started[case] = (folder, subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True))
+    yield started
+    for _, process in started.values():
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("case", COMMANDS)
+def test_the_command_says_one_line_and_exits_with_2(
+    case: str, runs: dict[str, tuple[Path, "subprocess.Popen[str]"]]
+) -> None:
+    folder, process = runs[case]
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert err.startswith("fastmtl: ")
+    assert err.count("\n") == 1
+    assert COMMANDS[case][1] in err
+    assert "Traceback" not in out + err
+    assert not (folder / "outputs" / "artifacts").exists()

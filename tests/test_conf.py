@@ -1,0 +1,151 @@
+"""Every option composes and instantiates, the README lists them all, and --help stays light."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from fastmtl.config import build_logger, compose, conf_dir
+from fastmtl.errors import UserError
+
+GROUPS = {path.name: sorted(p.stem for p in path.glob("*.yaml")) for path in Path(conf_dir()).iterdir() if path.is_dir()}
+LISTED = ("data", "encoder", "selection", "sampling", "protocol", "trainer", "logger")
+"""Groups whose options the README's table of keys names."""
+
+TASKS_YAML = """
+tasks:
+- {name: tickets, kind: classification, text: body, label: urgent, labels: [no, yes], splits: {train: t.csv, validation: t.csv}}
+- {name: prices, kind: regression, text: body, label: price, splits: {train: t.csv}}
+"""
+
+
+@pytest.fixture
+def needed(tmp_path: Path) -> dict[str, list[str]]:
+    """What an option needs beside itself."""
+    (tmp_path / "tasks.yaml").write_text(TASKS_YAML)
+    return {
+        "data=files": [f"data.config={tmp_path / 'tasks.yaml'}", "primary=tickets"],
+        "data=glue_local": [f"data.root={tmp_path}"],
+        "encoder=auto": ["encoder.name=any/encoder"],
+    }
+
+
+def has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@pytest.mark.parametrize(
+    "choice", [f"{group}={option}" for group, options in GROUPS.items() if group not in ("fit", "logger") for option in options]
+)
+def test_an_option_composes_into_an_experiment(choice: str, needed: dict[str, list[str]]) -> None:
+    if choice in ("trainer=gpu", "trainer=ddp") and not has_cuda():
+        with pytest.raises(UserError, match="CUDA"):
+            compose(choice)
+    else:
+        assert compose(choice, *needed.get(choice, [])).primary
+
+
+@pytest.mark.parametrize("option", GROUPS["logger"])
+def test_a_logger_is_built_or_its_package_is_asked_for(option: str, tmp_path: Path) -> None:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        cfg = hydra_compose("config", [f"logger={option}", f"paths.output={tmp_path}"])
+    try:
+        logger = build_logger(cfg, tmp_path, "0123456789abcdef", "cell")
+    except UserError as error:
+        assert "install" in str(error)  # noqa: PT017
+        return
+    assert (logger is None) is (option == "none")
+
+
+def test_the_readme_names_exactly_the_options_there_are(root: Path) -> None:
+    table = {}
+    for line in (root / "README.md").read_text().splitlines():
+        if (row := re.match(r"\| `(\w+)` \| (.*) \|$", line)) and row[1] in LISTED:
+            choices = re.sub(r"\([^)]*\)", "", row[2])  # in brackets stand settings of an option
+            table[row[1]] = sorted(set(re.findall(r"`(\w+)`", choices)))
+    assert table == {group: GROUPS[group] for group in LISTED}
+
+
+def test_every_optional_group_has_an_option_none() -> None:
+    for group in ("experiment", "debug", "logger", "selection"):
+        assert "none" in GROUPS[group]
+
+
+def test_the_default_is_the_generated_sample_on_minilm_with_the_strict_protocol() -> None:
+    exp = compose()
+    assert type(exp.source).__name__ == "Sample"
+    assert exp.primary == "kitchen"
+    assert exp.encoder.name == "minilm"
+    assert exp.selection_plan.name == "feature_similarity"
+    assert exp.protocol.name == "strict"
+    assert exp.seed == 0
+
+
+def test_quickstart_is_the_default_by_name() -> None:
+    def plain(*overrides: str) -> dict[str, Any]:
+        return {name: value for name, value in vars(compose(*overrides)).items() if name != "store"}
+
+    assert plain("experiment=quickstart") == plain()
+
+
+def test_the_papers_experiment_has_the_papers_numbers() -> None:
+    exp = compose("experiment=fastmtl_paper")
+    fits = (exp.proxy_plan.fit, exp.multitask_fit, exp.finetune_fit)
+    assert exp.encoder.name == "google-bert/bert-base-cased"
+    assert [task.name for task in exp.source.tasks] == ["mnli", "rte", "qqp", "qnli", "mrpc", "sst2", "cola", "stsb"]
+    assert [fit.epochs for fit in fits] == [5, 3, 5]
+    assert {(fit.batch_size, fit.learning_rate) for fit in fits} == {(32, 2e-5)}
+    assert (exp.budget, exp.proxy_plan.examples_per_task, exp.protocol.name) == (500, 500, "paper")
+    assert exp.selection_plan.scorer.loss == "ce"
+
+
+def test_a_preset_may_be_changed_on_the_command_line() -> None:
+    exp = compose("experiment=fastmtl_paper", "primary=mrpc", "budget=7", "encoder=tiny", "finetune.fit.epochs=2")
+    assert (exp.primary, exp.budget, exp.encoder.name) == ("mrpc", 7, "tiny")
+    assert (exp.proxy_plan.fit.epochs, exp.finetune_fit.epochs) == (5, 2)
+
+
+def test_every_fit_takes_the_encoders_learning_rate_unless_it_sets_its_own() -> None:
+    exp = compose("encoder=tiny", "multitask.fit.learning_rate=0.5")
+    rates = [fit.learning_rate for fit in (exp.proxy_plan.fit, exp.multitask_fit, exp.finetune_fit)]
+    assert rates == [1e-3, 0.5, 1e-3]
+
+
+def test_one_fit_is_changed_without_the_others() -> None:
+    exp = compose("proxy.fit.epochs=9", "multitask.fit.batch_size=8")
+    assert [fit.epochs for fit in (exp.proxy_plan.fit, exp.multitask_fit, exp.finetune_fit)] == [9, 3, 5]
+    assert [fit.batch_size for fit in (exp.proxy_plan.fit, exp.multitask_fit, exp.finetune_fit)] == [32, 8, 32]
+
+
+def test_rows_per_task_may_be_one_number_or_one_a_task() -> None:
+    assert compose("data.rows_per_task=64").rows_per_task == 64
+    assert compose("data.rows_per_task={farm: 10}").rows_per_task == {"farm": 10}
+    assert compose().rows_per_task is None
+
+
+def test_help_shows_the_choices_without_importing_torch() -> None:
+    code = (
+        "import sys, time; sys.argv = ['fastmtl', '--help']; from fastmtl.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert not stop.code, stop.code\n"
+        "heavy = {'torch', 'transformers', 'pytorch_lightning', 'datasets', 'sklearn'} & set(sys.modules)\n"
+        "print(f'cpu_s={time.process_time():.2f} heavy={sorted(heavy)}')"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    for option in ("selection: feature_similarity", "encoder: auto, bert_base_cased", "budget: 400"):
+        assert option in ran.stdout
+    last = ran.stdout.splitlines()[-1]
+    assert last.endswith("heavy=[]")
+    assert float(last.split()[0].removeprefix("cpu_s=")) < 4  # of the processor: a busy machine does not count

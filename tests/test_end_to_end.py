@@ -1,0 +1,232 @@
+"""The whole chain on the generated sample with the tiny encoder."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from safetensors.numpy import load_file
+
+from fastmtl.config import compose
+from fastmtl.pipeline import Experiment
+
+SMALL = [
+    "encoder=tiny", "data.rows_per_task=120", "budget=60", "proxy.examples_per_task=40", "proxy.fit.epochs=2",
+    "multitask.fit.epochs=1", "finetune.fit.epochs=2",
+]  # fmt: skip
+
+
+def cell(folder: Path, *overrides: str) -> Experiment:
+    return compose(*SMALL, f"paths.output={folder}", *overrides)
+
+
+def run_cli(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fastmtl.cli", *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shared")
+
+
+def test_a_sweep_trains_one_proxy_a_seed_and_a_repeat_trains_nothing(tmp_path: Path) -> None:
+    command = [
+        "-m", "selection=random,feature_similarity", "budget=200,400", "seed=range(2)", "data=sample", "encoder=tiny",
+        "proxy.fit.epochs=1", "multitask.fit.epochs=1", "finetune.fit.epochs=1",
+    ]  # fmt: skip
+    first = run_cli(tmp_path, *command)
+    assert first.returncode == 0, first.stderr
+    artifacts = tmp_path / "outputs/artifacts"
+    made = {path: path.stat().st_mtime_ns for path in artifacts.glob("*/*/manifest.json")}
+    assert sum(path.parent.parent.name == "proxy" for path in made) == 2
+    assert sum(path.parent.parent.name == "finetune" for path in made) == 8
+    assert "feature_similarity" in first.stdout
+    assert "aux rows" in first.stdout
+    second = run_cli(tmp_path, *command)
+    assert second.returncode == 0, second.stderr
+    assert {path: path.stat().st_mtime_ns for path in artifacts.glob("*/*/manifest.json")} == made
+    tables = [text[text.index("## kitchen") :].split("written to")[0] for text in (first.stdout, second.stdout)]
+    assert tables[0] == tables[1]
+
+
+def test_feature_similarity_finds_the_relevant_rows_of_the_sample(tmp_path: Path) -> None:
+    found = {}
+    for selection in ("feature_similarity", "random"):
+        exp = compose("encoder=tiny", f"selection={selection}", "budget=400", f"paths.output={tmp_path}")
+        flags = exp.pool.flags_of(exp.selected())
+        assert flags is not None
+        found[selection] = float(flags.mean())
+    everything = exp.pool.flags_of(exp.candidates())
+    assert everything is not None
+    assert found["feature_similarity"] >= 0.8
+    assert abs(found["random"] - everything.mean()) < 0.08
+
+
+def test_one_seed_gives_the_same_bits_twice_and_another_seed_other_ones(tmp_path: Path) -> None:
+    a, b = (cell(tmp_path / name).finetune for name in "ab")
+    assert a.key == b.key
+    assert (a.path / "metrics.json").read_bytes() == (b.path / "metrics.json").read_bytes()
+    left, right = (load_file(x.path / "weights.safetensors") for x in (a, b))
+    assert all(np.array_equal(left[name], right[name]) for name in left)
+    selections = [cell(tmp_path / name, f"seed={seed}").selected() for name, seed in (("a", 0), ("b", 0), ("a", 1))]
+    assert np.array_equal(selections[0], selections[1])
+    assert not np.array_equal(selections[0], selections[2])
+
+
+def test_another_learning_rate_of_the_last_stage_rebuilds_that_stage_alone(shared: Path) -> None:
+    cell(shared).artifacts()
+    again = cell(shared, "finetune.fit.learning_rate=0.0007").artifacts()
+    assert [a.stage for a in again if not a.hit] == ["finetune"]
+
+
+def test_another_primary_reuses_pool_proxy_and_scores(shared: Path) -> None:
+    cell(shared).artifacts()
+    other = cell(shared, "primary=farm").artifacts("selection")
+    assert [a.stage for a in other if not a.hit] == ["selection"]
+
+
+def test_random_draws_from_the_rows_that_feature_similarity_could_have_chosen(shared: Path) -> None:
+    exact, random = cell(shared), cell(shared, "selection=random")
+    assert np.array_equal(exact.candidates(), random.candidates())
+    assert random.proxy == ()
+    sample = exact.pool.sample(40, seed=0)
+    assert not np.isin(sample, random.candidates()).any()
+    assert np.isin(exact.selected(), random.candidates()).all()
+    assert len(exact.selected()) == len(random.selected()) == 60
+
+
+def test_none_and_full_do_not_depend_on_the_budget(shared: Path) -> None:
+    for selection, rows in (("none", 0), ("full", 7 * 120)):
+        keys = {cell(shared, f"selection={selection}", f"budget={b}").selection.key for b in (10, 60)}
+        assert len(keys) == 1
+        assert len(cell(shared, f"selection={selection}").selected()) == rows
+    assert cell(shared, "selection=none").multitask is None
+
+
+def test_the_in_task_control_takes_as_many_rows_of_each_task_but_others(shared: Path) -> None:
+    exact, control = cell(shared), cell(shared, "selection=in_task_control")
+    assert exact.selection.read("counts.json") == control.selection.read("counts.json")
+    assert set(exact.selected()) != set(control.selected())
+
+
+def test_cross_fitting_makes_every_row_a_candidate(shared: Path) -> None:
+    exp = cell(shared, "proxy.cross_fit=true", "budget=1.0")
+    assert len(exp.proxy) == 2
+    assert len(exp.selected()) == 7 * 120
+    assert exp.scores is not None
+    scores = np.load(exp.scores.path / "scores.npy")
+    rows = np.concatenate([exp.pool.rows_of(name) for name in exp.pool.names])
+    assert np.isfinite(scores[:, rows]).all()
+
+
+def test_bce_scores_select_by_logits(shared: Path) -> None:
+    exp = cell(shared, "selection.scorer.loss=bce")
+    table = pyarrow.parquet.read_table(exp.selection.path / "selection.parquet")
+    scores = table["score"].to_numpy()
+    assert (np.diff(scores) <= 0).all()
+    assert len(exp.selected()) == 60
+
+
+def test_strict_holds_rows_out_and_paper_chooses_on_validation(shared: Path) -> None:
+    strict, paper = cell(shared, "selection=none"), cell(shared, "selection=none", "protocol=paper")
+    assert strict.finetune.records["examples"] == 2 * 108
+    assert paper.finetune.records["examples"] == 2 * 120
+    metrics = paper.finetune.read("metrics.json")
+    assert metrics["validation"]["accuracy"] == pytest.approx(max(e["accuracy"] for e in metrics["epochs"]))
+    held = strict.finetune.read("metrics.json")["epochs"]
+    assert all((12 * e["accuracy"]) == pytest.approx(round(12 * e["accuracy"]), abs=1e-4) for e in held)
+
+
+def test_predictions_repeat_the_reported_metric(shared: Path) -> None:
+    finetune = cell(shared).finetune
+    table = pyarrow.parquet.read_table(finetune.path / "validation.parquet").to_pydict()
+    hits = np.mean([a == b for a, b in zip(table["label"], table["prediction"])])
+    assert finetune.read("metrics.json")["validation"]["accuracy"] == pytest.approx(hits)
+    assert len(pyarrow.parquet.read_table(finetune.path / "test.parquet")) == 300
+
+
+def test_a_regression_task_can_be_the_primary(shared: Path) -> None:
+    names = [task.name for task in cell(shared).source.tasks if task.kind == "regression"]
+    metrics = cell(shared, f"primary={names[0]}", "selection=random").finetune.read("metrics.json")
+    assert set(metrics["validation"]) == {*cell(shared).pool.task(names[0]).metrics, "loss"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_killed_run_is_finished_by_the_same_command(tmp_path: Path) -> None:
+    command = [*SMALL, "finetune.fit.epochs=200"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fastmtl.cli", *command], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    drafts = tmp_path / "outputs/artifacts/finetune"
+    deadline = time.monotonic() + 120
+    while not list(drafts.glob(".*.draft")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert list(drafts.glob(".*.draft")), "the run was to be killed inside its last stage"
+    assert not list(drafts.glob("*/manifest.json"))
+    done = compose(*command, f"paths.output={tmp_path / 'outputs'}", "finetune.fit.epochs=200")
+    assert [a.stage for a in done.artifacts() if not a.hit] == ["finetune"]
+    assert not list(drafts.glob(".*.draft"))
+
+
+def test_a_failing_cell_is_reported_at_the_end_and_the_others_finish(tmp_path: Path) -> None:
+    ran = run_cli(tmp_path, "-m", *SMALL, "selection=random", "budget=30,100000")
+    assert ran.returncode == 2
+    assert len(list(tmp_path.glob("outputs/sweeps/*/*/*/result.json"))) == 1
+    assert "budget=100000 is more than the 560 candidate rows" in ran.stdout
+    assert "repeat: fastmtl" in ran.stdout
+    assert "Traceback" not in ran.stderr
+
+
+def test_loggers_carry_the_curves_of_cached_cells_too(tmp_path: Path) -> None:
+    for logger in ("csv", "wandb", "tensorboard"):
+        ran = run_cli(tmp_path, *SMALL, f"logger={logger}")
+        assert ran.returncode == 0, ran.stderr
+    runs = sorted(tmp_path.glob("outputs/runs/*/*/csv/metrics.csv"))
+    assert len(runs) == 1
+    header = runs[0].read_text().splitlines()[0].split(",")
+    assert {"proxy/loss/kitchen", "finetune/choose/accuracy", "validation/accuracy", "cost/proxy_flops"} <= set(header)
+    result = json.loads(sorted(tmp_path.glob("outputs/runs/*/*/result.json"))[-1].read_text())
+    assert len(list(tmp_path.glob(f"outputs/wandb/offline-run-*-{result['id']}/*.wandb"))) == 1
+    assert list(tmp_path.glob("outputs/tensorboard/kitchen/*/events.out.tfevents*"))
+
+
+def test_two_ranks_train_what_one_device_trains(tmp_path: Path) -> None:
+    """Without dropout the weights must agree: same batches, every row once, the mean over uneven shards."""
+    from transformers import BertConfig, BertModel
+
+    from fastmtl.models.encoder import _tiny_tokenizer
+
+    tokenizer = _tiny_tokenizer()
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, pad_token_id=0,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(tmp_path / "encoder")
+    tokenizer.save_pretrained(tmp_path / "encoder")
+    made = []
+    for trainer in ("cpu", "ddp_cpu"):
+        exp = cell(
+            tmp_path / trainer, "encoder=auto", f"encoder.name={tmp_path / 'encoder'}", "encoder.pooling=mean",
+            "encoder.learning_rate=0.001", "multitask.fit.dropout=0.0", "selection=random", f"trainer={trainer}",
+            "multitask.fit.batch_size=7", "data.rows_per_task=40", "budget=30", "proxy.examples_per_task=10",
+        )  # fmt: skip
+        made.append(exp.multitask)
+    one, two = made
+    assert one is not None
+    assert two is not None
+    assert one.key == two.key
+    assert two.records["devices"] == 2
+    assert one.records["examples"] == two.records["examples"]
+    left, right = (load_file(artifact.path / "weights.safetensors") for artifact in (one, two))
+    for name, values in left.items():
+        np.testing.assert_allclose(values, right[name], atol=2e-4, err_msg=name)

@@ -1,0 +1,108 @@
+"""Metrics against scikit-learn and SciPy, losses against a hand computation."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+import sklearn.metrics
+import torch
+
+from fastmtl.tasks import METRICS, TaskSpec
+from fastmtl.training.metrics import build_metrics, measure, positive_weights, task_loss, task_similarity_loss
+
+TWO = TaskSpec("two", "classification", ("a",), ("no", "yes"), METRICS["classification"])
+THREE = TaskSpec("three", "classification", ("a",), ("x", "y", "z"), ("accuracy", "f1_macro", "matthews"))
+VALUE = TaskSpec("value", "regression", ("a",), metrics=METRICS["regression"])
+
+
+def drawn(classes: int, n: int = 200) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(classes)
+    labels = torch.randint(classes, (n,), generator=generator)
+    logits = torch.randn(n, classes, generator=generator) + torch.nn.functional.one_hot(labels, classes)
+    return logits, labels.float()
+
+
+def of_sklearn(name: str, truth: np.ndarray, guess: np.ndarray) -> float:
+    compute: dict[str, Any] = {
+        "accuracy": sklearn.metrics.accuracy_score,
+        "f1": sklearn.metrics.f1_score,  # of the class with code 1
+        "f1_macro": lambda t, g: sklearn.metrics.f1_score(t, g, average="macro"),
+        "matthews": sklearn.metrics.matthews_corrcoef,
+    }
+    return float(compute[name](truth, guess))
+
+
+@pytest.mark.parametrize("task", [TWO, THREE], ids=lambda task: task.name)
+def test_classification_metrics_are_those_of_scikit_learn(task: TaskSpec) -> None:
+    logits, labels = drawn(len(task.labels))
+    values = measure(logits, labels, task)
+    truth, guess = labels.numpy().astype(int), logits.argmax(1).numpy()
+    for name in task.metrics:
+        assert values[name] == pytest.approx(of_sklearn(name, truth, guess), abs=1e-6)
+
+
+def test_f1_is_of_the_second_label_also_where_the_first_is_more_frequent() -> None:
+    # predicted yes: rows 0 and 1, one of them right; 1 of 2 true yes found: precision 1/2, recall 1/2, F1 1/2
+    logits = torch.tensor([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    values = measure(logits, torch.tensor([1.0, 0.0, 1.0, 0.0, 0.0]), TWO)
+    assert values["f1"] == pytest.approx(0.5)
+    assert values["accuracy"] == pytest.approx(0.6)
+
+
+def test_regression_metrics_are_those_of_scipy_also_with_ties() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.round(rng.uniform(0, 5, size=150) * 4) / 4  # as STS-B: many equal values
+    guess = truth + rng.normal(size=150)
+    values = measure(torch.tensor(guess).float()[:, None], torch.tensor(truth).float(), VALUE)
+    assert values["pearson"] == pytest.approx(scipy.stats.pearsonr(truth, guess)[0], abs=1e-5)
+    assert values["spearman"] == pytest.approx(scipy.stats.spearmanr(truth, guess)[0], abs=1e-5)
+
+
+@pytest.mark.parametrize("task", [TWO, THREE, VALUE], ids=lambda task: task.name)
+def test_metrics_come_headline_first_and_before_the_loss(task: TaskSpec) -> None:
+    logits, labels = drawn(task.num_outputs) if task.labels else (torch.randn(9, 1), torch.randn(9))
+    assert list(measure(logits, labels, task)) == [*task.metrics, "loss"]
+    assert list(build_metrics(task)) == list(task.metrics)
+
+
+def test_every_metric_that_a_task_may_name_can_be_built() -> None:
+    for kind, names in METRICS.items():
+        labels = ("x", "y") if kind == "classification" else ()
+        for name in names:
+            assert list(build_metrics(TaskSpec("t", kind, ("a",), labels, (name,)))) == [name]  # type: ignore[arg-type]
+
+
+def test_cross_entropy_by_hand() -> None:
+    logits = torch.tensor([[math.log(3.0), 0.0], [0.0, 0.0]])  # p(no) = 3/4, then 1/2
+    loss = task_loss(logits, torch.tensor([0.0, 1.0]), TWO)
+    assert float(loss) == pytest.approx((-math.log(3 / 4) - math.log(1 / 2)) / 2)
+
+
+def test_squared_error_by_hand_without_broadcasting_rows_against_each_other() -> None:
+    loss = task_loss(torch.tensor([[1.0], [2.0], [5.0]]), torch.tensor([0.0, 2.0, 3.0]), VALUE)
+    assert float(loss) == pytest.approx((1 + 0 + 4) / 3)
+
+
+def test_the_softmax_discriminator_loss_by_hand() -> None:
+    logits = torch.tensor([[math.log(2.0), 0.0, 0.0], [0.0, 0.0, 0.0]])  # p(task 0) = 2/4, then 1/3
+    loss = task_similarity_loss(logits, 0, "ce", None)
+    assert float(loss) == pytest.approx((math.log(2) + math.log(3)) / 2)
+
+
+def test_the_sigmoid_discriminator_loss_by_hand() -> None:
+    # sigmoid(log 3) = 3/4, sigmoid(0) = 1/2. The own task's term is weighted by its positive weight, the others are not
+    logits = torch.tensor([[math.log(3.0), 0.0, math.log(3.0)]])
+    weights = torch.tensor([2.0, 5.0, 7.0])
+    expected = (2.0 * -math.log(3 / 4) - math.log(1 - 1 / 2) - math.log(1 - 3 / 4)) / 3
+    assert float(task_similarity_loss(logits, 0, "bce", weights)) == pytest.approx(expected)
+    unweighted = (-math.log(3 / 4) - math.log(1 / 2) - math.log(1 / 4)) / 3
+    assert float(task_similarity_loss(logits, 0, "bce", None)) == pytest.approx(unweighted)
+
+
+def test_a_positive_weight_is_the_rows_of_the_others_over_the_tasks_own() -> None:
+    assert positive_weights([100, 300, 600]).tolist() == pytest.approx([900 / 100, 700 / 300, 400 / 600])
+    assert positive_weights([5, 5]).tolist() == [1.0, 1.0]
