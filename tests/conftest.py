@@ -68,7 +68,7 @@ def make_pool() -> Callable[..., Any]:
     """`make_pool(folder, source, tokenize, cut=None)`: every task written to its folder, opened as one pool."""
     from fastmtl.data.pool import TaskPool, write_task
 
-    def make(folder: Path, source: ToySource, tokenize: Any = toy_tokenize, cut: dict[str, int] | None = None) -> TaskPool:
+    def make(folder: Path, source: ToySource, tokenize: Any = toy_tokenize, cut: Any = None) -> TaskPool:
         folders = []
         for task in source.tasks:
             folders.append(folder / task.name)

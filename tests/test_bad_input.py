@@ -43,7 +43,6 @@ def has_cuda() -> bool:
         ("budget=abc", ["budget='abc'", "whole number"]),
         ("budget=null", ["budget=None", "whole number"]),
         ("seed=-1", ["seed=-1", "whole number"]),
-        ("seed=0.5", ["seed=0.5", "whole number"]),
         ("seed=abc", ["seed='abc'", "whole number"]),
         ("bugdet=3", ["'bugdet'", "did you mean 'budget'"]),
         ("proxy.fit.epoch=3", ["'proxy.fit.epoch'", "did you mean 'proxy.fit.epochs'"]),
@@ -51,7 +50,6 @@ def has_cuda() -> bool:
         ("finetune.fit.batch_size=1.5", ["fit.batch_size=1.5", "whole number"]),
         ("multitask.fit.learning_rate=abc", ["fit.learning_rate='abc'", "number"]),
         ("finetune.fit.precision=int8", ["'int8'", "bf16"]),
-        ("finetune.fit.epochs=0.5", ["epochs=0.5", "whole number"]),
         ("proxy.examples_per_task=0", ["proxy.examples_per_task=0", "1 or more"]),
         ("proxy.examples_per_task=1.5", ["proxy.examples_per_task=1.5"]),
         ("proxy.examples_per_task=nan", ["proxy.examples_per_task=nan"]),
@@ -110,8 +108,9 @@ def test_a_primary_without_a_validation_split_is_refused(tmp_path: Path) -> None
     assert "'one' has no validation split" in message
 
 
-@pytest.mark.skipif("has_cuda()", reason="this machine has a GPU")
 def test_a_gpu_that_is_not_there_is_refused_with_what_to_use() -> None:
+    if has_cuda():
+        pytest.skip("this machine has a GPU")
     message = refusal("trainer=gpu")
     assert "no CUDA device" in message
     assert "trainer=cpu" in message
@@ -128,17 +127,25 @@ def test_a_budget_above_the_candidates_fails_before_a_proxy_is_trained(
     assert [path.name for path in artifacts.iterdir()] == ["pool"]
 
 
+def test_an_unknown_stage_is_named_with_those_there_are(tmp_path: Path) -> None:
+    exp = compose("encoder=tiny", f"paths.artifacts={tmp_path / 'artifacts'}")
+    with pytest.raises(UserError, match=r"stage='nope'.*pool, proxy"):
+        exp.artifacts("nope")
+    assert not (tmp_path / "artifacts").exists()
+
+
 # --- the command itself: slow, so a few cases, started together ------------------------------------------------------
 
 COMMANDS = {
     "a misspelt key": (["bugdet=3"], "did you mean 'budget'?"),
-    "an unknown primary": (["encoder=tiny", "primary=nope"], "primary='nope'"),
-    "an unknown stage": (["encoder=tiny", "stage=nope"], "stage='nope'"),
+    "an unknown option": (["selection=nope"], "selection=nope is not an option; choose from"),
+    "a bad value": (["budget=0"], "budget=0 is out of range"),
+    "an unknown primary": (["encoder=tiny", "primary=nope"], "primary='nope' is not a task"),
 }
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Path, "subprocess.Popen[str]"]]]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Path, subprocess.Popen[str]]]]:
     started = {}
     for case, (arguments, _) in COMMANDS.items():
         folder = tmp_path_factory.mktemp("run")
@@ -153,7 +160,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[P
 
 @pytest.mark.parametrize("case", COMMANDS)
 def test_the_command_says_one_line_and_exits_with_2(
-    case: str, runs: dict[str, tuple[Path, "subprocess.Popen[str]"]]
+    case: str, runs: dict[str, tuple[Path, subprocess.Popen[str]]]
 ) -> None:
     folder, process = runs[case]
     out, err = process.communicate(timeout=120)

@@ -16,14 +16,19 @@ from hydra.core.global_hydra import GlobalHydra
 from fastmtl.config import build_logger, compose, conf_dir
 from fastmtl.errors import UserError
 
-GROUPS = {path.name: sorted(p.stem for p in path.glob("*.yaml")) for path in Path(conf_dir()).iterdir() if path.is_dir()}
+GROUPS = {
+    group.name: sorted(option.stem for option in group.glob("*.yaml"))
+    for group in sorted(Path(conf_dir()).iterdir())
+    if group.is_dir()
+}
+CHOICES = [f"{g}={option}" for g, options in GROUPS.items() if g not in ("fit", "logger") for option in options]
 LISTED = ("data", "encoder", "selection", "sampling", "protocol", "trainer", "logger")
 """Groups whose options the README's table of keys names."""
 
 TASKS_YAML = """
 tasks:
-- {name: tickets, kind: classification, text: body, label: urgent, labels: [no, yes], splits: {train: t.csv, validation: t.csv}}
-- {name: prices, kind: regression, text: body, label: price, splits: {train: t.csv}}
+- {name: tickets, kind: classification, text: body, labels: [no, yes], splits: {train: t.csv, validation: t.csv}}
+- {name: prices, kind: regression, text: body, splits: {train: t.csv}}
 """
 
 
@@ -44,9 +49,7 @@ def has_cuda() -> bool:
     return torch.cuda.is_available()
 
 
-@pytest.mark.parametrize(
-    "choice", [f"{group}={option}" for group, options in GROUPS.items() if group not in ("fit", "logger") for option in options]
-)
+@pytest.mark.parametrize("choice", CHOICES)
 def test_an_option_composes_into_an_experiment(choice: str, needed: dict[str, list[str]]) -> None:
     if choice in ("trainer=gpu", "trainer=ddp") and not has_cuda():
         with pytest.raises(UserError, match="CUDA"):

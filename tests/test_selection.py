@@ -173,11 +173,11 @@ def test_a_good_budget_is_left_as_given(budget: int | float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("budget", "candidates", "k"),
+    ("budget", "n", "k"),
     [(1, 10, 1), (10, 10, 10), (1.0, 10, 10), (0.34, 10, 3), (0.36, 10, 4), (0.001, 10, 1), (0.5, 2000, 1000)],
 )
-def test_a_budget_is_a_count_or_the_nearest_share_but_at_least_one(budget: int | float, candidates: int, k: int) -> None:
-    assert rows_wanted(budget, candidates) == k
+def test_a_budget_is_a_count_or_the_nearest_share_but_at_least_one(budget: int | float, n: int, k: int) -> None:
+    assert rows_wanted(budget, n) == k
 
 
 @pytest.mark.parametrize(("budget", "candidates"), [(11, 10), (1_000_000, 999_999), (1, 0), (0.5, 0)])

@@ -10,7 +10,7 @@ import pytest
 from fastmtl.errors import UserError
 from fastmtl.tasks import GLUE, TaskSpec
 
-GOOD: dict[str, Any] = {"name": "tickets", "kind": "classification", "text": ["subject", "body"], "labels": ["no", "yes"]}
+GOOD: dict[str, Any] = {"name": "tickets", "kind": "classification", "text": ["a", "b"], "labels": ["no", "yes"]}
 
 
 def refusal(**changes: Any) -> str:

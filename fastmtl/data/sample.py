@@ -85,6 +85,15 @@ _TURNED, _TOLD = 0.3, 0.3
 """Shares of pairs whose second clause changes voice, and of pairs that tell a place or a time."""
 
 
+_BORROWED = 0.6
+"""Share of words taken from any setting instead of the row's own. It makes some rows of a related task look like the
+primary's: settings told apart by every single word would leave a discriminator nothing to find."""
+
+
+def _near(rng: random.Random, domain: Domain) -> Domain:
+    return rng.choice(_DOMAINS) if rng.random() < _BORROWED else domain
+
+
 def _clause(who: str, act: str, what: str, passive: bool) -> str:
     """`what` is a plural with its determiner."""
     return f"{what} were {act} by the {who}" if passive else f"the {who} {act} {what}"
@@ -99,23 +108,24 @@ def _reworded(rng: random.Random, pairs: tuple[tuple[str, str], ...], follows: b
 
 def _clauses(rng: random.Random, domain: Domain, follows: bool) -> tuple[str, str]:
     """Two clauses that differ in one content word: act, look or kind; the voice turns under both labels."""
-    who = rng.choice(domain.people)
-    kind, other = rng.sample(list(domain.kinds), 2)
-    acts = (rng.choice(rng.choice(domain.acts)),) * 2
-    things = (rng.choice(domain.kinds[kind]),) * 2
+    who = rng.choice(_near(rng, domain).people)
+    kinds = _near(rng, domain).kinds
+    kind, other = rng.sample(list(kinds), 2)
+    acts = (rng.choice(rng.choice(_near(rng, domain).acts)),) * 2
+    things = (rng.choice(kinds[kind]),) * 2
     amount = rng.choice(("some", "no", "many"))
     edit = rng.randrange(3)
     if edit == 0:
-        acts = _reworded(rng, domain.acts, follows)
+        acts = _reworded(rng, _near(rng, domain).acts, follows)
     elif edit == 1:
-        looks = _reworded(rng, domain.looks, follows)
+        looks = _reworded(rng, _near(rng, domain).looks, follows)
         things = (f"{looks[0]} {things[0]}", f"{looks[1]} {things[1]}")
     else:
         amount = "some"  # no apples may still be some fruits
         things = (things[0], kind if follows else other)
     voice = rng.random() < 0.5
     voices = (voice, voice != (rng.random() < _TURNED))
-    told = " " + rng.choice((*domain.places, *_TIMES)) if rng.random() < _TOLD else ""
+    told = " " + rng.choice((*_near(rng, domain).places, *_TIMES)) if rng.random() < _TOLD else ""
     first, second = (
         _clause(who, act, f"{amount} {thing}", passive) + told
         for act, thing, passive in zip(acts, things, voices, strict=True)

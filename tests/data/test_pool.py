@@ -81,7 +81,7 @@ def test_arrays_are_mapped_not_loaded(pool: TaskPool) -> None:
 
 
 def test_no_working_file_is_left_in_the_folder(pool: TaskPool) -> None:
-    assert [p.name for folder in pool.folders for p in folder.iterdir() if p.suffix not in (".npy", ".arrow", ".json")] == []
+    assert {p.suffix for folder in pool.folders for p in folder.iterdir()} == {".npy", ".arrow", ".json"}
 
 
 def test_counts_are_of_rows_and_tokens_over_all_splits(tmp_path: Path, source: Any, toy_tokenizer: Any) -> None:

@@ -75,7 +75,8 @@ def test_the_incomplete_batch_is_not_always_made_of_the_longest_rows() -> None:
     lengths = np.arange(1, 19)  # 18 rows in batches of 8: one batch of 2
     means = []
     for seed in range(60):
-        (short,) = (rows for _, rows in Proportional().epoch([lengths], 8, np.random.default_rng(seed)) if len(rows) == 2)
+        batches = Proportional().epoch([lengths], 8, np.random.default_rng(seed))
+        (short,) = (rows for _, rows in batches if len(rows) == 2)
         means.append(lengths[short].mean())
     assert set(means) == {1.5, 9.5, 17.5}  # it may be the shortest two rows, the middle two, or the longest two
 

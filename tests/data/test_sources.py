@@ -17,7 +17,12 @@ from fastmtl.data.sources import Files, GlueHub, GlueParquet
 from fastmtl.errors import UserError
 from fastmtl.tasks import GLUE
 
-ROWS = [("001", "first, one", "no"), ("NA", 'a "quoted" word', "yes"), ("1e3", "two\nlines", "no"), ("true", "ünï", "yes")]
+ROWS = [
+    ("001", "first, one", "no"),
+    ("NA", 'a "quoted" word', "yes"),
+    ("1e3", "two\nlines", "no"),
+    ("true", "ünï", "yes"),
+]
 NAMES = ("code", "text", "answer")
 
 
@@ -166,7 +171,8 @@ def test_labels_no_and_yes_stay_text_and_paths_are_relative_to_the_yaml(tmp_path
 
 
 def test_numeric_labels_of_a_yaml_are_taken_as_typed(tmp_path: Path) -> None:
-    source = declare(tmp_path, "tasks:\n- {name: t, kind: classification, text: a, labels: [01, 1.0], splits: {train: r.csv}}")
+    task = "{name: t, kind: classification, text: a, labels: [01, 1.0], splits: {train: r.csv}}"
+    source = declare(tmp_path, f"tasks: [{task}]")
     assert source.tasks[0].labels == ("01", "1.0")
 
 
@@ -209,7 +215,7 @@ def test_a_yaml_that_is_no_text_is_named(tmp_path: Path) -> None:
 
 def test_the_example_in_conf_declares_a_task(root: Path, tmp_path: Path) -> None:
     comments = [line[1:] for line in (root / "conf/data/files.yaml").read_text().splitlines() if line.startswith("#  ")]
-    listing = yaml.load("\n".join(comments), Loader=yaml.BaseLoader)  # noqa: S506
+    listing = yaml.load("\n".join(comments), Loader=yaml.BaseLoader)
     (task,) = Files(listing["tasks"]).tasks
     assert (task.name, task.labels, task.metrics) == ("tickets", ("no", "yes"), ("f1", "accuracy"))
 
@@ -314,7 +320,9 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     sources._hash_hub.cache_clear()
 
 
-@pytest.mark.parametrize("error", [ConnectionError("no route\nto host"), OSError("x"), ValueError("x"), ConnectionError()])
+@pytest.mark.parametrize(
+    "error", [ConnectionError("no route\nto host"), OSError("x"), ValueError("x"), ConnectionError()], ids=repr
+)
 def test_without_a_network_the_offline_way_is_named(hub: dict[str, Any], error: Exception) -> None:
     hub["rows"] = error
     message = refusal(GlueHub(["rte"]))

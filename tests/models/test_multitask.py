@@ -25,7 +25,7 @@ def gradients(model: torch.nn.Module) -> set[str]:
     return {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
 
 
-def test_a_step_through_one_task_touches_the_encoder_and_that_head_alone(tiny: Any, tiny_tasks: Any, batch: Any) -> None:
+def test_a_step_through_one_task_touches_the_encoder_and_that_head(tiny: Any, tiny_tasks: Any, batch: Any) -> None:
     model = MultiTaskModel(tiny, tiny_tasks)
     task_loss(model(batch, "pairs"), batch["labels"], tiny_tasks[0]).backward()
     touched = gradients(model)

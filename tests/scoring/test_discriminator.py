@@ -47,9 +47,7 @@ def by_hand(proxy: Proxy, pool: TaskPool, row_id: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("loss", ["ce", "bce"])
-def test_one_proxy_scores_every_row_but_those_it_was_trained_on(
-    scored: Any, proxies: list[Proxy], loss: str
-) -> None:
+def test_one_proxy_scores_every_row_but_those_it_was_trained_on(scored: Any, proxies: list[Proxy], loss: str) -> None:
     scores_TN = scored[loss, 1]
     assert scores_TN.shape == (3, 36)
     assert scores_TN.dtype == np.float32
