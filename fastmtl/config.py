@@ -51,8 +51,10 @@ def build(cfg: DictConfig) -> Experiment:
     check_budget(cfg.budget)
     if isinstance(cfg.seed, bool) or not isinstance(cfg.seed, int) or cfg.seed < 0:
         raise UserError(f"seed={cfg.seed!r} is not a whole number of 0 or more")
-    for key in sorted(OmegaConf.missing_keys(cfg)):
-        key = "primary" if key == "data.primary" else key
+    # `primary` is the data's own default unless it is given; only then does the default matter.
+    unneeded = set() if OmegaConf.is_interpolation(cfg, "primary") else {"data.primary"}
+    for key in sorted(OmegaConf.missing_keys(cfg) - unneeded):
+        key = key.removeprefix("data.") if key == "data.primary" else key
         raise UserError(f"{key} is not set; pass {key}=VALUE")
 
     from fastmtl.pipeline import Experiment

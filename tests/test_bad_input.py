@@ -140,7 +140,6 @@ COMMANDS = {
     "a misspelt key": (["bugdet=3"], "did you mean 'budget'?"),
     "an unknown option": (["selection=nope"], "selection=nope is not an option; choose from"),
     "a bad value": (["budget=0"], "budget=0 is out of range"),
-    "an unknown primary": (["encoder=tiny", "primary=nope"], "primary='nope' is not a task"),
 }
 
 

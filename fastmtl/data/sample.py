@@ -1,8 +1,8 @@
 """A generated suite: one small primary task and auxiliaries whose use to it is known row by row.
 
 The primary asks whether the second sentence follows from the first. The two differ in one content word, and every
-word occurs on either side under both labels: only whether the two words fit each other decides. Voice and
-negation vary under both labels, so which words stand on which side, and how many are shared, says nothing about it.
+word occurs alike under both labels: only whether the two words fit each other decides. Voice and amounts vary under
+both labels too, so neither the words of a side nor their overlap says anything about the label.
 """
 
 from __future__ import annotations

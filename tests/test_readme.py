@@ -1,0 +1,56 @@
+"""What the README shows runs as it is shown."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def block(language: str, containing: str) -> str:
+    found = [b for b in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) if containing in b]
+    assert len(found) == 1, f"{len(found)} {language} blocks contain {containing!r}"
+    return found[0]
+
+
+def test_the_selector_of_the_readme_runs_from_an_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "my_selectors.py").write_text(block("python", "class BottomK"))
+    (tmp_path / "my_conf/selection").mkdir(parents=True)
+    (tmp_path / "my_conf/selection/bottom_k.yaml").write_text(block("yaml", "my_selectors.BottomK"))
+    ran = subprocess.run(
+        [sys.executable, "-m", "fastmtl.cli", "--config-dir", "my_conf", "selection=bottom_k", "debug=smoke",
+         "stage=selection"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert "selection" in ran.stdout
+
+
+def test_the_tasks_file_of_the_readme_declares_two_valid_tasks(tmp_path: Path) -> None:
+    from fastmtl.data.sources import Files
+
+    (tmp_path / "tasks.yaml").write_text(block("yaml", "name: tickets"))
+    tasks = Files.from_yaml(str(tmp_path / "tasks.yaml")).tasks
+    assert [task.labels for task in tasks] == [("no", "yes"), ("1", "2", "3", "4", "5")]
+
+
+def test_the_option_table_names_what_the_configuration_offers() -> None:
+    for group in ("encoder", "selection", "sampling", "trainer", "logger", "data"):
+        row = next(line for line in README.splitlines() if line.startswith(f"| `{group}` |"))
+        options = {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}
+        named = set(re.findall(r"`([a-z_]+)`", row)) | set(re.findall(r"`([a-z_]+)` \(", row))
+        assert options <= named, f"README's row of {group} lacks {options - named}"
+
+
+def test_the_file_tree_lists_every_module() -> None:
+    tree = README[README.index("## The tree") : README.index("## Limits today")]
+    modules = [path.relative_to(ROOT / "fastmtl") for path in (ROOT / "fastmtl").rglob("*.py")]
+    for module in modules:
+        if module.name != "__init__.py" and module.parts[0] not in ("scoring", "reporting"):
+            assert str(module) in tree, f"README's tree lacks {module}"
+
+
