@@ -21,7 +21,13 @@ GROUPS = {
     for group in sorted(Path(conf_dir()).iterdir())
     if group.is_dir()
 }
-CHOICES = [f"{g}={option}" for g, options in GROUPS.items() if g not in ("fit", "logger") for option in options]
+DEFAULTS = re.findall(r"^  - (\w+): (\w+)", (Path(conf_dir()) / "config.yaml").read_text(), flags=re.MULTILINE)
+CHOICES = [
+    f"{group}={option}"
+    for group, options in GROUPS.items()
+    for option in options
+    if group not in ("fit", "logger") and (group, option) not in DEFAULTS
+]
 LISTED = ("data", "encoder", "selection", "sampling", "protocol", "trainer", "logger")
 """Groups whose options the README's table of keys names."""
 
@@ -83,6 +89,11 @@ def test_the_readme_names_exactly_the_options_there_are(root: Path) -> None:
 def test_every_optional_group_has_an_option_none() -> None:
     for group in ("experiment", "debug", "logger", "selection"):
         assert "none" in GROUPS[group]
+
+
+def test_the_defaults_are_options() -> None:
+    assert {group for group, _ in DEFAULTS} == set(GROUPS) - {"fit"}
+    assert all(option in GROUPS[group] for group, option in DEFAULTS)
 
 
 def test_the_default_is_the_generated_sample_on_minilm_with_the_strict_protocol() -> None:

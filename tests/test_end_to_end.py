@@ -162,9 +162,9 @@ def test_a_regression_task_can_be_the_primary(shared: Path) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_a_killed_run_is_finished_by_the_same_command(tmp_path: Path) -> None:
     command = [*SMALL, "finetune.fit.epochs=200"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fastmtl.cli", *command], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    quiet = subprocess.DEVNULL
+    arguments = [sys.executable, "-m", "fastmtl.cli", *command]
+    process = subprocess.Popen(arguments, cwd=tmp_path, stdout=quiet, stderr=quiet)
     drafts = tmp_path / "outputs/artifacts/finetune"
     deadline = time.monotonic() + 120
     while not list(drafts.glob(".*.draft")) and time.monotonic() < deadline:

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -52,5 +51,3 @@ def test_the_file_tree_lists_every_module() -> None:
     for module in modules:
         if module.name != "__init__.py" and module.parts[0] not in ("scoring", "reporting"):
             assert str(module) in tree, f"README's tree lacks {module}"
-
-

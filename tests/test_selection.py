@@ -70,10 +70,8 @@ def test_the_inputs_are_left_as_they_were(selector: Selector) -> None:
         np.testing.assert_array_equal(getattr(given, name), getattr(untouched, name))
 
 
-@by_name
+@pytest.mark.parametrize("selector", [s for s in SELECTORS if not s.needs_scores], ids=lambda s: type(s).__name__)
 def test_a_selector_that_needs_no_scores_does_without(selector: Selector) -> None:
-    if selector.needs_scores:
-        pytest.skip("needs scores")
     full = candidates()
     without = Candidates(full.row_ids, full.task_ids)
     assert len(selector.select(without, 9, rng())) == expected_size(selector, 9, 30)
