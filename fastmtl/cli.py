@@ -19,9 +19,10 @@ from fastmtl.errors import UserError
 
 def _cell(cfg: DictConfig) -> float | None:
     """Run one cell; its headline metric is what sweepers optimise."""
+    experiment = build(cfg)  # before torch is imported, where a plain value is wrong
     from fastmtl.reporting.cell import run_cell
 
-    return run_cell(build(cfg), cfg)
+    return run_cell(experiment, cfg)
 
 
 _errors: list[str] = []

@@ -51,10 +51,7 @@ def build(cfg: DictConfig) -> Experiment:
     check_budget(cfg.budget)
     if isinstance(cfg.seed, bool) or not isinstance(cfg.seed, int) or cfg.seed < 0:
         raise UserError(f"seed={cfg.seed!r} is not a whole number of 0 or more")
-    # `primary` is the data's own default unless it is given; only then does the default matter.
-    unneeded = set() if OmegaConf.is_interpolation(cfg, "primary") else {"data.primary"}
-    for key in sorted(OmegaConf.missing_keys(cfg) - unneeded):
-        key = key.removeprefix("data.") if key == "data.primary" else key
+    for key in _missing(cfg):
         raise UserError(f"{key} is not set; pass {key}=VALUE")
 
     from fastmtl.pipeline import Experiment
@@ -77,6 +74,23 @@ def build(cfg: DictConfig) -> Experiment:
         where=_made(cfg.trainer),
         rows_per_task=dict(rows) if isinstance(rows, DictConfig) else rows,
     )
+
+
+def _missing(cfg: DictConfig) -> list[str]:
+    """Keys without a value that matter: a task passed as `primary` makes up for `data.primary`."""
+    tree = OmegaConf.to_container(cfg, resolve=False)  # interpolations to a missing key would raise
+
+    def walk(node: Any, prefix: str) -> list[str]:
+        if isinstance(node, dict):
+            return [key for name, child in node.items() for key in walk(child, f"{prefix}.{name}".lstrip("."))]
+        return [prefix] if node == "???" else []
+
+    missing = walk(tree, "")
+    if "data.primary" in missing:
+        missing.remove("data.primary")
+        if OmegaConf.is_interpolation(cfg, "primary"):
+            missing.append("primary")
+    return missing
 
 
 def _made(node: DictConfig) -> Any:
@@ -120,6 +134,8 @@ def explain(error: Exception) -> str:
         cause = cause.__cause__
     lines = [line.strip() for line in f"{error}\n{cause if cause is not error else ''}".splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
+    if "Ambiguous value" in text:
+        return f"{text}; pass -m for a sweep over several values, or quote a list as [a,b]"
     if isinstance(error, ConfigCompositionException) and "Could not override" in text:
         key = text.split("'")[1]
         known = _known_keys()

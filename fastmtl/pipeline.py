@@ -70,6 +70,7 @@ class Experiment:
             raise UserError(
                 f"data has one task, {names[0]!r}, and so no auxiliary rows; add tasks or use selection=none"
             )
+        self._cut()  # said before anything is tokenized
         self.proxy_plan = replace(self.proxy_plan, fit=self._resolved(self.proxy_plan.fit))
         self.multitask_fit = self._resolved(self.multitask_fit)
         self.finetune_fit = self._resolved(self.finetune_fit)
@@ -108,10 +109,12 @@ class Experiment:
         rows = self.rows_per_task
         if rows is None:
             return {}
-        cut = dict.fromkeys(names, rows) if isinstance(rows, int) else dict(rows)
+        cut: dict[str, Any] = dict(rows) if isinstance(rows, Mapping) else dict.fromkeys(names, rows)
         for name, count in cut.items():
             if name not in names:
                 raise UserError(f"data.rows_per_task names {name!r}, which is no task; choose from {', '.join(names)}")
+            if isinstance(count, bool) or not isinstance(count, int):
+                raise UserError(f"data.rows_per_task={count!r} is not a whole number; use 2 or more")
             if count < 2:
                 raise UserError(f"data.rows_per_task={count} is too few; use 2 or more")
         return cut

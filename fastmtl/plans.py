@@ -34,6 +34,10 @@ class ProxyPlan:
     cross_fit: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.cross_fit, bool):
+            raise UserError(f"proxy.cross_fit={self.cross_fit!r} is not a choice; use true or false")
+        if isinstance(self.examples_per_task, bool) or not isinstance(self.examples_per_task, int):
+            raise UserError(f"proxy.examples_per_task={self.examples_per_task!r} is not a whole number; use 1 or more")
         if self.examples_per_task < 1:
             raise UserError(f"proxy.examples_per_task={self.examples_per_task} is out of range; use 1 or more")
 
@@ -49,5 +53,5 @@ class Protocol:
     def __post_init__(self) -> None:
         if self.name not in ("strict", "paper"):
             raise UserError(f"protocol.name={self.name!r} is unknown; use strict or paper")
-        if not 0 < self.holdout < 1:
-            raise UserError(f"protocol.holdout={self.holdout} is out of range; use a share in (0, 1)")
+        if not isinstance(self.holdout, int | float) or not 0 < self.holdout < 1:
+            raise UserError(f"protocol.holdout={self.holdout!r} is out of range; use a share in (0, 1)")

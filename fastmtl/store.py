@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ def digest(identity: Any) -> str:
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return {"class": f"{type(value).__module__}.{type(value).__qualname__}", **asdict(value)}
+        own = {f.name: getattr(value, f.name) for f in fields(value)}  # one level: an inner dataclass comes here too
+        return {"class": f"{type(value).__module__}.{type(value).__qualname__}", **own}
     raise TypeError(f"{value!r} cannot be part of an identity")
 
 

@@ -39,10 +39,12 @@ class TaskSpec:
     def __post_init__(self) -> None:
         if self.kind not in METRICS:
             raise UserError(f"task {self.name!r}: kind={self.kind!r} is unknown; use one of {', '.join(METRICS)}")
+        if not self.name or "." in self.name:
+            raise UserError(f"task {self.name!r}: a name must not be empty or hold a dot; rename the task")
         if len(self.text) not in (1, 2):
             raise UserError(f"task {self.name!r}: text={list(self.text)} must name one or two columns")
-        if self.kind == "classification" and len(set(self.labels)) < 2:
-            raise UserError(f"task {self.name!r}: labels={list(self.labels)} must list at least two distinct names")
+        if self.kind == "classification" and not 2 <= len(set(self.labels)) == len(self.labels):
+            raise UserError(f"task {self.name!r}: labels={list(self.labels)} must list two or more distinct names")
         if self.kind == "regression" and self.labels:
             raise UserError(f"task {self.name!r}: a regression task has no labels; remove labels={list(self.labels)}")
         if not self.metrics:
@@ -79,9 +81,9 @@ class TaskSpec:
         if missing:
             raise UserError(f"task {values.get('name')!r}: key {sorted(missing)[0]!r} is missing")
         plain = dict(values)
-        plain["text"] = (plain["text"],) if isinstance(plain["text"], str) else tuple(plain["text"])
-        for key in ("labels", "metrics"):
-            plain[key] = tuple(str(value) for value in plain.get(key) or ())
+        for key in ("text", "labels", "metrics"):
+            given = plain.get(key) or ()
+            plain[key] = (given,) if isinstance(given, str) else tuple(str(value) for value in given)
         return cls(**plain)
 
 

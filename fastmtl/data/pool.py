@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -90,6 +91,8 @@ def _write_split(folder: Path, source: Source, task: TaskSpec, split: str, token
         writer: Any = None
         start = 0
         for batch in source.batches(task, split):
+            if not batch.num_rows:
+                continue
             columns = _checked_columns(batch, task, split, start, source.labels_are_codes)
             ids, starts = tokenize(*(columns.texts if len(columns.texts) == 2 else (columns.texts[0], None)))
             lengths.append(np.fromiter(map(len, ids), dtype=np.int64, count=len(ids)))
@@ -163,7 +166,11 @@ def _checked_columns(batch: pa.RecordBatch, task: TaskSpec, split: str, start: i
             raise UserError(f"{where}: row {start + i} has label {value!r}; {_wanted(task)}, or leave it empty")
     flags = None
     if task.flag is not None and task.flag in batch.schema.names:
-        flags = np.array([int(v) for v in batch.column(task.flag).to_pylist()], dtype=np.int8)
+        given = batch.column(task.flag).to_pylist()
+        for i, value in enumerate(given):
+            if str(value) not in ("0", "1", "False", "True"):
+                raise UserError(f"{where}: row {start + i} has {task.flag}={value!r}; the flag is 0 or 1")
+        flags = np.array([str(value) in ("1", "True") for value in given], dtype=np.int8)
     shown = pa.RecordBatch.from_arrays(
         [*(pa.array(values, pa.string()) for values in texts), pa.array([str(v) for v in raw], pa.string())],
         names=[*task.text, "label"],
@@ -177,11 +184,11 @@ def _label(value: Any, task: TaskSpec, codes: bool) -> float:
         return float("nan")
     if task.kind == "regression":
         try:
-            return float(value)
-        except ValueError:
+            return float(value) if math.isfinite(float(value)) else float("nan")
+        except (TypeError, ValueError):
             return float("nan")
     if codes:
-        return float(value) if 0 <= int(value) < len(task.labels) else float("nan")
+        return float(value) if value in range(len(task.labels)) else float("nan")
     text = str(value)
     return float(task.labels.index(text)) if text in task.labels else float("nan")
 

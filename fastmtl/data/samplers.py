@@ -7,6 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
+from fastmtl.errors import UserError
+
 TaskBatch = tuple[int, np.ndarray]
 """Which task (its place in the list of lengths), and which of its rows (B,)."""
 
@@ -28,6 +30,10 @@ class Proportional:
     """
 
     window: int = 16
+
+    def __post_init__(self) -> None:
+        if isinstance(self.window, bool) or not isinstance(self.window, int) or self.window < 1:
+            raise UserError(f"sampling.window={self.window!r} is not a whole number of 1 or more batches")
 
     def epoch(self, lengths: list[np.ndarray], batch_size: int, rng: np.random.Generator) -> list[TaskBatch]:
         """See `Sampling`."""

@@ -98,7 +98,10 @@ class GlueParquet:
         path = self._path(task, split)
         if not path.exists():
             raise UserError(f"task {task.name!r}: no file {path} for split {split!r}; check data.root={self.root!r}")
-        yield from pyarrow.parquet.ParquetFile(path).iter_batches(BATCH_ROWS)
+        try:
+            yield from pyarrow.parquet.ParquetFile(path).iter_batches(BATCH_ROWS)
+        except pa.ArrowInvalid as error:
+            raise UserError(f"task {task.name!r}: {path} cannot be read: {str(error).splitlines()[0]}") from error
 
     def _path(self, task: TaskSpec, split: str) -> Path:
         return Path(self.root).expanduser() / task.name / f"{task.splits[split]}.parquet"
@@ -133,9 +136,10 @@ def _hub_batches(name: str, revision: str | None, config: str, split: str) -> It
     try:
         rows = datasets.load_dataset(name, config, split=split, revision=revision)
     except (ConnectionError, OSError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise UserError(
-            f"data set {name!r} ({config}, {split}) could not be had from the Hub "
-            f"({str(error).splitlines()[0][:120]}); connect once, or use data=glue_local data.root=FOLDER"
+            f"data set {name!r} ({config}, {split}) could not be had from the Hub ({reason}); "
+            "connect once, or use data=glue_local data.root=FOLDER"
         ) from error
     for table in rows.with_format("arrow").iter(BATCH_ROWS):
         yield from table.combine_chunks().to_batches()
@@ -149,6 +153,8 @@ def _glue_tasks(names: Sequence[str]) -> tuple[TaskSpec, ...]:
     for name in names:
         if name not in GLUE:
             raise UserError(f"task {name!r} is not a GLUE task; choose from {', '.join(GLUE)}")
+        if list(names).count(name) > 1:
+            raise UserError(f"data.tasks lists {name!r} {list(names).count(name)} times; keep one")
     return tuple(GLUE[name] for name in names)
 
 
@@ -171,10 +177,10 @@ class Files:
         path = Path(config).expanduser()
         try:
             # BaseLoader keeps every scalar as typed: labels named no and yes must not turn into booleans.
-            listing = yaml.load(path.read_text(), Loader=yaml.BaseLoader)
+            listing = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
         except FileNotFoundError:
             raise UserError(f"data.config={config!r} does not exist; pass the YAML that declares your tasks") from None
-        except yaml.YAMLError as error:
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UserError(f"data.config={config!r} is not YAML: {' '.join(str(error).split())}") from None
         if not isinstance(listing, dict) or not isinstance(listing.get("tasks"), list) or not listing["tasks"]:
             raise UserError(f"data.config={config!r} has no list `tasks:`; see `Your own files` in the README")
@@ -221,15 +227,15 @@ def _read(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
     """Record batches of a file by its ending; CSV and TSV cells come as text, so that '001' and 'NA' stay as typed."""
     ending = path.suffix.lower()
     if ending in (".csv", ".tsv"):
-        yield from pyarrow.csv.open_csv(
-            path,
-            parse_options=pyarrow.csv.ParseOptions(
-                delimiter="\t" if ending == ".tsv" else ",", newlines_in_values=True
-            ),
-            convert_options=pyarrow.csv.ConvertOptions(column_types={name: pa.string() for name in columns}),
-        )
+        parse = pyarrow.csv.ParseOptions(delimiter="\t" if ending == ".tsv" else ",", newlines_in_values=True)
+        names = pyarrow.csv.open_csv(path, parse_options=parse).schema.names
+        as_text = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
+        yield from pyarrow.csv.open_csv(path, parse_options=parse, convert_options=as_text)
     elif ending in (".jsonl", ".ndjson"):
-        yield from pyarrow.json.open_json(path)
+        # Types of the first block hold for the columns in use; what other columns turn into does not matter.
+        schema = pa.schema([field for field in pyarrow.json.open_json(path).schema if field.name in columns])
+        parse_json = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+        yield from pyarrow.json.open_json(path, parse_options=parse_json)
     elif ending == ".parquet":
         yield from pyarrow.parquet.ParquetFile(path).iter_batches(BATCH_ROWS)
     else:
@@ -255,5 +261,5 @@ def _hash_hub(name: str, revision: str | None, config: str, splits: tuple[str, .
     total = hashlib.sha256()
     for split in splits:
         for batch in _hub_batches(name, revision, config, split):
-            total.update(batch.serialize())
+            total.update(json.dumps(batch.to_pydict()).encode())  # Arrow's own bytes depend on the chunks
     return total.hexdigest()

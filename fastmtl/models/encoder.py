@@ -43,6 +43,8 @@ class EncoderSpec:
     def __post_init__(self) -> None:
         if self.pooling not in ("pooler", "cls", "mean"):
             raise UserError(f"encoder.pooling={self.pooling!r} is unknown; use pooler, cls or mean")
+        if isinstance(self.max_length, bool) or not isinstance(self.max_length, int):
+            raise UserError(f"encoder.max_length={self.max_length!r} is not a whole number of tokens")
         if self.max_length < 4:
             raise UserError(f"encoder.max_length={self.max_length} is too short; use 4 tokens or more")
 
@@ -104,7 +106,7 @@ def _from_hub(name: str, load: Any) -> Any:
     try:
         return load(_folder(name) or name)
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0][:120]
+        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise UserError(
             f"encoder.name={name!r} could not be loaded ({reason}); check the id, connect once to fill the "
             "Hugging Face cache, or use encoder=minilm, which needs no network"
@@ -154,6 +156,9 @@ class Encoder(nn.Module):
             self.inner.pooler = None  # unused weights would be saved, and stall DDP's reducer
         self.inner.train()  # from_pretrained hands it out in eval mode, without dropout
         self.hidden_size: int = self.inner.config.hidden_size
+        positions = getattr(self.inner.config, "max_position_embeddings", spec.max_length)
+        if spec.max_length > positions:
+            raise UserError(f"encoder.max_length={spec.max_length} is more than its {positions} positions; lower it")
         self._uses_types = getattr(self.inner.config, "type_vocab_size", 0) > 1
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from fastmtl.errors import UserError
 from fastmtl.models.encoder import Encoder, EncoderSpec
 from fastmtl.tasks import TaskSpec
 
@@ -18,6 +19,9 @@ class MultiTaskModel(nn.Module):
 
     def __init__(self, spec: EncoderSpec, tasks: Sequence[TaskSpec], dropout: float = 0.1) -> None:
         super().__init__()
+        for task in tasks:
+            if hasattr(nn.ModuleDict, task.name):
+                raise UserError(f"task {task.name!r}: PyTorch keeps this name for itself; rename the task")
         self.encoder = Encoder(spec)
         self.dropout = nn.Dropout(dropout)
         self.heads = nn.ModuleDict({task.name: nn.Linear(self.encoder.hidden_size, task.num_outputs) for task in tasks})

@@ -40,6 +40,15 @@ class Where:
     num_nodes: int = 1
     strategy: str = "auto"
 
+    def __post_init__(self) -> None:
+        if self.accelerator not in ("auto", "cpu", "gpu"):
+            raise UserError(f"trainer.accelerator={self.accelerator!r} is unknown; use auto, cpu or gpu")
+        for name in ("devices", "num_nodes"):
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            if not whole and not (name == "devices" and value == "auto"):
+                raise UserError(f"trainer.{name}={value!r} is not a whole number of 1 or more")
+
     def resolved(self) -> Where:
         """`auto` replaced by what this machine has."""
         has_gpu = torch.cuda.is_available()
