@@ -51,22 +51,22 @@ def test_same_seed_same_rows_and_other_seed_other_rows() -> None:
     assert len(set(texts(PRIMARY, "train", 0)) & set(texts(PRIMARY, "train", 1))) < 60
 
 
-def test_rows_are_the_ones_this_version_stands_for() -> None:
-    """A failure means that the rows changed: raise VERSION, which cached results go by, along with the digest."""
+def test_rows_are_the_same_on_every_machine() -> None:
+    """Committed results name the sample: when its rows change, they have to be made again, and this digest with them."""
     text = json.dumps(suite(0), sort_keys=True)
-    assert (sample.VERSION, hashlib.sha256(text.encode()).hexdigest()[:16]) == (1, "b9ddfe7add824456")
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "acde8f27b059a079"
 
 
 def test_sizes_and_base_rate() -> None:
     sizes = {name: len(columns["label"]) for name, columns in suite(0)[PRIMARY.name].items()}
-    assert sizes == {"train": 300, "validation": 600, "test": 300}
+    assert sizes == {"train": 200, "validation": 500, "test": 300}
     flags: list[int] = []
     for spec in AUXILIARIES:
         assert set(suite(0)[spec.name]) == {"train", "validation"} == set(spec.splits)
         assert 50 <= len(suite(0)[spec.name]["validation"]["label"]) <= 100
         assert spec.flag == "relevant"
         flags += suite(0)[spec.name]["train"]["relevant"]
-    assert 2900 <= len(flags) <= 3400
+    assert 2300 <= len(flags) <= 2600
     assert sum(flags) >= 1000
     assert 0.4 <= sum(flags) / len(flags) <= 0.5
 
