@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fastmtl.config import CONFIG_ERRORS, build, command_line, conf_dir, explain
+from fastmtl.config import CONFIG_ERRORS, CompareCells, build, command_line, conf_dir, explain
 from fastmtl.errors import UserError
 
 
@@ -23,10 +23,6 @@ def _cell(cfg: DictConfig) -> float | None:
     from fastmtl.reporting.cell import run_cell
 
     return run_cell(experiment, cfg)
-
-
-_errors: list[str] = []
-"""What the cells of this process could not do; Hydra would print its own lines about an exception that passes it."""
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")
@@ -45,13 +41,12 @@ def _run(cfg: DictConfig) -> float | None:
             raise
         traceback.print_exc()
         message = f"{type(error).__name__}: {error}"
-    _errors.append(message)
-    if sweep:  # one failing cell must not take the others with it: it leaves a note for the table at the end
-        out = Path(job.runtime.output_dir)
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "failure.json").write_text(json.dumps({"error": message, "command": command}))
-    else:
-        _say(message)
+    if not sweep:  # an exception would pass through Hydra, which adds lines of its own
+        sys.exit(_say(message))
+    # One failing cell must not take the others with it: it leaves a note for the table at the end.
+    out = Path(job.runtime.output_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "failure.json").write_text(json.dumps({"error": message, "command": command}))
     return None
 
 
@@ -69,7 +64,7 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         sys.stderr.close()
         sys.exit(1)
-    if _errors:
+    if CompareCells.failed:
         sys.exit(2)
 
 

@@ -6,7 +6,7 @@ import difflib
 import json
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -168,6 +168,9 @@ def command_line(overrides: list[str]) -> str:
 class CompareCells(Callback):
     """After a sweep: the table over its cells, and what failed with the command to repeat it."""
 
+    failed: ClassVar[int] = 0
+    """Cells of this process's sweep that failed, in whichever process they ran."""
+
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Read what the cells left in the sweep's folder."""
         from fastmtl.reporting.table import comparison
@@ -182,5 +185,6 @@ class CompareCells(Callback):
             print(f"\n{text}\n\nwritten to {folder}")
         for failure in failures:
             print(f"fastmtl: failed: {failure['error']}\n         repeat: {failure['command']}")
+        CompareCells.failed = len(failures)
         if failures:
             print(f"fastmtl: {len(failures)} of {len(failures) + len(results)} cells failed; the same command resumes")

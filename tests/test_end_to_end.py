@@ -66,7 +66,7 @@ def test_feature_similarity_finds_the_relevant_rows_of_the_sample(tmp_path: Path
         found[selection] = float(flags.mean())
     everything = exp.pool.flags_of(exp.candidates())
     assert everything is not None
-    assert found["feature_similarity"] >= 0.8
+    assert found["feature_similarity"] >= 0.95  # measured: 1.00 on seeds 0 to 4; base rate 0.41
     assert abs(found["random"] - everything.mean()) < 0.08
 
 
@@ -188,14 +188,13 @@ def test_a_failing_cell_is_reported_at_the_end_and_the_others_finish(tmp_path: P
 
 
 def test_loggers_carry_the_curves_of_cached_cells_too(tmp_path: Path) -> None:
-    for logger in ("csv", "wandb", "tensorboard"):
-        ran = run_cli(tmp_path, *SMALL, f"logger={logger}")
-        assert ran.returncode == 0, ran.stderr
-    runs = sorted(tmp_path.glob("outputs/runs/*/*/csv/metrics.csv"))
+    ran = run_cli(tmp_path, "-m", *SMALL, "logger=csv,wandb,tensorboard")
+    assert ran.returncode == 0, ran.stderr
+    runs = sorted(tmp_path.glob("outputs/sweeps/*/*/*/csv/metrics.csv"))
     assert len(runs) == 1
     header = runs[0].read_text().splitlines()[0].split(",")
     assert {"proxy/loss/kitchen", "finetune/choose/accuracy", "validation/accuracy", "cost/proxy_flops"} <= set(header)
-    result = json.loads(sorted(tmp_path.glob("outputs/runs/*/*/result.json"))[-1].read_text())
+    result = json.loads(sorted(tmp_path.glob("outputs/sweeps/*/*/*/result.json"))[-1].read_text())
     assert len(list(tmp_path.glob(f"outputs/wandb/offline-run-*-{result['id']}/*.wandb"))) == 1
     assert list(tmp_path.glob("outputs/tensorboard/kitchen/*/events.out.tfevents*"))
 

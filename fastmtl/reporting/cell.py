@@ -24,9 +24,8 @@ def run_cell(experiment: Experiment, cfg: DictConfig) -> float | None:
     job = HydraConfig.get()
     out = Path(job.runtime.output_dir)
     artifacts = experiment.artifacts(cfg.stage)
-    if cfg.stage not in ("finetune", "report"):
-        print(experiment.tree(cfg.stage))
-        print(f"last artifact: {artifacts[-1].path}")
+    if cfg.stage != "report":
+        print(f"{experiment.tree(cfg.stage)}\nlast artifact: {artifacts[-1].path}", flush=True)
         return None
     result = summarize(experiment)
     result["command"] = command_line(list(job.overrides.task))
@@ -41,7 +40,7 @@ def run_cell(experiment: Experiment, cfg: DictConfig) -> float | None:
             f"    {result['metric']} {100 * result['headline']:.1f}  ({found} of {len(artifacts)} artifacts found)",
             flush=True,
         )
-    elif cfg.stage == "report":
+    else:
         print(f"\n{report}\n\nwritten to {out}", flush=True)
     return result["headline"]
 
@@ -56,8 +55,6 @@ def summarize(experiment: Experiment) -> dict[str, Any]:
         {"stage": a.stage, "key": a.key, "hit": a.hit, "path": str(a.path), **a.records} for a in experiment.artifacts()
     ]
     chosen = experiment.selected()
-    flags = experiment.pool.flags_of(chosen) if len(chosen) else None
-    pool_flags = experiment.pool.flags_of(experiment.candidates())
     cell = {
         "primary": experiment.primary,
         "selection": plan.name,
@@ -77,10 +74,16 @@ def summarize(experiment: Experiment) -> dict[str, Any]:
         "best_epoch": metrics["best_epoch"],
         "auxiliary_rows": len(chosen),
         "counts": experiment.selection.read("counts.json"),
-        "precision_at_budget": float(np.mean(flags)) if flags is not None else None,
-        "relevant_share": float(np.mean(pool_flags)) if pool_flags is not None else None,
+        "precision_at_budget": _relevant(experiment, chosen),
+        "relevant_share": _relevant(experiment, experiment.candidates()),
         "stages": stages,
     }
+
+
+def _relevant(experiment: Experiment, rows: np.ndarray) -> float | None:
+    """Share of rows whose hidden flag says that they are relevant, where the data has such flags."""
+    flags = experiment.pool.flags_of(rows) if len(rows) else None
+    return None if flags is None else float(np.mean(flags))
 
 
 def log_cell(result: dict[str, Any], experiment: Experiment, cfg: DictConfig, out: Path) -> None:

@@ -37,17 +37,14 @@ class Where:
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int | Literal["auto"] = 1
-    num_nodes: int = 1
     strategy: str = "auto"
 
     def __post_init__(self) -> None:
         if self.accelerator not in ("auto", "cpu", "gpu"):
             raise UserError(f"trainer.accelerator={self.accelerator!r} is unknown; use auto, cpu or gpu")
-        for name in ("devices", "num_nodes"):
-            value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-            if not whole and not (name == "devices" and value == "auto"):
-                raise UserError(f"trainer.{name}={value!r} is not a whole number of 1 or more")
+        whole = isinstance(self.devices, int) and not isinstance(self.devices, bool) and self.devices >= 1
+        if not whole and self.devices != "auto":
+            raise UserError(f"trainer.devices={self.devices!r} is not a whole number of 1 or more, or auto")
 
     def resolved(self) -> Where:
         """`auto` replaced by what this machine has."""
@@ -116,7 +113,7 @@ def run_fit(job: FitJob) -> dict[str, Any]:
     where = job.where.resolved()
     job = replace(job, where=where, fit=replace(job.fit, precision=resolve_precision(job.fit.precision, where)))
     started = time.perf_counter()
-    if where.devices == 1 and where.num_nodes == 1:
+    if where.devices == 1:
         train(job)
     else:
         path = job.out / "job.pkl"
@@ -129,8 +126,7 @@ def run_fit(job: FitJob) -> dict[str, Any]:
 
 def _torchrun(job: Path, where: Where) -> None:
     threads = max(1, (os.cpu_count() or 1) // int(where.devices))
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={where.devices}"]
-    command += ["--standalone"] if where.num_nodes == 1 else [f"--nnodes={where.num_nodes}"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={where.devices}"]
     env = {"OMP_NUM_THREADS": str(threads), **os.environ}
     ran = subprocess.run([*command, "-m", "fastmtl.worker", str(job)], env=env, check=False)
     if ran.returncode != 0:
@@ -159,7 +155,7 @@ def train(job: FitJob) -> None:
     lengths = np.concatenate(data.lengths)
     records = {
         "device": _device_name(job.where),
-        "devices": int(job.where.devices) * job.where.num_nodes,
+        "devices": job.where.devices,
         "precision": job.fit.precision,
         "steps": total_steps,
         "examples": len(lengths) * job.fit.epochs,
@@ -184,13 +180,12 @@ def _module(job: FitJob, total_steps: int) -> ProxyModule | MultiTaskModule:
 
 def _trainer(job: FitJob, callbacks: list[Callback]) -> pl.Trainer:
     where = job.where
-    strategy = where.strategy
-    if (where.devices, where.num_nodes) != (1, 1) and strategy in ("auto", "ddp"):
+    strategy = where.strategy if where.devices != 1 else "auto"
+    if where.devices != 1 and strategy in ("auto", "ddp"):
         strategy = "ddp_find_unused_parameters_true"  # the heads of all other tasks are idle at each step
     return pl.Trainer(
         accelerator=where.accelerator,
         devices=where.devices,
-        num_nodes=where.num_nodes,
         strategy=strategy,
         precision=_LIGHTNING_PRECISION[job.fit.precision],  # type: ignore[arg-type]
         max_epochs=job.fit.epochs,
@@ -212,7 +207,8 @@ def peak_memory_mib() -> int:
     """The largest memory use so far: of the GPU's allocator where there is one, else of this process."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return int(torch.cuda.max_memory_allocated() / 2**20)
-    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB on Linux
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
 
 
 def _device_name(where: Where) -> str:

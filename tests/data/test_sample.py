@@ -52,7 +52,7 @@ def test_same_seed_same_rows_and_other_seed_other_rows() -> None:
 
 
 def test_rows_are_the_same_on_every_machine() -> None:
-    """Committed results name the sample: when its rows change, they have to be made again, and this digest with them."""
+    """Committed results name the sample: when its rows change, they are made again, and this digest with them."""
     text = json.dumps(suite(0), sort_keys=True)
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "acde8f27b059a079"
 
