@@ -27,7 +27,7 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         own = {f.name: getattr(value, f.name) for f in fields(value)}  # one level: an inner dataclass comes here too
         return {"class": f"{type(value).__module__}.{type(value).__qualname__}", **own}
-    raise TypeError(f"{value!r} cannot be part of an identity")
+    raise TypeError(f"{value!r} cannot be part of an identity; make its class a frozen dataclass")
 
 
 @dataclass(frozen=True)

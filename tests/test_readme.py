@@ -37,14 +37,6 @@ def test_the_tasks_file_of_the_readme_declares_two_valid_tasks(tmp_path: Path) -
     assert [task.labels for task in tasks] == [("no", "yes"), ("1", "2", "3", "4", "5")]
 
 
-def test_the_option_table_names_what_the_configuration_offers() -> None:
-    for group in ("encoder", "selection", "sampling", "trainer", "logger", "data"):
-        row = next(line for line in README.splitlines() if line.startswith(f"| `{group}` |"))
-        options = {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}
-        named = set(re.findall(r"`([a-z_]+)`", row)) | set(re.findall(r"`([a-z_]+)` \(", row))
-        assert options <= named, f"README's row of {group} lacks {options - named}"
-
-
 def test_the_file_tree_lists_every_module() -> None:
     tree = README[README.index("## The tree") : README.index("## Limits today")]
     modules = [path.relative_to(ROOT / "fastmtl") for path in (ROOT / "fastmtl").rglob("*.py")]

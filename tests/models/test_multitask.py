@@ -34,7 +34,7 @@ def test_a_step_through_one_task_touches_the_encoder_and_that_head(tiny: Any, ti
     assert layers | {"encoder.inner.embeddings.word_embeddings.weight"} <= touched
 
 
-def test_the_proxys_one_pass_touches_the_head_and_the_discriminator(tiny: Any, tiny_tasks: Any, batch: Any) -> None:
+def test_one_pass_of_the_proxy_touches_the_head_and_the_discriminator(tiny: Any, tiny_tasks: Any, batch: Any) -> None:
     model = ProxyModel(tiny, tiny_tasks)
     logits, which = model.both(batch, "single")
     assert (logits.shape, which.shape) == ((4, 3), (4, 3))
