@@ -70,17 +70,18 @@ import pathlib, shutil, sys
 from filelock import FileLock, Timeout
 
 root = pathlib.Path(sys.argv[1])
-left = {p.with_suffix("") for ending in ("draft", "lock") for p in root.glob(f"*/.*.{ending}")}
+left = {(p.parent, p.name.split(".")[1]) for ending in ("draft", "lock") for p in root.glob(f"*/.*.{ending}")}
 removed = 0
-for key in sorted(left):
-    draft, lock = key.with_name(key.name + ".draft"), key.with_name(key.name + ".lock")
+for stage, key in sorted(left):
+    lock = stage / f".{key}.lock"
     try:
         with FileLock(lock, timeout=0):
-            removed += draft.exists()
-            shutil.rmtree(draft, ignore_errors=True)
+            for draft in stage.glob(f".{key}.*.draft"):
+                shutil.rmtree(draft, ignore_errors=True)
+                removed += 1
             lock.unlink(missing_ok=True)
     except Timeout:
-        print(f"in use: {key.parent.name}/{key.name[1:]}")
+        print(f"in use: {stage.name}/{key}")
 print(f"{removed} half-written artifacts removed from {root}")
 endef
 export GC_SCRIPT

@@ -80,8 +80,10 @@ class Store:
         with _locked(path.with_name(f".{key}.lock"), stage):
             if (found := self.find(stage, identity)) is not None:  # another process was faster
                 return found
-            draft = path.with_name(f".{key}.draft")
-            shutil.rmtree(draft, ignore_errors=True)  # what a killed build left; the lock says nobody is writing it
+            for stale in path.parent.glob(f".{key}.*.draft"):  # what a killed build left; we hold the lock
+                shutil.rmtree(stale, ignore_errors=True)
+            # A name of its own: children that outlived a killed build must not write into this one.
+            draft = path.with_name(f".{key}.{os.getpid()}.draft")
             draft.mkdir()
             started = time.perf_counter()
             try:

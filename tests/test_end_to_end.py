@@ -229,3 +229,32 @@ def test_two_ranks_train_what_one_device_trains(tmp_path: Path) -> None:
     left, right = (load_file(artifact.path / "weights.safetensors") for artifact in (one, two))
     for name, values in left.items():
         np.testing.assert_allclose(values, right[name], atol=2e-4, err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal is Linux's")
+def test_killing_the_driver_of_a_multi_device_fit_ends_its_ranks(tmp_path: Path) -> None:
+    command = [*SMALL, "selection=none", "trainer=ddp_cpu", "finetune.fit.epochs=100000"]
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fastmtl.cli", *command], cwd=tmp_path, stdout=quiet, stderr=quiet
+    )
+
+    def ranks() -> list[str]:
+        lines = subprocess.run(
+            ["ps", "-ewwo", "pid,args"], capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+        return [line for line in lines if "fastmtl.worker" in line and str(tmp_path) in line]
+
+    try:
+        deadline = time.monotonic() + 120
+        while len(ranks()) < 3 and time.monotonic() < deadline:  # torchrun and its two ranks
+            time.sleep(0.2)
+        assert len(ranks()) >= 3
+    finally:
+        process.kill()
+        process.wait()
+    deadline = time.monotonic() + 60
+    while ranks() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not ranks()

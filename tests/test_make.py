@@ -99,14 +99,14 @@ def test_gc_removes_what_nobody_builds(tmp_path: Path) -> None:
     if not (ROOT / ".venv/.installed").exists():
         pytest.skip("make gc would set up .venv first")
     proxy = tmp_path / "proxy"
-    for name in (".dead.draft", ".live.draft", "done"):
+    for name in (".dead.7.draft", ".live.8.draft", "done"):
         (proxy / name).mkdir(parents=True)
     (proxy / ".dead.lock").touch()
     (proxy / ".left.lock").touch()
     with FileLock(proxy / ".live.lock"):
         done = make(ROOT, "gc", f"ARTIFACTS={tmp_path}")
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in proxy.iterdir()} - {".live.lock"} == {".live.draft", "done"}
+    assert {path.name for path in proxy.iterdir()} - {".live.lock"} == {".live.8.draft", "done"}
     assert "in use: proxy/live" in done.stdout
     assert "1 half-written" in done.stdout
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import os
 import pickle
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -128,9 +130,17 @@ def _torchrun(job: Path, where: Where) -> None:
     threads = max(1, (os.cpu_count() or 1) // int(where.devices))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={where.devices}"]
     env = {"OMP_NUM_THREADS": str(threads), **os.environ}
-    ran = subprocess.run([*command, "-m", "fastmtl.worker", str(job)], env=env, check=False)
+    ran = subprocess.run(
+        [*command, "-m", "fastmtl.worker", str(job)], env=env, check=False, preexec_fn=_stop_with_the_driver
+    )
     if ran.returncode != 0:
         raise RuntimeError(f"the multi-device fit failed with exit code {ran.returncode}; its output is above")
+
+
+def _stop_with_the_driver() -> None:
+    """Ask Linux to end the children when the driver is killed: they would train on for hours and into nothing."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG; torchrun passes the signal to its ranks
 
 
 def train(job: FitJob) -> None:
