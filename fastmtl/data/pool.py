@@ -66,7 +66,7 @@ class TokenRows:
         return np.diff(self.offsets)
 
     def texts(self, rows: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
-        """The text columns and label of some rows as the source gave them, for people to read."""
+        """The text columns and label of some rows as the source gave them; `TaskPool.texts` names the labels."""
         with pa.memory_map(str(self.folder / f"{self.split}.arrow")) as file:
             table = pa.ipc.open_file(file).read_all()
             return table.take(pa.array(np.asarray(rows, dtype=np.int64))).to_pylist()
@@ -288,6 +288,18 @@ class TaskPool:
         parts = [self.rows_of(name) for name in self.names if name != primary]
         rows = np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
         return rows if exclude is None else np.setdiff1d(rows, exclude, assume_unique=True)
+
+    def texts(self, row_ids: np.ndarray) -> list[dict[str, Any]]:
+        """Rows for people to read, in the order asked for: task, text columns, and the label by name or value."""
+        tasks, local = self.task_of(row_ids), self.local(row_ids)
+        out: list[dict[str, Any]] = [{} for _ in row_ids]
+        for t in np.unique(tasks):
+            task, where = self.tasks[t], np.flatnonzero(tasks == t)
+            rows = self.split(task.name, "train")
+            for i, row in zip(where, rows.texts(local[where])):
+                label = float(rows.labels[local[i]])
+                out[i] = {"task": task.name, **row, "label": task.labels[int(label)] if task.labels else label}
+        return out
 
     def flags_of(self, row_ids: np.ndarray) -> np.ndarray | None:
         """(n,) int8 hidden relevance flags, or None where a task in question has none. Reports alone may ask."""

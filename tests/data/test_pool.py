@@ -335,3 +335,13 @@ def test_an_empty_batch_between_full_ones_is_harmless(tmp_path: Path, toy_source
 
     source = Gaps((PAIR,), {"pair": {"train": GOOD, "test": GOOD}})
     assert write_task(tmp_path, source, PAIR, toy_tokenizer)["examples"] == 6
+
+
+def test_texts_are_for_people_in_the_order_asked_for(pool: TaskPool) -> None:
+    ids = np.concatenate([pool.rows_of(name)[:2] for name in reversed(pool.names)])
+    rows = pool.texts(ids)
+    assert [row["task"] for row in rows] == [pool.names[t] for t in pool.task_of(ids)]
+    for row, task_id, place in zip(rows, pool.task_of(ids), pool.local(ids), strict=True):
+        task = pool.tasks[task_id]
+        code = pool.split(task.name, "train").labels[place]
+        assert row["label"] == (task.labels[int(code)] if task.labels else code)
