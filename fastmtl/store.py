@@ -5,10 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -92,11 +96,25 @@ class Store:
                 shutil.rmtree(draft, ignore_errors=True)
                 raise
             records.setdefault("wall_s", round(time.perf_counter() - started, 3))
-            manifest = {"stage": stage, "key": key, "identity": identity, "records": records}
+            manifest = {
+                "stage": stage,
+                "key": key,
+                "identity": identity,
+                "records": records,
+                "made": datetime.now(UTC).isoformat(timespec="seconds"),
+                "ran_on": _ran_on(),
+            }
             (draft / MANIFEST).write_text(json.dumps(manifest, indent=1, default=_plain))
             shutil.rmtree(path, ignore_errors=True)  # a folder without a manifest: not ours, not complete
             os.replace(draft, path)
         return Artifact(stage, key, path, json.loads((path / MANIFEST).read_text()), hit=False)
+
+
+@lru_cache(maxsize=1)
+def _ran_on() -> dict[str, str]:
+    """System, Python and the packages that move numbers; no host or user name."""
+    names = ("fastmtl", "torch", "pytorch-lightning", "transformers", "tokenizers")
+    return {"system": platform.platform(), "python": platform.python_version(), **{n: version(n) for n in names}}
 
 
 class _locked:

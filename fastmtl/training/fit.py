@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import logging
 import os
@@ -117,6 +118,9 @@ def run_fit(job: FitJob) -> dict[str, Any]:
     started = time.perf_counter()
     if where.devices == 1:
         train(job)
+        # Trainer and module refer to each other: uncollected, the weights and optimizer states of a sweep's past cells
+        # pile up, with too few objects for the collector to start by itself.
+        gc.collect()
     else:
         path = job.out / "job.pkl"
         path.write_bytes(pickle.dumps(job))
