@@ -165,6 +165,11 @@ def command_line(overrides: list[str]) -> str:
     return " ".join(["fastmtl", *(shlex.quote(override) for override in overrides)])
 
 
+def read_cells(sweep: Path, name: str = "result.json") -> list[dict[str, Any]]:
+    """What the cells of a sweep folder left under `name`, in the order in which they ran."""
+    return [json.loads(path.read_text()) for path in sorted(sweep.glob(f"*/{name}"), key=lambda p: int(p.parent.name))]
+
+
 class CompareCells(Callback):
     """After a sweep: the table over its cells, and what failed with the command to repeat it."""
 
@@ -176,8 +181,7 @@ class CompareCells(Callback):
         from fastmtl.reporting.table import comparison
 
         folder = Path(config.hydra.sweep.dir)
-        results = [json.loads(path.read_text()) for path in sorted(folder.glob("*/result.json"))]
-        failures = [json.loads(path.read_text()) for path in sorted(folder.glob("*/failure.json"))]
+        results, failures = (read_cells(folder, name) for name in ("result.json", "failure.json"))
         finished = [result for result in results if result["metrics"]]
         if finished:
             text = comparison(finished)

@@ -13,6 +13,7 @@ import pyarrow.parquet
 from scipy.stats import bootstrap
 from tabulate import tabulate
 
+from fastmtl.config import read_cells
 from fastmtl.reporting.table import comparison
 
 STAGES = ("proxy", "scores", "selection", "multitask", "finetune")
@@ -20,7 +21,7 @@ KEPT = ("primary", "selection", "budget", "seed", "id", "encoder", "protocol", "
 
 
 def main(sweep: Path) -> None:
-    cells = [json.loads(path.read_text()) for path in sorted(sweep.glob("*/result.json"))]
+    cells = read_cells(sweep)
     seeds = sorted({cell["seed"] for cell in cells})
     by_arm = {
         arm: {c["seed"]: c for c in cells if c["selection"] == arm}

@@ -1,0 +1,44 @@
+"""`python figure.py SWEEP_FOLDER` writes results.md and figure.svg beside this file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt
+
+from fastmtl.config import read_cells
+from fastmtl.reporting.table import comparison
+
+COLORS = {"none": "#777777", "random": "#d98b28", "feature_similarity": "#2a6fbb", "full": "#4b9b4b"}
+
+
+def main(sweep: Path) -> None:
+    cells = read_cells(sweep)
+    here = Path(__file__).parent
+    (here / "results.md").write_text(comparison(cells) + "\n")
+    plt.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "fastmtl", "font.family": "sans-serif", "font.size": 11}
+    figure, axis = plt.subplots(figsize=(7, 3.4))
+    for arm, color in COLORS.items():
+        mine = [cell for cell in cells if cell["selection"] == arm]
+        cost = [sum(s.get("flops") or 0 for s in cell["stages"]) / 1e12 for cell in mine]
+        score = [100 * cell["headline"] for cell in mine]
+        axis.scatter(cost, score, s=26, color=color, alpha=0.55, linewidths=0)
+        mean = (sum(cost) / len(cost), sum(score) / len(score))
+        axis.scatter(*mean, s=120, marker="_", linewidths=3, color=color)
+        rows = round(sum(cell["auxiliary_rows"] for cell in mine) / len(mine))
+        axis.annotate(f"{arm} ({rows} rows)", mean, (10, 3), textcoords="offset points", color=color)
+    axis.axhline(50, color="#bbbbbb", linewidth=0.8, linestyle=":")
+    axis.set_xlabel("total compute of the arm, selection included (TFLOP)")
+    axis.set_ylabel("accuracy x100 on 500 rows")
+    axis.set_xlim(left=0, right=axis.get_xlim()[1] * 1.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(here / "figure.svg", metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
