@@ -16,7 +16,7 @@ $(STAMP): again
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test test-slow check wheel first-results gc clean again
+.PHONY: help demo setup test test-slow check wheel first-results sample-arms gc clean again
 
 help: ## this list
 	@awk -F ':[^#]*## ' '/^[a-z-]+:[^#]*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,9 @@ wheel: $(STAMP) ## dist/fastmtl-*.whl
 
 first-results: $(STAMP) ## the runs behind the first results
 	@PATH="$(abspath $(BIN)):$$PATH" bash experiments/first_results/run.sh
+
+sample-arms: $(STAMP) ## the demo's arms over three seeds
+	@PATH="$(abspath $(BIN)):$$PATH" bash experiments/sample_arms/run.sh
 
 gc: $(STAMP) ## remove what killed runs left half-written among the artifacts; running ones keep theirs
 	@$(BIN)/python -c "$$GC_SCRIPT" '$(ARTIFACTS)'

@@ -20,7 +20,7 @@ STAGES = ("proxy", "scores", "selection", "multitask", "finetune")
 KEPT = ("primary", "selection", "budget", "seed", "id", "encoder", "protocol", "pool", "metrics", "best_epoch")
 
 
-def main(sweep: Path) -> None:
+def main(sweep: Path, out: Path) -> None:
     cells = read_cells(sweep)
     seeds = sorted({cell["seed"] for cell in cells})
     by_arm = {
@@ -28,13 +28,12 @@ def main(sweep: Path) -> None:
         for arm in dict.fromkeys(c["selection"] for c in cells)
     }
     parts = [comparison(cells), "## Paired differences", differences(by_arm, seeds), "## Every cell", every_cell(cells)]
-    here = Path(__file__).parent
-    (here / "results.md").write_text("\n\n".join(parts) + "\n")
+    (out / "results.md").write_text("\n\n".join(parts) + "\n")
     slim = [
         {**{key: cell[key] for key in KEPT}, "counts": cell["counts"], "stages": [_plain(s) for s in cell["stages"]]}
         for cell in cells
     ]
-    (here / "results.json").write_text(json.dumps(slim, indent=1) + "\n")
+    (out / "results.json").write_text(json.dumps(slim, indent=1) + "\n")
 
 
 def _plain(stage: dict[str, Any]) -> dict[str, Any]:
@@ -94,4 +93,4 @@ def every_cell(cells: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(__file__).parent)

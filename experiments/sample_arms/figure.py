@@ -16,10 +16,9 @@ from fastmtl.reporting.table import comparison
 COLORS = {"none": "#777777", "random": "#d98b28", "feature_similarity": "#2a6fbb", "full": "#4b9b4b"}
 
 
-def main(sweep: Path) -> None:
+def main(sweep: Path, out: Path) -> None:
     cells = read_cells(sweep)
-    here = Path(__file__).parent
-    (here / "results.md").write_text(comparison(cells) + "\n")
+    (out / "results.md").write_text(comparison(cells) + "\n")
     plt.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "fastmtl", "font.family": "sans-serif", "font.size": 11}
     figure, axis = plt.subplots(figsize=(7, 3.4))
     for arm, color in COLORS.items():
@@ -37,8 +36,8 @@ def main(sweep: Path) -> None:
     axis.set_xlim(left=0, right=axis.get_xlim()[1] * 1.3)
     axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    figure.savefig(here / "figure.svg", metadata={"Date": None})
+    figure.savefig(out / "figure.svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(__file__).parent)
