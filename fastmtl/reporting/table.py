@@ -11,6 +11,9 @@ from tabulate import tabulate
 
 Result = dict[str, Any]
 
+FEW_SEEDS = 5
+"""Below this the table warns: seed noise on small primaries is several points (Dodge et al., 2020)."""
+
 
 def comparison(results: list[Result]) -> str:
     """For each primary and protocol: score, rows and cost of every arm; rows by task; cost by stage."""
@@ -27,7 +30,7 @@ def comparison(results: list[Result]) -> str:
             _costs(cells),
         ]
         seeds = {cell["seed"] for cell in cells}
-        if len(seeds) < 3:
+        if len(seeds) < FEW_SEEDS:
             parts.append(
                 f"{len(seeds)} seed{'s' * (len(seeds) > 1)}: too few to call any difference between arms real."
             )
