@@ -78,14 +78,7 @@ def build(cfg: DictConfig) -> Experiment:
 
 def _missing(cfg: DictConfig) -> list[str]:
     """Keys without a value that matter: a task passed as `primary` makes up for `data.primary`."""
-    tree = OmegaConf.to_container(cfg, resolve=False)  # interpolations to a missing key would raise
-
-    def walk(node: Any, prefix: str) -> list[str]:
-        if isinstance(node, dict):
-            return [key for name, child in node.items() for key in walk(child, f"{prefix}.{name}".lstrip("."))]
-        return [prefix] if node == "???" else []
-
-    missing = walk(tree, "")
+    missing = [key for key, node in _nodes(cfg) if node == "???"]
     if "data.primary" in missing:
         missing.remove("data.primary")
         if OmegaConf.is_interpolation(cfg, "primary"):
@@ -150,14 +143,20 @@ def _known_keys() -> list[str]:
     """Dotted keys of the default configuration, for suggestions."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        tree = OmegaConf.to_container(hydra_compose("config"), resolve=False)
+        return [key for key, _ in _nodes(hydra_compose("config"))]
 
-    def walk(node: Any, prefix: str) -> list[str]:
-        if not isinstance(node, dict):
-            return [prefix]
-        return [prefix, *(k for name, child in node.items() for k in walk(child, f"{prefix}.{name}".lstrip(".")))]
 
-    return [key for key in walk(tree, "") if key]
+def _nodes(cfg: DictConfig) -> list[tuple[str, Any]]:
+    """Dotted key and value of every group and leaf, as written: an interpolation of a missing key would raise."""
+
+    def walk(node: Any, prefix: str) -> list[tuple[str, Any]]:
+        inner = node.items() if isinstance(node, dict) else ()
+        return [
+            (prefix, node),
+            *(found for name, child in inner for found in walk(child, f"{prefix}.{name}".lstrip("."))),
+        ]
+
+    return walk(OmegaConf.to_container(cfg, resolve=False), "")[1:]
 
 
 def command_line(overrides: list[str]) -> str:
@@ -182,9 +181,8 @@ class CompareCells(Callback):
 
         folder = Path(config.hydra.sweep.dir)
         results, failures = (read_cells(folder, name) for name in ("result.json", "failure.json"))
-        finished = [result for result in results if result["metrics"]]
-        if finished:
-            text = comparison(finished)
+        if results:
+            text = comparison(results)
             (folder / "comparison.md").write_text(text + "\n")
             print(f"\n{text}\n\nwritten to {folder}")
         for failure in failures:

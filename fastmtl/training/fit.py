@@ -110,11 +110,13 @@ class FitJob:
 def run_fit(job: FitJob) -> dict[str, Any]:
     """Run the job, in this process or, for several devices, in `torchrun` children; returns its cost records.
 
+    `job.fit.precision` must be resolved: it is part of the identity under which the result is kept.
+
     The driver never joins a process group: children do, and the driver alone holds the store's lock. It writes
     `weights.safetensors`, `fit.json` and `curves.csv` to `job.out`.
     """
     where = job.where.resolved()
-    job = replace(job, where=where, fit=replace(job.fit, precision=resolve_precision(job.fit.precision, where)))
+    job = replace(job, where=where)
     started = time.perf_counter()
     if where.devices == 1:
         train(job)
