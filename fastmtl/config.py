@@ -67,6 +67,7 @@ def build(cfg: DictConfig) -> Experiment:
         budget=cfg.budget,
         seed=cfg.seed,
         proxy_plan=_made(cfg.proxy),
+        scoring=_made(cfg.scoring),
         multitask_fit=_made(cfg.multitask.fit),
         finetune_fit=_made(cfg.finetune.fit),
         sampling=_made(cfg.sampling),

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,20 +24,22 @@ from fastmtl.data.sources import Source
 from fastmtl.errors import UserError
 from fastmtl.models.encoder import EncoderSpec, Tokenizer
 from fastmtl.models.inference import Inference
-from fastmtl.models.multitask import ProxyModel, load_weights
-from fastmtl.plans import Protocol, ProxyPlan, SelectionPlan
-from fastmtl.scoring.scorer import Proxy, Scorer
-from fastmtl.selection import Candidates, rows_wanted
+from fastmtl.plans import Level, Protocol, ProxyPlan, ScoringPlan, SelectionPlan
+from fastmtl.scoring.cascade import overlap_at_least
+from fastmtl.scoring.shards import ScoreJob, Shard, assign, score
+from fastmtl.selection import Candidates, MatchedRandom, rows_wanted, top_k
 from fastmtl.store import Artifact, Store, digest
 from fastmtl.tasks import TaskSpec
 from fastmtl.training.finetuned import load_finetuned, predict, write_config
-from fastmtl.training.fit import DTYPES, FitJob, Where, peak_memory_mib, resolve_precision, run_fit
+from fastmtl.training.fit import FitJob, Where, resolve_precision, run_fit
 from fastmtl.training.modules import FitConfig
 
 STAGES = ("pool", "proxy", "scores", "selection", "multitask", "finetune", "report")
 
+LINES_A_STAGE = 2
+
 # Raised when the meaning of a stage's result changes, so that older artifacts are no longer found.
-VERSIONS = {"pool": POOL_VERSION, "proxy": 1, "scores": 1, "selection": 1, "multitask": 1, "finetune": 1}
+VERSIONS = {"pool": POOL_VERSION, "proxy": 1, "scores": 2, "selection": 2, "multitask": 1, "finetune": 1}
 
 
 @dataclass
@@ -56,6 +58,7 @@ class Experiment:
     finetune_fit: FitConfig
     sampling: Sampling
     protocol: Protocol
+    scoring: ScoringPlan = field(default_factory=ScoringPlan)
     where: Where = field(default_factory=Where)
     rows_per_task: int | Mapping[str, int] | None = None
 
@@ -70,10 +73,38 @@ class Experiment:
             raise UserError(
                 f"data has one task, {names[0]!r}, and so no auxiliary rows; add tasks or use selection=none"
             )
+        self._pools: dict[str, TaskPool] = {}
         self._cut()  # said before anything is tokenized
+        self._check_scoring(names)
         self.proxy_plan = replace(self.proxy_plan, fit=self._resolved(self.proxy_plan.fit))
         self.multitask_fit = self._resolved(self.multitask_fit)
         self.finetune_fit = self._resolved(self.finetune_fit)
+
+        precision = self.scoring.precision
+        self.scoring = replace(
+            self.scoring,
+            precision=precision if precision == "int8" else resolve_precision(precision, self.where),
+        )
+
+    def _check_scoring(self, names: list[str]) -> None:
+        if self.scoring.precision == "int8" and self.where.device.type != "cpu":
+            raise UserError("scoring.precision=int8 is for CPUs; use auto on a GPU")
+        if self.scoring.cascade and isinstance(self.selection_plan.selector, MatchedRandom):
+            raise UserError(
+                f"selection={self.selection_plan.name} draws from all candidates, which a cascade does not score to the "
+                "end; use scoring.cascade=[]"
+            )
+        for name in self.proxy_plan.tasks or ():
+            if name not in names:
+                raise UserError(f"proxy.tasks names {name!r}, which is no task; choose from {', '.join(names)}")
+        if self.primary not in self._proxy_tasks:
+            raise UserError(f"proxy.tasks lacks the primary {self.primary!r}; add it")
+
+    @property
+    def _proxy_tasks(self) -> list[str]:
+        """Names of the tasks that proxies are trained on, in pool order."""
+        wanted = self.proxy_plan.tasks
+        return [task.name for task in self.source.tasks if wanted is None or task.name in wanted]
 
     def _resolved(self, fit: FitConfig) -> FitConfig:
         return replace(fit, precision=resolve_precision(fit.precision, self.where))
@@ -81,28 +112,35 @@ class Experiment:
     # --- stage 1: pool -------------------------------------------------------------------------------------------
 
     @cached_property
-    def tokenizer(self) -> Tokenizer:
-        """The encoder's tokenizer."""
-        return Tokenizer(self.encoder)
-
-    @cached_property
     def pool_artifacts(self) -> tuple[Artifact, ...]:
-        """Token ids, one artifact a task, so that adding a task tokenizes that task alone."""
-        return tuple(self._pool_artifact(task) for task in self.source.tasks)
-
-    def _pool_artifact(self, task: TaskSpec) -> Artifact:
-        identity = {
-            "version": VERSIONS["pool"],
-            "content": self.source.fingerprint(task),
-            "task": task.to_dict(),
-            **self.encoder.tokenizer_identity(),
-        }
-        return self.store.get("pool", identity, lambda out: write_task(out, self.source, task, self.tokenizer))
+        """Token ids, one artifact a task and tokenizer, so that adding a task tokenizes that task alone."""
+        encoders = [self.encoder, *(level.encoder for level in self.levels if level.encoder)]
+        by_tokenizer = {digest(encoder.tokenizer_identity()): encoder for encoder in reversed(encoders)}
+        return tuple(artifact for encoder in reversed(by_tokenizer.values()) for artifact in self._tokenized(encoder))
 
     @cached_property
     def pool(self) -> TaskPool:
         """All rows of all tasks, cut to `rows_per_task` training rows where asked."""
-        return TaskPool([artifact.path for artifact in self.pool_artifacts], self._cut())
+        return self._pool(self.encoder)
+
+    def _pool(self, encoder: EncoderSpec) -> TaskPool:
+        """The same rows under the same row ids as token ids of an encoder's tokenizer."""
+        key = digest(encoder.tokenizer_identity())
+        if key not in self._pools:
+            self._pools[key] = TaskPool([artifact.path for artifact in self._tokenized(encoder)], self._cut())
+        return self._pools[key]
+
+    def _tokenized(self, encoder: EncoderSpec) -> list[Artifact]:
+        def artifact(task: TaskSpec) -> Artifact:
+            identity = {
+                "version": VERSIONS["pool"],
+                "content": self.source.fingerprint(task),
+                "task": task.to_dict(),
+                **encoder.tokenizer_identity(),
+            }
+            return self.store.get("pool", identity, lambda out: write_task(out, self.source, task, _tokenizer(encoder)))
+
+        return [artifact(task) for task in self.source.tasks]
 
     def _cut(self) -> dict[str, int]:
         names = [task.name for task in self.source.tasks]
@@ -122,92 +160,162 @@ class Experiment:
     # --- stage 2: proxy ------------------------------------------------------------------------------------------
 
     @cached_property
-    def proxy(self) -> tuple[Artifact, ...]:
-        """The proxies: one, or two with `cross_fit`; none if nothing needs scores."""
+    def levels(self) -> tuple[Level, ...]:
+        """What scores rows, in order: one encoder and scorer, several for a cascade, none if nothing needs scores."""
         scorer = self.selection_plan.scorer
-        self.num_wanted  # noqa: B018  a budget that cannot be met is said before a proxy trains
-        if scorer is None or scorer.discriminator is None:
+        if scorer is None:
             return ()
-        return tuple(self._proxy(fold, scorer.discriminator) for fold in self._folds())
+        own = Level(encoder=self.proxy_plan.encoder or self.encoder, scorer=scorer)
+        levels = []
+        for level in (self.scoring.levels[name] for name in self.scoring.cascade):
+            encoder = level.encoder or own.encoder
+            assert encoder is not None
+            if level.layers is not None:
+                encoder = replace(encoder, layers=level.layers)
+            levels.append(Level(encoder=encoder, scorer=level.scorer or scorer))
+        return tuple(levels) or (own,)
+
+    @cached_property
+    def proxy(self) -> tuple[Artifact, ...]:
+        """The proxies of all levels: one each, or two with `cross_fit`; none if nothing needs scores."""
+        return tuple(artifact for proxies in self._proxies for artifact in proxies)
+
+    @cached_property
+    def _proxies(self) -> list[list[Artifact]]:
+        self.num_wanted  # noqa: B018  a budget that cannot be met is said before a proxy trains
+        return [[self._proxy(level, fold) for fold in self._folds()] for level in self.levels]
 
     def _folds(self) -> tuple[int, ...]:
         return (0, 1) if self.proxy_plan.cross_fit else (0,)
 
     def _sample(self, fold: int) -> np.ndarray:
-        return self.pool.sample(self.proxy_plan.examples_per_task, self.seed, fold)
+        return self.pool.sample(self.proxy_plan.examples_per_task, self.seed, fold, self._proxy_tasks)
 
-    def _proxy(self, fold: int, loss: Literal["ce", "bce"]) -> Artifact:
+    def _proxy(self, level: Level, fold: int) -> Artifact:
+        encoder, scorer, fit = level.encoder, level.scorer, self.proxy_plan.fit
+        assert encoder is not None
+        assert scorer is not None
+        assert scorer.discriminator is not None
         rows = self.pool.by_task(self._sample(fold))
         identity = {
             "version": VERSIONS["proxy"],
-            "rows": self._rows_identity(rows),
-            "encoder": self.encoder.identity(),
-            "discriminator": loss,
-            "fit": self.proxy_plan.fit,
+            "rows": self._rows_identity(rows, encoder),
+            "encoder": encoder.identity(),
+            "discriminator": scorer.discriminator,
+            "fit": fit,
             "sampling": self.sampling,
             "seed": self.seed,
         }
-        title = f"proxy {'AB'[fold]}" if self.proxy_plan.cross_fit else "proxy"
+        names = [f"{self.scoring.cascade[self.levels.index(level)]} "] if self.scoring.cascade else [""]
+        title = f"{names[0]}proxy" + (f" {'AB'[fold]}" if self.proxy_plan.cross_fit else "")
         return self.store.get(
             "proxy",
             identity,
-            lambda out: run_fit(self._job(title, rows, self.proxy_plan.fit, out, discriminator=loss)),
+            lambda out: run_fit(self._job(title, rows, fit, out, encoder, discriminator=scorer.discriminator)),
         )
 
-    def _job(self, title: str, rows: dict[str, np.ndarray], fit: FitConfig, out: Path, **more: Any) -> FitJob:
+    def _job(
+        self, title: str, rows: dict[str, np.ndarray], fit: FitConfig, out: Path, encoder: EncoderSpec, **more: Any
+    ) -> FitJob:
         return FitJob(
-            title=title, pool=self.pool, encoder=self.encoder, rows=rows, fit=fit, sampling=self.sampling,
-            seed=self.seed, pad_id=self.tokenizer.pad_id, out=out, where=self.where, **more,
+            title=title, pool=self._pool(encoder), encoder=encoder, rows=rows, fit=fit, sampling=self.sampling,
+            seed=self.seed, pad_id=_tokenizer(encoder).pad_id, out=out, where=self.where, **more,
         )  # fmt: skip
 
-    def _rows_identity(self, rows: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
+    def _rows_identity(self, rows: Mapping[str, np.ndarray], encoder: EncoderSpec) -> dict[str, list[str]]:
         """Which rows, by content of their pool and their places: however they came to be chosen."""
+        folders = self._pool(encoder).folders
         return {
-            name: [self.pool_artifacts[self.pool.index(name)].key, hashlib.sha256(places.tobytes()).hexdigest()[:16]]
+            name: [folders[self.pool.index(name)].name, hashlib.sha256(places.tobytes()).hexdigest()[:16]]
             for name, places in rows.items()
         }
 
     # --- stage 3: scores -----------------------------------------------------------------------------------------
 
     @cached_property
-    def scores(self) -> Artifact | None:
-        """(T, N) float32 `scores.npy`: every row's value to every task as primary; None if nothing needs scores."""
-        scorer = self.selection_plan.scorer
-        if scorer is None:
-            return None
-        identity = {
-            "version": VERSIONS["scores"],
-            "pool": self.pool.fingerprint,
-            "proxies": [artifact.key for artifact in self.proxy],
-            "scorer": scorer,
-            "precision": self.proxy_plan.fit.precision,
-        }
-        return self.store.get("scores", identity, lambda out: self._score(scorer, out))
+    def scores(self) -> tuple[Artifact, ...]:
+        """Scores in shards, level after level: each (T, n) float32, its rows' value to every task as primary."""
+        return tuple(artifact for scored in self._scored for _, artifact in scored)
 
-    def _score(self, scorer: Scorer, out: Path) -> dict[str, Any]:
-        started = time.perf_counter()
-        proxies = [self._load_proxy(artifact, fold) for fold, artifact in zip(self._folds(), self.proxy)]
-        scores_TN = scorer.score(self.pool, proxies, self._inference(self.proxy_plan.fit))
-        np.save(out / "scores.npy", scores_TN)
-        scored = np.flatnonzero(~np.isnan(scores_TN[0]))
-        lengths = np.concatenate([self.pool.split(name, "train").lengths for name in self.pool.names])[scored]
-        wall_s = time.perf_counter() - started
-        return {
-            "examples": len(scored),
-            "tokens": int(lengths.sum()),
-            "flops": proxies[0].model.encoder.forward_flops(lengths) if proxies else 0.0,
-            "rows_per_s": round(len(scored) / wall_s, 1),
-            "precision": self.proxy_plan.fit.precision,
-            "peak_memory_mib": peak_memory_mib(),
-        }
+    @cached_property
+    def _scored(self) -> list[list[tuple[Shard, Artifact]]]:
+        if not self.levels:
+            return []
+        everything = np.concatenate([self.pool.rows_of(name) for name in self.pool.names])
+        done = [self._score(0, everything)]
+        for i in range(1, len(self.levels)):
+            is_last = i == len(self.levels) - 1
+            done.append(self._score(i, np.union1d(self._reached(i, done), self._audited(done) if is_last else ())))
+        return done
 
-    def _load_proxy(self, artifact: Artifact, fold: int) -> Proxy:
-        model = ProxyModel(self.encoder, self.pool.tasks)
-        load_weights(model, artifact.path / "weights.safetensors")
-        return Proxy(model.to(self.where.device).eval(), self._sample(fold))
+    def _score(self, level: int, row_ids: np.ndarray) -> list[tuple[Shard, Artifact]]:
+        encoder, scorer, proxies = self.levels[level].encoder, self.levels[level].scorer, self._proxies[level]
+        assert encoder is not None
+        assert scorer is not None
+        how = Inference(_tokenizer(encoder).pad_id, self.where.device, self.scoring.precision)
+        samples = [self.pool.by_task(self._sample(fold)) for fold in self._folds()]
 
-    def _inference(self, fit: FitConfig) -> Inference:
-        return Inference(self.tokenizer.pad_id, self.where.device, DTYPES[fit.precision])
+        def shard(task: str, places: np.ndarray, proxy: int) -> Shard:
+            identity = {
+                "version": VERSIONS["scores"],
+                "rows": self._rows_identity({task: places}, encoder),
+                "proxy": proxies[proxy].key,
+                "scorer": scorer,
+                "precision": how.precision,
+            }
+            return Shard(task, places, proxy, identity)
+
+        rows = self.pool.by_task(row_ids.astype(np.int64))
+        shards = [shard(*parts) for parts in assign(rows, samples, self.scoring.shard_rows)]
+        job = ScoreJob(
+            store=self.store, pool=self._pool(encoder), tasks=tuple(self.pool.task(name) for name in self._proxy_tasks),
+            encoder=encoder, proxies=tuple(artifact.path for artifact in proxies), scorer=scorer, shards=shards, how=how,
+        )  # fmt: skip
+        return list(zip(shards, score(job, self.where)))
+
+    def _column(self, scored: list[tuple[Shard, Artifact]]) -> tuple[np.ndarray, np.ndarray]:
+        """Row ids (n,) of all auxiliary tasks and their scores (n,) for the primary."""
+        t = self._proxy_tasks.index(self.primary)
+        parts = [(shard, artifact) for shard, artifact in scored if shard.task != self.primary]
+        starts = [self.pool.starts[self.pool.index(shard.task)] for shard, _ in parts]
+        row_ids = [start + shard.places for start, (shard, _) in zip(starts, parts)]
+        values = [np.load(artifact.path / "scores.npy", mmap_mode="r")[t] for _, artifact in parts]
+        return np.concatenate([np.empty(0, np.int64), *row_ids]), np.concatenate([np.empty(0, np.float32), *values])
+
+    def _reached(self, level: int, scored: list[list[tuple[Shard, Artifact]]]) -> np.ndarray:
+        """Row ids, ascending, of the candidates that the levels before this one pass on to it."""
+        reached = self.candidates()
+        for i in range(level):
+            row_ids, values = self._column(scored[i])
+            inside = np.isin(row_ids, reached, assume_unique=True)
+            row_ids, values = row_ids[inside], values[inside]
+            best = top_k([(row_ids, values)], self._num_kept(i + 1), self._salt("keep", i))
+            reached = np.sort(row_ids[best])
+        return reached
+
+    def _audited(self, scored: list[list[tuple[Shard, Artifact]]]) -> np.ndarray:
+        """Row ids of a random sample of the candidates that do not reach the last level."""
+        rejected = np.setdiff1d(self.candidates(), self._reached(len(self.levels) - 1, scored), assume_unique=True)
+        rng = np.random.default_rng(self._salt("audit"))
+        return rng.choice(rejected, size=min(self.scoring.audit, len(rejected)), replace=False)
+
+    def _num_kept(self, level: int) -> int:
+        """How many candidates reach a level."""
+        kept = len(self.candidates())
+        for _ in range(level):
+            kept = max(1, round(self.scoring.keep * kept))
+        return kept
+
+    def _salt(self, *purpose: str | int) -> int:
+        return int(digest([*purpose, self.seed, self.primary]), 16)
+
+    def all_scores(self) -> np.ndarray:
+        """(T, N) float32 of the last level: each row's value to each of the proxy's tasks; NaN = not scored."""
+        out = np.full((len(self._proxy_tasks), len(self.pool)), np.nan, dtype=np.float32)
+        for shard, artifact in self._scored[-1] if self.levels else ():
+            start = self.pool.starts[self.pool.index(shard.task)]
+            out[:, start + shard.places] = np.load(artifact.path / "scores.npy")
+        return out
 
     # --- stage 4: selection --------------------------------------------------------------------------------------
 
@@ -221,7 +329,14 @@ class Experiment:
     def num_wanted(self) -> int:
         """Exactly how many rows the budget asks for; all candidates where the selector itself decides."""
         n = len(self.candidates())
-        return rows_wanted(self.budget, n) if self.selection_plan.selector.uses_budget else n
+        if not self.selection_plan.selector.uses_budget:
+            return n
+        wanted, left = rows_wanted(self.budget, n), self._num_kept(len(self.levels) - 1) if self.levels else n
+        if wanted > left:
+            raise UserError(
+                f"budget={self.budget} is more than the {left} rows that the cascade keeps; raise scoring.keep"
+            )
+        return wanted
 
     @cached_property
     def selection(self) -> Artifact:
@@ -232,25 +347,31 @@ class Experiment:
             "pool": self.pool.fingerprint,
             "primary": self.primary,
             "selector": plan.selector,
-            "scores": self.scores.key if plan.selector.needs_scores and self.scores else None,
+            "scores": digest([a.key for a in self.scores]) if plan.selector.needs_scores else None,
         }
         if plan.selector.uses_budget:
-            rule = None if self.proxy_plan.cross_fit else self.proxy_plan.examples_per_task
+            rule = None if self.proxy_plan.cross_fit else [self.proxy_plan.examples_per_task, self._proxy_tasks]
             identity |= {"budget": self.budget, "seed": self.seed, "candidates": rule}
+        if len(self.levels) > 1:
+            identity |= {"keep": self.scoring.keep, "audit": self.scoring.audit}
         return self.store.get("selection", identity, self._select)
 
     def _select(self, out: Path) -> dict[str, Any]:
         plan = self.selection_plan
-        row_ids = self.candidates()
-        scores = None
+        row_ids, scores, audit = self.candidates(), None, {}
         if plan.selector.needs_scores:
-            assert self.scores is not None
-            scores = np.load(self.scores.path / "scores.npy", mmap_mode="r")[self.pool.index(self.primary)][row_ids]
+            row_ids, scores = self._column(self._scored[-1])
+            reached = np.isin(row_ids, self._reached(len(self.levels) - 1, self._scored), assume_unique=True)
+            audited = scores[~reached]
+            row_ids, scores = row_ids[reached], scores[reached]
         candidates = Candidates(row_ids, self.pool.task_of(row_ids), scores)
-        rng = np.random.default_rng(int(digest(["select", self.seed, self.primary]), 16))
+        rng = np.random.default_rng(self._salt("select"))
         picks = plan.selector.select(candidates, self.num_wanted, rng)
         wanted = self.num_wanted if plan.selector.uses_budget else len(picks)
         assert len(np.unique(picks)) == len(picks) == wanted, f"{plan.selector} chose {len(picks)} rows, not {wanted}"
+        if scores is not None and len(self.levels) > 1:
+            rejected = len(self.candidates()) - len(candidates)
+            audit = {"audit": overlap_at_least(scores[picks], audited, rejected)}
         chosen = row_ids[picks]
         names = np.array(self.pool.names)
         table = {
@@ -261,7 +382,7 @@ class Experiment:
         pa.parquet.write_table(pa.table(table), out / "selection.parquet")
         counts = {name: int(np.sum(table["task"] == name)) for name in self.pool.names if name != self.primary}
         (out / "counts.json").write_text(json.dumps(counts, indent=1))
-        return {"examples": len(picks), "candidates": len(candidates)}
+        return {"examples": len(picks), "candidates": len(self.candidates()), **audit}
 
     def selected(self) -> np.ndarray:
         """(k,) row ids, best first."""
@@ -290,14 +411,16 @@ class Experiment:
         rows = {self.primary: self._primary_rows[0], **chosen}
         identity = {
             "version": VERSIONS["multitask"],
-            "rows": self._rows_identity(rows),
+            "rows": self._rows_identity(rows, self.encoder),
             "encoder": self.encoder.identity(),
             "fit": self.multitask_fit,
             "sampling": self.sampling,
             "seed": self.seed,
         }
         return self.store.get(
-            "multitask", identity, lambda out: run_fit(self._job("multitask", rows, self.multitask_fit, out))
+            "multitask",
+            identity,
+            lambda out: run_fit(self._job("multitask", rows, self.multitask_fit, out, self.encoder)),
         )
 
     # --- stage 6: finetune ---------------------------------------------------------------------------------------
@@ -308,8 +431,8 @@ class Experiment:
         train, held = self._primary_rows
         identity = {
             "version": VERSIONS["finetune"],
-            "rows": self._rows_identity({self.primary: train}),
-            "held_out": self._rows_identity({self.primary: held}),
+            "rows": self._rows_identity({self.primary: train}, self.encoder),
+            "held_out": self._rows_identity({self.primary: held}, self.encoder),
             "multitask": self.multitask.key if self.multitask else None,
             "encoder": self.encoder.identity(),
             "fit": self.finetune_fit,
@@ -325,12 +448,14 @@ class Experiment:
         else:
             evaluated = (self.primary, "validation", np.arange(len(self.pool.split(self.primary, "validation"))))
         init = self.multitask.path / "weights.safetensors" if self.multitask else None
-        job = self._job("finetune", {self.primary: train}, self.finetune_fit, out, init=init, evaluated=evaluated)
-        records = run_fit(job)
+        rows = {self.primary: train}
+        records = run_fit(
+            self._job("finetune", rows, self.finetune_fit, out, self.encoder, init=init, evaluated=evaluated)
+        )
         task = self.pool.task(self.primary)
         write_config(out, self.encoder, task)
         model = load_finetuned(out)[0].to(self.where.device)
-        how = self._inference(self.finetune_fit)
+        how = Inference(_tokenizer(self.encoder).pad_id, self.where.device, self.finetune_fit.precision)
         metrics = {
             split: predict(model, task, self.pool.split(self.primary, split), how, out / f"{split}.parquet")
             for split in ("validation", "test")
@@ -354,9 +479,21 @@ class Experiment:
         return done
 
     def tree(self, stage: str = "finetune") -> str:
-        """One line an artifact: stage, key, whether it was found or built, seconds it cost."""
-        lines = [
-            f"{a.stage:<10} {a.key}  {'hit  ' if a.hit else 'built'} {a.records['wall_s']:>9.1f} s"
-            for a in self.artifacts(stage)
-        ]
+        """One line an artifact, or for many of one stage one line in all: key, found or built, seconds it cost."""
+        lines = []
+        for name, group in groupby(self.artifacts(stage), key=lambda a: a.stage):
+            made = list(group)
+            if len(made) > LINES_A_STAGE:
+                built = sum(not a.hit for a in made)
+                wall_s = sum(a.records["wall_s"] for a in made)
+                lines.append(f"{name:<10} {f'{len(made)} parts, {built} built':<22} {wall_s:>10.1f} s")
+            else:
+                lines += [
+                    f"{name:<10} {a.key}  {'hit  ' if a.hit else 'built'} {a.records['wall_s']:>9.1f} s" for a in made
+                ]
         return "\n".join(lines)
+
+
+@lru_cache(maxsize=8)
+def _tokenizer(encoder: EncoderSpec) -> Tokenizer:
+    return Tokenizer(encoder)

@@ -1,11 +1,13 @@
-"""The choices of an experiment that are more than one value: how to select, the proxy, the protocol."""
+"""The choices of an experiment that are more than one value: how to select, the proxy, how to score, the protocol."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from fastmtl.errors import UserError
+from fastmtl.models.encoder import EncoderSpec
 from fastmtl.scoring.scorer import Scorer
 from fastmtl.selection import Selector
 from fastmtl.training.modules import FitConfig
@@ -27,11 +29,18 @@ class SelectionPlan:
 @dataclass(frozen=True)
 class ProxyPlan:
     """The proxy's training sample and fit. With `cross_fit` a second proxy, trained on a disjoint sample, scores the
-    first one's rows, so that every row is a candidate."""
+    first one's rows, so that every row is a candidate.
+
+    `encoder` is the proxy's where it differs from the main model's: a small one selects for a large one. `tasks` are
+    those that it is trained on, all by default; rows of other tasks are scored all the same, so that data can be added
+    without training a new proxy.
+    """
 
     fit: FitConfig
     examples_per_task: int = 500
     cross_fit: bool = False
+    encoder: EncoderSpec | None = None
+    tasks: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.cross_fit, bool):
@@ -40,6 +49,53 @@ class ProxyPlan:
             raise UserError(f"proxy.examples_per_task={self.examples_per_task!r} is not a whole number; use 1 or more")
         if self.examples_per_task < 1:
             raise UserError(f"proxy.examples_per_task={self.examples_per_task} is out of range; use 1 or more")
+        if self.tasks is not None and (isinstance(self.tasks, str) or len(set(self.tasks)) < max(2, len(self.tasks))):
+            raise UserError(f"proxy.tasks={self.tasks!r}: give two or more task names, each once, or null for all")
+
+
+@dataclass(frozen=True)
+class Level:
+    """One step of a cascade: what reads the rows. What is None is as without a cascade.
+
+    `layers` keeps the first layers of the proxy's encoder alone.
+    """
+
+    layers: int | None = None
+    encoder: EncoderSpec | None = None
+    scorer: Scorer | None = None
+
+
+@dataclass(frozen=True)
+class ScoringPlan:
+    """How rows are scored. With a `cascade`, each level but the last passes on its best rows for the primary alone.
+
+    `cascade` names `levels`, the cheap first; a level passes on the share `keep` of the candidates that reached it, and
+    `audit` rejected rows, drawn at random, are scored by the last level too: they say how many of its top rows were
+    lost. `precision` int8 is an approximation for CPUs; `shard_rows` is how many rows a killed run loses at most.
+    """
+
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
+    shard_rows: int = 32768
+    cascade: Sequence[str] = ()
+    keep: float = 0.25
+    audit: int = 500
+    levels: Mapping[str, Level] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("auto", "fp32", "bf16", "fp16", "int8"):
+            raise UserError(f"scoring.precision={self.precision!r} is unknown; use auto, fp32, bf16, fp16 or int8")
+        for name, least in (("shard_rows", 1), ("audit", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise UserError(f"scoring.{name}={value!r} is not a whole number of {least} or more")
+        if isinstance(self.keep, bool) or not isinstance(self.keep, int | float) or not 0 < self.keep < 1:
+            raise UserError(f"scoring.keep={self.keep!r} is out of range; use a share in (0, 1)")
+        names = ", ".join(self.levels)
+        if isinstance(self.cascade, str) or len(self.cascade) == 1:
+            raise UserError(f"scoring.cascade={self.cascade!r}: give two or more of {names}, as in [small,large]")
+        for name in self.cascade:
+            if name not in self.levels:
+                raise UserError(f"scoring.cascade names {name!r}, which is no level; choose from {names}")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -29,14 +30,57 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.row_ids)
 
-    def ranking(self, rng: np.random.Generator) -> np.ndarray:
-        """Positions (n,), best score first; equal scores in an order drawn from `rng` and the row ids alone.
+    def top(self, k: int, rng: np.random.Generator) -> np.ndarray:
+        """Positions (k,), best score first; equal scores in an order drawn from `rng` and the row ids alone.
 
         Storage order never decides (FastMTL ranked half-precision sigmoids, whose ties did).
         """
         assert self.scores is not None
-        assert not np.isnan(self.scores).any(), "a row without a score is no candidate"
-        return np.lexsort((_scrambled(self.row_ids, int(rng.integers(2**63))), -self.scores))
+        starts = range(0, len(self), BLOCK)
+        blocks = ((self.row_ids[start : start + BLOCK], self.scores[start : start + BLOCK]) for start in starts)
+        return top_k(blocks, k, int(rng.integers(2**63)))
+
+    def ranking(self, rng: np.random.Generator) -> np.ndarray:
+        """Positions (n,) of all rows, ordered as by `top`."""
+        return self.top(len(self), rng)
+
+
+BLOCK = 1 << 20
+"""Rows that `Candidates.top` looks at together."""
+
+
+def top_k(blocks: Iterable[tuple[np.ndarray, np.ndarray]], k: int, salt: int) -> np.ndarray:
+    """Positions (k,) int64 of the best scores over blocks of (row_ids, scores), counted through all blocks, best first.
+
+    Exact: the k best of what was seen are kept, and a block's rows below the worst of them are dropped unsorted. So
+    memory grows with k and the block, not with the rows. Ties go by a hash of row id and salt; no score may be NaN.
+    """
+    kept = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
+    worst = -np.inf
+    seen = 0
+    for row_ids, scores in blocks:
+        assert not np.isnan(scores).any(), "a row without a score is no candidate"
+        passing = np.flatnonzero(scores >= worst)
+        fresh = (passing + seen, row_ids[passing], scores[passing])
+        kept = tuple(np.concatenate(pair) for pair in zip(kept, fresh))  # type: ignore[assignment]
+        seen += len(scores)
+        if len(kept[0]) > 2 * k:
+            best = _best(kept[1], kept[2], k, salt)
+            kept = tuple(array[best] for array in kept)  # type: ignore[assignment]
+            worst = kept[2].min() if k else np.inf
+    positions, row_ids, scores = kept
+    best = _best(row_ids, scores, k, salt)
+    return positions[best][np.lexsort((_scrambled(row_ids[best], salt), -scores[best]))]
+
+
+def _best(row_ids: np.ndarray, scores: np.ndarray, k: int, salt: int) -> np.ndarray:
+    """Positions of the k best, in any order; all of them if there are no more."""
+    if k >= len(scores) or not k:
+        return np.arange(min(k, len(scores)))
+    worst = np.partition(scores, -k)[-k]
+    above, tied = np.flatnonzero(scores > worst), np.flatnonzero(scores == worst)
+    order = np.argsort(_scrambled(row_ids[tied], salt))
+    return np.concatenate([above, tied[order[: k - len(above)]]])
 
 
 def _scrambled(row_ids: np.ndarray, salt: int) -> np.ndarray:
@@ -69,7 +113,7 @@ class TopK:
 
     def select(self, candidates: Candidates, k: int, rng: np.random.Generator) -> np.ndarray:
         """See `Selector`."""
-        return candidates.ranking(rng)[:k]
+        return candidates.top(k, rng)
 
 
 @dataclass(frozen=True)
@@ -96,7 +140,7 @@ class MatchedRandom:
 
     def select(self, candidates: Candidates, k: int, rng: np.random.Generator) -> np.ndarray:
         """See `Selector`."""
-        top_tasks = candidates.task_ids[candidates.ranking(rng)[:k]]
+        top_tasks = candidates.task_ids[candidates.top(k, rng)]
         shuffled = rng.permutation(len(candidates))
         shuffled_tasks = candidates.task_ids[shuffled]
         picks = [shuffled[shuffled_tasks == t][:count] for t, count in zip(*np.unique(top_tasks, return_counts=True))]

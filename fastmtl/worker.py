@@ -1,10 +1,14 @@
-"""`torchrun -m fastmtl.worker JOB`: one rank of a multi-device fit, started by `fastmtl.training.fit.run_fit`."""
+"""`torchrun -m fastmtl.worker JOB`: one rank of a multi-device job, started by `training.fit.run_distributed`."""
 
+import os
 import pickle
 import sys
 from pathlib import Path
 
-from fastmtl.training.fit import train
+import torch
 
 if __name__ == "__main__":
-    train(pickle.loads(Path(sys.argv[1]).read_bytes()))
+    rank = int(os.environ["LOCAL_RANK"])
+    if rank < torch.cuda.device_count():
+        torch.cuda.set_device(rank)  # so that "cuda" means this rank's own GPU
+    pickle.loads(Path(sys.argv[1]).read_bytes()).run()

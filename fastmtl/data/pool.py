@@ -268,13 +268,13 @@ class TaskPool:
         tasks, local = self.task_of(row_ids), self.local(row_ids)
         return {self.names[t]: local[tasks == t] for t in np.unique(tasks)}
 
-    def sample(self, per_task: int, seed: int, fold: int = 0) -> np.ndarray:
-        """Row ids of `per_task` rows of every task without replacement; folds 0 and 1 are disjoint.
+    def sample(self, per_task: int, seed: int, fold: int = 0, tasks: Sequence[str] | None = None) -> np.ndarray:
+        """Row ids of `per_task` rows of each of `tasks` (all) without replacement; folds 0 and 1 are disjoint.
 
         At most half of a task is taken, so that each task keeps candidates and a second fold exists.
         """
         picks = []
-        for name in self.names:
+        for name in tasks or self.names:
             rows = self.rows_of(name)
             take = min(per_task, len(rows) // 2)
             if take < 1:

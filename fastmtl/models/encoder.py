@@ -32,6 +32,7 @@ class EncoderSpec:
 
     `name` is a Hub id, a folder, `minilm` (weights of a Python package) or `tiny` (random, for tests).
     `max_length` is in tokens. `learning_rate` is what suits this encoder; fits take it unless they set their own.
+    `layers` keeps the first so many layers alone: a cheaper proxy with the same tokenizer.
     """
 
     name: str
@@ -39,6 +40,7 @@ class EncoderSpec:
     max_length: int = 128
     learning_rate: float = 2e-5
     revision: str | None = None
+    layers: int | None = None
 
     def __post_init__(self) -> None:
         if self.pooling not in ("pooler", "cls", "mean"):
@@ -47,10 +49,13 @@ class EncoderSpec:
             raise UserError(f"encoder.max_length={self.max_length!r} is not a whole number of tokens")
         if self.max_length < 4:
             raise UserError(f"encoder.max_length={self.max_length} is too short; use 4 tokens or more")
+        if self.layers is not None and (isinstance(self.layers, bool) or not isinstance(self.layers, int)):
+            raise UserError(f"encoder.layers={self.layers!r} is not a whole number of layers; use null for all of them")
 
     def identity(self) -> dict[str, Any]:
         """What fixes the initial weights and the pooled feature: content, not place."""
-        return {"weights": _weights_id(self.name, self.revision), "pooling": self.pooling}
+        cut = {} if self.layers is None else {"layers": self.layers}
+        return {"weights": _weights_id(self.name, self.revision), "pooling": self.pooling, **cut}
 
     def tokenizer_identity(self) -> dict[str, Any]:
         """What fixes the token ids of a text."""
@@ -154,12 +159,24 @@ class Encoder(nn.Module):
             raise UserError(f"encoder.name={spec.name!r} has no pooler; use encoder.pooling=cls or mean")
         if spec.pooling != "pooler" and hasattr(self.inner, "pooler"):
             self.inner.pooler = None  # unused weights would be saved, and stall DDP's reducer
+        if spec.layers is not None:
+            self._keep_layers(spec.layers)
         self.inner.train()  # from_pretrained hands it out in eval mode, without dropout
         self.hidden_size: int = self.inner.config.hidden_size
         positions = getattr(self.inner.config, "max_position_embeddings", spec.max_length)
         if spec.max_length > positions:
             raise UserError(f"encoder.max_length={spec.max_length} is more than its {positions} positions; lower it")
         self._uses_types = getattr(self.inner.config, "type_vocab_size", 0) > 1
+
+    def _keep_layers(self, layers: int) -> None:
+        """Drop the upper layers (BERT and its kin keep them in `encoder.layer`)."""
+        stack = getattr(getattr(self.inner, "encoder", None), "layer", None)
+        if not isinstance(stack, nn.ModuleList):
+            raise UserError(f"encoder.layers={layers}: {self.spec.name!r} keeps its layers elsewhere; use null")
+        if not 1 <= layers <= len(stack):
+            raise UserError(f"encoder.layers={layers} is out of range; {self.spec.name!r} has 1 to {len(stack)}")
+        self.inner.encoder.layer = stack[:layers]
+        self.inner.config.num_hidden_layers = layers
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Pooled features (B, H) of `input_ids`, `attention_mask` and `token_type_ids` (B, L)."""

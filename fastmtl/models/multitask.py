@@ -32,7 +32,7 @@ class MultiTaskModel(nn.Module):
 
     def forward(self, batch: Mapping[str, Tensor], task: str) -> Tensor:
         """Logits (B, classes), or values (B, 1) of a regression, in float32."""
-        return _full_precision(self.heads[task], self.dropout(self.features(batch)))
+        return full_precision(self.heads[task], self.dropout(self.features(batch)))
 
 
 class ProxyModel(MultiTaskModel):
@@ -45,14 +45,14 @@ class ProxyModel(MultiTaskModel):
     def both(self, batch: Mapping[str, Tensor], task: str) -> tuple[Tensor, Tensor]:
         """Task logits (B, classes) and discriminator logits (B, T) from one pass through the encoder."""
         h_BH = self.dropout(self.features(batch))
-        return _full_precision(self.heads[task], h_BH), _full_precision(self.discriminator, h_BH)
+        return full_precision(self.heads[task], h_BH), full_precision(self.discriminator, h_BH)
 
     def task_logits(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Discriminator logits (B, T) in float32."""
-        return _full_precision(self.discriminator, self.features(batch))
+        return full_precision(self.discriminator, self.features(batch))
 
 
-def _full_precision(linear: nn.Module, h_BH: Tensor) -> Tensor:
+def full_precision(linear: nn.Module, h_BH: Tensor) -> Tensor:
     """A head in float32 also under autocast: half-precision scores tie by the hundred and cannot be ranked."""
     with torch.autocast(h_BH.device.type, enabled=False):
         return linear(h_BH.float())

@@ -12,7 +12,7 @@ from torch.nn import functional
 from fastmtl.data.pool import TaskPool
 from fastmtl.errors import UserError
 from fastmtl.models.inference import Inference, forward_rows
-from fastmtl.scoring.scorer import Proxy
+from fastmtl.models.multitask import ProxyModel
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,7 @@ class Discriminator:
     """FastMTL (Kung et al., EMNLP 2021): DCE with `loss=ce`, DBCE with `loss=bce`.
 
     Scores are log-probabilities of the softmax for `ce` and raw logits for `bce`: both order rows as the probabilities
-    do and neither saturates. (The paper's code took sigmoids of both, in half precision.) A row is scored by the first
-    proxy that was not trained on it, so with one proxy its own training rows stay NaN.
+    do and neither saturates. (The paper's code took sigmoids of both, in half precision.)
     """
 
     loss: Literal["ce", "bce"] = "ce"
@@ -35,21 +34,13 @@ class Discriminator:
         """See `Scorer`."""
         return self.loss
 
-    def score(self, pool: TaskPool, proxies: list[Proxy], how: Inference) -> np.ndarray:
+    def score(
+        self, pool: TaskPool, task: str, places: np.ndarray, proxy: ProxyModel | None, how: Inference
+    ) -> np.ndarray:
         """See `Scorer`."""
-        scores_TN = np.full((len(pool.tasks), len(pool)), np.nan, dtype=np.float32)
-        for name in pool.names:
-            todo = pool.rows_of(name)
-            for proxy in proxies:
-                seen = np.isin(todo, proxy.trained_on, assume_unique=True)
-                rows, todo = todo[~seen], todo[seen]
-                if not len(rows):
-                    continue
-                places = pool.local(rows)
-                logits_nT = forward_rows(
-                    proxy.model.task_logits, pool.split(name, "train"), places, how, f"score {name}"
-                )
-                if self.loss == "ce":
-                    logits_nT = functional.log_softmax(torch.from_numpy(logits_nT), dim=1).numpy()
-                scores_TN[:, rows] = logits_nT.T
-        return scores_TN
+        assert proxy is not None
+        rows = pool.split(task, "train")
+        logits_nT = forward_rows(proxy.encoder, proxy.discriminator, rows, places, how, f"score {task}")
+        if self.loss == "ce":
+            logits_nT = functional.log_softmax(torch.from_numpy(logits_nT), dim=1).numpy()
+        return np.ascontiguousarray(logits_nT.T)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
@@ -12,20 +11,18 @@ from fastmtl.models.inference import Inference
 from fastmtl.models.multitask import ProxyModel
 
 
-@dataclass(frozen=True)
-class Proxy:
-    """A trained proxy in eval mode, and the row ids (sorted) it was trained on."""
-
-    model: ProxyModel
-    trained_on: np.ndarray
-
-
 class Scorer(Protocol):
     """A way to value rows; a frozen dataclass, so that its fields are its identity."""
 
     discriminator: Literal["ce", "bce"] | None
-    """The loss of the proxy it needs, or None if it needs no proxy (then `proxies` is empty)."""
+    """The loss of the proxy it needs, or None if it needs no proxy (then `proxy` is None)."""
 
-    def score(self, pool: TaskPool, proxies: list[Proxy], how: Inference) -> np.ndarray:
-        """(T, N) float32: how useful row n is to task t as primary, higher is better; NaN = not scored."""
+    def score(
+        self, pool: TaskPool, task: str, places: np.ndarray, proxy: ProxyModel | None, how: Inference
+    ) -> np.ndarray:
+        """(T, n) float32: how useful each row is to each task as primary, higher is better; no NaN.
+
+        `places` (n,) are rows of the training file of `task`; `proxy` is in eval mode on `how.device`, and T are the
+        tasks that it was trained on.
+        """
         ...

@@ -10,10 +10,18 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
 CURVE_EVERY_N_STEPS = 10
 """The interval of Bingel & Søgaard's logs, whose curve features are computed from such curves."""
+
+
+def full_state(model: nn.Module, keep: bool) -> dict[str, Tensor]:
+    """A copy of the state dict on the CPU, or nothing without `keep`; where weights are sharded, all ranks must ask."""
+    whole = ((n, t.full_tensor() if isinstance(t, DTensor) else t) for n, t in model.state_dict().items())
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in whole if keep}
 
 
 class KeepBest(Callback):
@@ -23,7 +31,7 @@ class KeepBest(Callback):
         self.metric = metric
         self.history: list[dict[str, float]] = []
         self.epoch = -1
-        self.state: dict[str, torch.Tensor] = {}
+        self.state: dict[str, Tensor] = {}
         self._best = (-np.inf, -np.inf)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -36,32 +44,35 @@ class KeepBest(Callback):
         self.history.append(values)
         value = values[self.metric]
         score = (value if np.isfinite(value) else -np.inf, -values["loss"])  # a constant prediction has no correlation
-        if score > self._best or not self.state:
+        if score > self._best or self.epoch < 0:
             self._best, self.epoch = score, trainer.current_epoch
-            if trainer.is_global_zero:
-                model = pl_module.model
-                assert isinstance(model, torch.nn.Module)
-                self.state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+            assert isinstance(pl_module.model, nn.Module)
+            self.state = full_state(pl_module.model, trainer.is_global_zero)
 
 
 class Curves(Callback):
     """Learning curves: the mean of each value over its task's steps since the last point, and each epoch's metrics.
 
-    Values stay tensors until a point is due, so that no step waits for the device. On several devices they are rank
-    zero's share of each batch.
+    A step is one of the optimizer, whatever the number of micro-batches. Values stay tensors until a point is due, so
+    that no step waits for the device. On several devices they are rank zero's share of each batch.
     """
 
     def __init__(self) -> None:
         self.points: list[tuple[int, int, str, float]] = []
-        self._waiting: dict[str, list[torch.Tensor]] = {}
+        self._waiting: dict[str, list[Tensor]] = {}
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Collect; every tenth step and at the end of an epoch, make a point of each value that occurred."""
         for name, value in outputs["curves"].items():
-            self._waiting.setdefault(name, []).append(value)
-        if trainer.global_step % CURVE_EVERY_N_STEPS == 0 or trainer.is_last_batch:
-            for name, values in sorted(self._waiting.items()):
-                self._point(trainer, name, float(torch.stack(values).mean()))
+            self._waiting.setdefault(name, []).append(torch.stack([value * batch["weight"], batch["weight"]]))
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if stepped and (trainer.global_step % CURVE_EVERY_N_STEPS == 0 or trainer.is_last_batch):
+            names = sorted(self._waiting)
+            sums = torch.stack([torch.stack(self._waiting[name]).sum(0) for name in names])
+            for name, (value, weight) in zip(names, sums.tolist()):
+                self._point(trainer, name, value / weight)
             self._waiting = {}
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -90,10 +101,10 @@ class OneBar(Callback):
         if trainer.is_global_zero:
             self.bar = tqdm(total=self.total, desc=self.title, unit="step", delay=2, leave=False)
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Advance by one step."""
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Advance to the optimizer's step."""
         if self.bar is not None:
-            self.bar.update()
+            self.bar.update(trainer.global_step - self.bar.n)
 
     def on_train_end(self, *_: Any) -> None:
         """Remove the bar."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.accelerators import CUDAAccelerator
 from torch.utils.data import DataLoader, Dataset
 
 from fastmtl.data.collate import collate
@@ -17,19 +18,22 @@ from fastmtl.models.inference import BATCH_ROWS, BATCH_TOKENS
 
 
 class PlannedBatches(Dataset):
-    """Item i is batch i of the plan, collated; a batch of this rank only."""
+    """This rank's micro-batches of the plan, collated: `accumulate` successive items are its part of one batch."""
 
     def __init__(
-        self, plan: list[TaskBatch], names: list[str], rows: list[TokenRows], pad_id: int, rank: int, world: int
-    ) -> None:
-        self.plan, self.names, self.rows, self.pad_id, self.rank, self.world = plan, names, rows, pad_id, rank, world
+        self, plan: list[TaskBatch], names: list[str], rows: list[TokenRows], pad_id: int,
+        rank: int = 0, world: int = 1, accumulate: int = 1,
+    ) -> None:  # fmt: skip
+        self.plan, self.names, self.rows, self.pad_id = plan, names, rows, pad_id
+        self.rank, self.world, self.accumulate = rank, world, accumulate
 
     def __len__(self) -> int:
-        return len(self.plan)
+        return len(self.plan) * self.accumulate
 
     def __getitem__(self, i: int) -> dict[str, Any]:
+        i, micro = divmod(i, self.accumulate)
         task, places = self.plan[i]
-        places, weight = shard(places, self.rank, self.world)
+        places, weight = shard(places, self.rank + self.world * micro, self.world * self.accumulate)
         batch = collate(self.rows[task], places, self.pad_id)
         return {**batch, "task": self.names[task], "weight": torch.tensor(weight)}
 
@@ -74,8 +78,14 @@ class TaskData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """One epoch; the trainer asks again before each (`reload_dataloaders_every_n_epochs=1`)."""
-        assert self.trainer is not None
-        return self._loader(self.plan(self.trainer.current_epoch), self.names, self.rows)
+        trainer = self.trainer
+        assert trainer is not None
+        return self._loader(
+            PlannedBatches(
+                self.plan(trainer.current_epoch), self.names, self.rows, self.pad_id,
+                trainer.global_rank, trainer.world_size, trainer.accumulate_grad_batches,
+            )
+        )  # fmt: skip
 
     def val_dataloader(self) -> DataLoader | list[Any]:
         """The rows on which the epoch is chosen, sorted by length; every row on exactly one rank."""
@@ -86,9 +96,11 @@ class TaskData(pl.LightningDataModule):
         mine = places[self.trainer.global_rank :: self.trainer.world_size]
         order = np.argsort(rows.lengths[mine], kind="stable")
         plan = [(0, mine[part]) for part in chunks(order, rows.lengths[mine], BATCH_TOKENS, BATCH_ROWS)]
-        return DataLoader(PlannedBatches(plan, [name], [rows], self.pad_id, 0, 1), batch_size=None)
+        return self._loader(PlannedBatches(plan, [name], [rows], self.pad_id))
 
-    def _loader(self, plan: list[TaskBatch], names: list[str], rows: list[TokenRows]) -> DataLoader:
+    def _loader(self, batches: PlannedBatches) -> DataLoader:
+        # From pinned memory a copy to the GPU does not make the host wait. Collating takes a thousandth of a step, so
+        # neither worker processes nor a thread are worth their own cost.
         assert self.trainer is not None
-        batches = PlannedBatches(plan, names, rows, self.pad_id, self.trainer.global_rank, self.trainer.world_size)
-        return DataLoader(batches, batch_size=None)
+        pinned = isinstance(self.trainer.accelerator, CUDAAccelerator)
+        return DataLoader(batches, batch_size=None, pin_memory=pinned)

@@ -43,7 +43,7 @@ def predict(
 
     Returns the task's metrics and loss over the labelled rows, or None where labels are hidden.
     """
-    values = forward_rows(lambda batch: model(batch, task.name), rows, np.arange(len(rows)), how, "predict")
+    values = forward_rows(model.encoder, model.heads[task.name], rows, np.arange(len(rows)), how, "predict")
     logits = torch.from_numpy(values)
     labels = np.array(rows.labels)
     columns: dict[str, Any] = {"row": np.arange(len(rows))}

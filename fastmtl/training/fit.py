@@ -8,46 +8,82 @@ import json
 import logging
 import os
 import pickle
+import re
 import resource
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
+import uuid
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
+from safetensors.torch import save_file
 
 from fastmtl.data.pool import TaskPool
 from fastmtl.data.samplers import Sampling
 from fastmtl.errors import UserError
 from fastmtl.models.encoder import EncoderSpec
-from fastmtl.models.multitask import MultiTaskModel, ProxyModel, load_weights, save_weights
-from fastmtl.training.callbacks import Curves, KeepBest, OneBar
+from fastmtl.models.inference import DTYPES
+from fastmtl.models.multitask import MultiTaskModel, ProxyModel, load_weights
+from fastmtl.models.roofline import gemm_flops_per_s
+from fastmtl.training.callbacks import Curves, KeepBest, OneBar, full_state
 from fastmtl.training.datamodule import TaskData
-from fastmtl.training.modules import FitConfig, MultiTaskModule, ProxyModule
+from fastmtl.training.modules import FitConfig, MultiTaskModule, ProxyModule, freeze, training_flops
 
 
 @dataclass(frozen=True)
 class Where:
-    """Where fits run; nothing here changes what is computed, so none of it enters an identity."""
+    """Where fits run; nothing here changes what is computed, so none of it enters an identity.
+
+    `devices` are those of each of `num_nodes` machines. `accumulate` cuts a batch into so many micro-batches a device,
+    for the sake of memory. With several machines, `launcher` is a command that starts what follows it once on each,
+    with the fields {num_nodes} and {devices}; without it the user starts the other machines by hand. `rendezvous` is
+    the HOST:PORT at which they meet; HOST is one of them, and without it the machine that asks for the fit.
+    """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int | Literal["auto"] = 1
-    strategy: str = "auto"
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    accumulate: int = 1
+    num_nodes: int = 1
+    launcher: str | None = None
+    rendezvous: str | None = None
 
     def __post_init__(self) -> None:
         if self.accelerator not in ("auto", "cpu", "gpu"):
             raise UserError(f"trainer.accelerator={self.accelerator!r} is unknown; use auto, cpu or gpu")
-        whole = isinstance(self.devices, int) and not isinstance(self.devices, bool) and self.devices >= 1
-        if not whole and self.devices != "auto":
-            raise UserError(f"trainer.devices={self.devices!r} is not a whole number of 1 or more, or auto")
+        if self.strategy not in ("ddp", "fsdp"):
+            raise UserError(f"trainer.strategy={self.strategy!r} is unknown; use ddp or fsdp")
+        for name in ("devices", "accumulate", "num_nodes"):
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            if not whole and (name, value) != ("devices", "auto"):
+                other = ", or auto" if name == "devices" else ""
+                raise UserError(f"trainer.{name}={value!r} is not a whole number of 1 or more{other}")
+        if self.rendezvous is not None and not re.fullmatch(r"\S+:\d+", self.rendezvous):
+            raise UserError(f"trainer.rendezvous={self.rendezvous!r} is not HOST:PORT, such as node1:29400")
+        try:
+            self.launch_prefix()
+        except (KeyError, IndexError, ValueError) as error:
+            raise UserError(
+                f"trainer.launcher={self.launcher!r} is no command line with the fields {{num_nodes}} and {{devices}} "
+                f"({error}); write, say, 'srun --nodes={{num_nodes}} --ntasks-per-node=1'"
+            ) from error
+
+    def launch_prefix(self) -> list[str]:
+        """The launcher's words with its fields filled in; none without a launcher."""
+        return shlex.split((self.launcher or "").format(num_nodes=self.num_nodes, devices=self.devices))
 
     def resolved(self) -> Where:
         """`auto` replaced by what this machine has."""
@@ -61,6 +97,16 @@ class Where:
         if accelerator == "gpu" and devices > torch.cuda.device_count():
             raise UserError(f"trainer.devices={devices}, but this machine has {torch.cuda.device_count()} CUDA devices")
         return replace(self, accelerator=accelerator, devices=int(devices))
+
+    @property
+    def world(self) -> int:
+        """Devices on all machines together."""
+        return int(self.resolved().devices) * self.num_nodes
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether there are several devices, and so work runs in processes of its own, one a device."""
+        return self.world > 1
 
     @property
     def device(self) -> torch.device:
@@ -79,7 +125,6 @@ def resolve_precision(precision: str, where: Where) -> Literal["fp32", "bf16", "
     return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") else "fp32"
 
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
@@ -106,41 +151,72 @@ class FitJob:
     init: Path | None = None
     evaluated: tuple[str, str, np.ndarray] | None = None
 
+    def run(self) -> None:
+        """See `train`."""
+        train(self)
+
+
+class Job(Protocol):
+    """What `run_distributed` can run: values that can be pickled, and what each rank does with them."""
+
+    def run(self) -> None:
+        """One rank's part; PyTorch's variables RANK and WORLD_SIZE say which."""
+        ...
+
 
 def run_fit(job: FitJob) -> dict[str, Any]:
-    """Run the job, in this process or, for several devices, in `torchrun` children; returns its cost records.
+    """Run the job, in this process or on several devices; returns its cost records.
 
-    `job.fit.precision` must be resolved: it is part of the identity under which the result is kept.
-
-    The driver never joins a process group: children do, and the driver alone holds the store's lock. It writes
-    `weights.safetensors`, `fit.json` and `curves.csv` to `job.out`.
+    `job.fit.precision` must be resolved: it is part of the identity under which the result is kept. Written to
+    `job.out` are `weights.safetensors`, `fit.json` and `curves.csv`.
     """
     where = job.where.resolved()
     job = replace(job, where=where)
     started = time.perf_counter()
-    if where.devices == 1:
+    if where.is_distributed:
+        if job.fit.freeze_layers or job.fit.freeze_embeddings:
+            _module(job, 0)  # what this encoder cannot freeze is said here, in one line, rather than by every rank
+        run_distributed(job, where, job.out)
+    else:
         train(job)
         # Trainer and module refer to each other: uncollected, the weights and optimizer states of a sweep's past cells
         # pile up, with too few objects for the collector to start by itself.
         gc.collect()
-    else:
-        path = job.out / "job.pkl"
-        path.write_bytes(pickle.dumps(job))
-        _torchrun(path, where)
-        path.unlink()
     fit = json.loads((job.out / "fit.json").read_text())
     return {**fit["records"], "wall_s": round(time.perf_counter() - started, 3)}
 
 
-def _torchrun(job: Path, where: Where) -> None:
+def run_distributed(job: Job, where: Where, folder: Path) -> None:
+    """Run the job as one `torchrun` child a device; `folder`, which all machines must share, holds it meanwhile.
+
+    The driver never joins a process group: children do, and the driver alone holds the store's lock.
+    """
+    where = where.resolved()
+    path = folder.resolve() / f".job-{uuid.uuid4().hex[:12]}.pkl"
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={where.devices}"]
+    if where.num_nodes == 1:
+        command += ["--standalone"]
+    else:
+        meet = where.rendezvous or f"{socket.gethostname()}:29400"
+        command += [f"--nnodes={where.num_nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={meet}"]
+        command += [f"--rdzv-id={path.stem}"]
+    command += ["-m", "fastmtl.worker", str(path)]
+    if where.num_nodes > 1 and where.launcher is None:
+        others = "the other node" if where.num_nodes == 2 else f"each of the other {where.num_nodes - 1} nodes"
+        print(f"start on {others}, now: {shlex.join(command)}", flush=True)
+    if where.num_nodes > 1:
+        command = [*where.launch_prefix(), *command]
     threads = max(1, (os.cpu_count() or 1) // int(where.devices))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={where.devices}"]
     env = {"OMP_NUM_THREADS": str(threads), **os.environ}
-    ran = subprocess.run(
-        [*command, "-m", "fastmtl.worker", str(job)], env=env, check=False, preexec_fn=_stop_with_the_driver
-    )
+    path.write_bytes(pickle.dumps(job))
+    try:
+        ran = subprocess.run(command, env=env, check=False, preexec_fn=_stop_with_the_driver)
+    except FileNotFoundError as error:
+        raise UserError(f"trainer.launcher={where.launcher!r}: there is no command {error.filename!r} here") from error
+    finally:
+        path.unlink()
     if ran.returncode != 0:
-        raise RuntimeError(f"the multi-device fit failed with exit code {ran.returncode}; its output is above")
+        raise RuntimeError(f"the multi-device run failed with exit code {ran.returncode}; its output is above")
 
 
 def _stop_with_the_driver() -> None:
@@ -161,23 +237,30 @@ def train(job: FitJob) -> None:
     best = KeepBest(job.pool.task(job.evaluated[0]).metrics[0]) if job.evaluated else None
     curves = Curves()
     trainer = _trainer(job, [curves, *([best] if best else []), OneBar(job.title, total_steps)])
+    started = time.perf_counter()
     trainer.fit(module, datamodule=data)
+    fit_s = time.perf_counter() - started
+    state = best.state if best else full_state(module.model, trainer.is_global_zero)
     if not trainer.is_global_zero:
         return
-    if best is not None:
-        module.model.load_state_dict(best.state)
-    save_weights(module.model, job.out / "weights.safetensors")
+    save_file(state, job.out / "weights.safetensors")
     curves.write(job.out / "curves.csv")
     lengths = np.concatenate(data.lengths)
+    flops = job.fit.epochs * training_flops(module.model, job.fit, lengths)
+    peak_mib = peak_memory_mib()  # before the machine's own rate is measured, which takes memory too
+    device = job.where.device
+    gemm = gemm_flops_per_s(device, DTYPES[job.fit.precision])
     records = {
-        "device": _device_name(job.where),
-        "devices": job.where.devices,
+        "device": device_name(device),
+        "devices": job.where.world,
         "precision": job.fit.precision,
         "steps": total_steps,
         "examples": len(lengths) * job.fit.epochs,
         "tokens": int(lengths.sum()) * job.fit.epochs,
-        "flops": 3.0 * job.fit.epochs * module.model.encoder.forward_flops(lengths),
-        "peak_memory_mib": peak_memory_mib(),
+        "flops": flops,
+        "gemm_flops_per_s": float(f"{gemm:.3g}"),
+        "mfu": round(flops / (fit_s * gemm * job.where.world), 4),
+        "peak_memory_mib": peak_mib,
     }
     epochs = {"epochs": best.history, "best_epoch": best.epoch} if best else {}
     (job.out / "fit.json").write_text(json.dumps({**epochs, "records": records}, indent=1))
@@ -187,22 +270,31 @@ def _module(job: FitJob, total_steps: int) -> ProxyModule | MultiTaskModule:
     tasks = tuple(job.pool.task(name) for name in job.rows)
     if job.discriminator:
         proxy = ProxyModel(job.encoder, tasks, job.fit.dropout)
+        freeze(proxy, job.fit)
         counts = [len(places) for places in job.rows.values()]
         return ProxyModule(proxy, tasks, job.fit, total_steps, job.discriminator, counts)
     model = MultiTaskModel(job.encoder, tasks, job.fit.dropout)
+    freeze(model, job.fit)
     evaluated = job.pool.task(job.evaluated[0]) if job.evaluated else None
     return MultiTaskModule(model, tasks, job.fit, total_steps, evaluated)
 
 
+def _strategy(where: Where) -> Strategy | str:
+    if where.world == 1:
+        return "auto"
+    if where.strategy == "fsdp":
+        return ModelParallelStrategy(data_parallel_size=where.world, tensor_parallel_size=1)
+    return "ddp_find_unused_parameters_true"  # the heads of all other tasks are idle at each step
+
+
 def _trainer(job: FitJob, callbacks: list[Callback]) -> pl.Trainer:
     where = job.where
-    strategy = where.strategy if where.devices != 1 else "auto"
-    if where.devices != 1 and strategy in ("auto", "ddp"):
-        strategy = "ddp_find_unused_parameters_true"  # the heads of all other tasks are idle at each step
     return pl.Trainer(
         accelerator=where.accelerator,
         devices=where.devices,
-        strategy=strategy,
+        num_nodes=where.num_nodes,
+        strategy=_strategy(where),
+        accumulate_grad_batches=where.accumulate,
         precision=_LIGHTNING_PRECISION[job.fit.precision],  # type: ignore[arg-type]
         max_epochs=job.fit.epochs,
         gradient_clip_val=job.fit.max_grad_norm or None,
@@ -227,9 +319,10 @@ def peak_memory_mib() -> int:
     return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
 
 
-def _device_name(where: Where) -> str:
-    if where.accelerator == "gpu":
-        return torch.cuda.get_device_name()
+def device_name(device: torch.device) -> str:
+    """The model of the processor or GPU, for records."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     return str(torch.cpu.get_capabilities().get("cpu_name", "cpu"))
 
 

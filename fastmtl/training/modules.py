@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torchmetrics import MeanMetric
 
 from fastmtl.errors import UserError
@@ -21,7 +23,8 @@ class FitConfig:
     """Everything about a fit that changes its numbers. The paper's values are the defaults but for precision.
 
     `batch_size` is global: over all devices. `warmup` is a share of all steps. `precision` is fp32, bf16, fp16 or
-    auto, which takes half precision where the device is fast at it.
+    auto, which takes half precision where the device is fast at it. `freeze_layers` keeps the embeddings and the first
+    so many encoder layers as they are, `freeze_embeddings` the embeddings alone; their dropout stays on.
     """
 
     epochs: int = 3
@@ -32,6 +35,8 @@ class FitConfig:
     max_grad_norm: float = 1.0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     dropout: float = 0.1
+    freeze_layers: int = 0
+    freeze_embeddings: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "weight_decay", "warmup", "max_grad_norm", "dropout"):
@@ -47,6 +52,41 @@ class FitConfig:
             raise UserError(f"fit.warmup={self.warmup}, fit.dropout={self.dropout}: both are shares in [0, 1]")
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
             raise UserError(f"fit.precision={self.precision!r} is unknown; use auto, fp32, bf16 or fp16")
+        if isinstance(self.freeze_layers, bool) or not isinstance(self.freeze_layers, int) or self.freeze_layers < 0:
+            raise UserError(f"fit.freeze_layers={self.freeze_layers!r} is not a whole number of layers; use 0 for none")
+        if not isinstance(self.freeze_embeddings, bool):
+            raise UserError(f"fit.freeze_embeddings={self.freeze_embeddings!r} is unknown; use true or false")
+
+
+def encoder_layers(model: MultiTaskModel) -> list[nn.Module]:
+    """The encoder's transformer layers, lowest first; none where each is not a module of its own (ALBERT)."""
+    inner = model.encoder.inner
+    count = inner.config.num_hidden_layers
+    return next((list(m) for m in inner.modules() if isinstance(m, nn.ModuleList) and len(m) == count), [])
+
+
+def freeze(model: MultiTaskModel, fit: FitConfig) -> None:
+    """Take the parts that `fit` freezes out of training; autograd then keeps nothing of their forward pass."""
+    layers, embeddings = encoder_layers(model), getattr(model.encoder.inner, "embeddings", None)
+    name = model.encoder.spec.name
+    if fit.freeze_layers > len(layers):
+        raise UserError(f"fit.freeze_layers={fit.freeze_layers}, but encoder {name!r} has {len(layers)}; use fewer")
+    if not fit.freeze_layers and not fit.freeze_embeddings:
+        return
+    if embeddings is None:
+        raise UserError(f"fit.freeze_layers and fit.freeze_embeddings do not know encoder {name!r}; use 0 and false")
+    for part in (embeddings, *layers[: fit.freeze_layers]):
+        part.requires_grad_(False)
+
+
+def training_flops(model: MultiTaskModel, fit: FitConfig, lengths: np.ndarray) -> float:
+    """Model FLOPs of training once on rows of `lengths` tokens.
+
+    A trained layer takes three forward passes (its own, and two products backward), a frozen one its own alone; all
+    layers are alike, so that n frozen of N layers leave 3 - 2 n / N forward passes of the encoder.
+    """
+    frozen = fit.freeze_layers / model.encoder.inner.config.num_hidden_layers
+    return (3.0 - 2.0 * frozen) * model.encoder.forward_flops(lengths)
 
 
 class _TaskModule(pl.LightningModule):
@@ -64,7 +104,12 @@ class _TaskModule(pl.LightningModule):
         """AdamW with linear warm-up and linear decay to zero over `total_steps`."""
         fit = self.fit_config
         optimizer = torch.optim.AdamW(
-            self.parameters(), lr=fit.learning_rate, weight_decay=fit.weight_decay, eps=1e-8, fused=True
+            [weight for weight in self.parameters() if weight.requires_grad],
+            lr=fit.learning_rate,
+            weight_decay=fit.weight_decay,
+            eps=1e-8,
+            # The fused step undoes fp16's loss scale by itself, and so too late to clip gradients before it.
+            fused=fit.precision != "fp16",
         )
         warm = round(fit.warmup * self.total_steps)
 
@@ -75,6 +120,17 @@ class _TaskModule(pl.LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_model(self) -> None:
+        """Under `strategy: fsdp`, shard the weights over all ranks, layer by layer; else nothing."""
+        if self.device_mesh is None:
+            return
+        mesh = self.device_mesh["data_parallel"]
+        for part in (*encoder_layers(self.model), self.model):
+            # gloo, which CPUs use, cannot average
+            fully_shard(part, mesh=mesh).set_force_sum_reduction_for_comms(mesh.device_type == "cpu")
+        if isinstance(self.model, ProxyModel):
+            register_fsdp_forward_method(self.model, "both")
 
 
 class ProxyModule(_TaskModule):

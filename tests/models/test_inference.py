@@ -14,7 +14,7 @@ from fastmtl.models import inference
 from fastmtl.models.inference import Inference, forward_rows
 from fastmtl.models.multitask import ProxyModel
 
-EXACT = Inference(pad_id=0, device=torch.device("cpu"), dtype=torch.float32)
+EXACT = Inference(pad_id=0, device=torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -29,48 +29,46 @@ def row_by_row(model: ProxyModel, rows: Any, places: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("batch_tokens", [4096, 40, 1])
+@pytest.mark.parametrize("pack", [True, False])
 def test_batched_rows_equal_single_rows_in_the_order_asked_for(
-    monkeypatch: pytest.MonkeyPatch, model: ProxyModel, tiny_pool: Any, batch_tokens: int
+    monkeypatch: pytest.MonkeyPatch, model: ProxyModel, tiny_pool: Any, batch_tokens: int, pack: bool
 ) -> None:
     monkeypatch.setattr(inference, "BATCH_TOKENS", batch_tokens)
+    monkeypatch.setattr(inference, "PACKED_TOKENS", {"cpu": batch_tokens})
     rows = tiny_pool.split("single", "train")
     places = np.array([7, 0, 11, 3, 4, 2, 9])
-    got = forward_rows(model.task_logits, rows, places, EXACT, "test")
+    got = forward_rows(model.encoder, model.discriminator, rows, places, replace(EXACT, pack=pack), "test")
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, row_by_row(model, rows, places), atol=1e-5)
 
 
-def test_every_batch_fits_into_the_token_limit(monkeypatch: pytest.MonkeyPatch, tiny_pool: Any) -> None:
+def test_every_padded_batch_fits_into_the_token_limit(
+    monkeypatch: pytest.MonkeyPatch, model: ProxyModel, tiny_pool: Any
+) -> None:
     monkeypatch.setattr(inference, "BATCH_TOKENS", 40)
     shapes: list[tuple[int, int]] = []
-
-    def forward(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        shapes.append(tuple(batch["input_ids"].shape))  # type: ignore[arg-type]
-        return batch["input_ids"][:, :1].float()
-
+    hook = model.encoder.register_forward_pre_hook(lambda _, args: shapes.append(tuple(args[0]["input_ids"].shape)))
     rows = tiny_pool.split("single", "train")
-    forward_rows(forward, rows, np.arange(12), EXACT, "test")
+    forward_rows(model.encoder, model.discriminator, rows, np.arange(12), replace(EXACT, pack=False), "test")
+    hook.remove()
     assert sum(b for b, _ in shapes) == 12
     assert len(shapes) > 1
     assert all(b * width <= 40 for b, width in shapes)
 
 
-def test_half_precision_is_used_when_asked_for_and_close(model: ProxyModel, tiny_pool: Any) -> None:
+@pytest.mark.parametrize("pack", [True, False])
+def test_half_precision_is_used_when_asked_for_and_close(model: ProxyModel, tiny_pool: Any, pack: bool) -> None:
     rows, places = tiny_pool.split("single", "train"), np.arange(4)
-    half = forward_rows(model.task_logits, rows, places, replace(EXACT, dtype=torch.bfloat16), "test")
+    how = replace(EXACT, precision="bf16", pack=pack)
+    half = forward_rows(model.encoder, model.discriminator, rows, places, how, "test")
     exact = row_by_row(model, rows, places)
     assert half.dtype == np.float32
     assert 0 < np.abs(half - exact).max() < 0.1
 
 
-def test_no_graph_is_kept(tiny_pool: Any) -> None:
-    weight = torch.ones(1, requires_grad=True)
+def test_no_graph_is_kept(model: ProxyModel, tiny_pool: Any) -> None:
     inside: list[bool] = []
-
-    def forward(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        out = batch["input_ids"][:, :1] * weight
-        inside.append(out.requires_grad)
-        return out
-
-    forward_rows(forward, tiny_pool.split("single", "train"), np.arange(3), EXACT, "test")
+    hook = model.discriminator.register_forward_hook(lambda _, __, out: inside.append(out.requires_grad))
+    forward_rows(model.encoder, model.discriminator, tiny_pool.split("single", "train"), np.arange(3), EXACT, "test")
+    hook.remove()
     assert inside == [False]

@@ -1,0 +1,32 @@
+"""What a cascade loses: an estimate from rejected rows that its last level scored all the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+
+def overlap_at_least(chosen: np.ndarray, audited: np.ndarray, rejected: int) -> dict[str, Any]:
+    """A lower bound of the overlap between the chosen top k and the one without a cascade, as a share of k.
+
+    `chosen` (k,) and `audited` (a,) are scores of the last level, `audited` being those of a random sample of the
+    `rejected` rows. A rejected row belongs to the full top k only if it beats the worst chosen one. With p the share of
+    such rows in the audit, at most p x rejected of the k are lost: `overlap_at_least` takes p as observed, `low` takes
+    its upper 95 % limit (one-sided, Clopper and Pearson 1934). Both are None where nothing was audited.
+    """
+    result: dict[str, Any] = {"rejected": rejected, "audited": len(audited), "better": None}
+    if not rejected:
+        return {**result, "overlap_at_least": 1.0, "low": 1.0}
+    if not len(audited) or not len(chosen):
+        return {**result, "overlap_at_least": None, "low": None}
+    better = int(np.sum(audited > chosen.min()))
+    upper = binomtest(better, len(audited)).proportion_ci(confidence_level=0.9, method="exact").high
+    whole = len(audited) == rejected  # then the share is known
+
+    def overlap(share: float) -> float:
+        return round(max(0.0, 1 - share * rejected / len(chosen)), 4)
+
+    share = better / len(audited)
+    return {**result, "better": better, "overlap_at_least": overlap(share), "low": overlap(share if whole else upper)}

@@ -1,0 +1,180 @@
+"""Shards, cascades, small proxies and added data, through the whole chain up to the selection."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastmtl.config import compose
+from fastmtl.errors import UserError
+from fastmtl.pipeline import Experiment
+
+SMALL = ["encoder=tiny", "data.rows_per_task=120", "budget=60", "proxy.examples_per_task=40", "proxy.fit.epochs=2"]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shared")
+
+
+def cell(folder: Path, *overrides: str) -> Experiment:
+    return compose(*SMALL, f"paths.output={folder}", *overrides)
+
+
+def built(experiment: Experiment) -> dict[str, int]:
+    """How many artifacts up to the selection were not found, by stage."""
+    made = [artifact.stage for artifact in experiment.artifacts("selection") if not artifact.hit]
+    return {stage: made.count(stage) for stage in made}
+
+
+def test_one_proxy_scores_every_row_but_those_it_was_trained_on(shared: Path) -> None:
+    exp = cell(shared)
+    scores_TN = exp.all_scores()
+    assert scores_TN.shape == (8, len(exp.pool))
+    rows = np.concatenate([exp.pool.rows_of(name) for name in exp.pool.names])
+    expected = np.setdiff1d(rows, exp.pool.sample(40, seed=0))
+    for column in scores_TN:
+        assert np.flatnonzero(np.isfinite(column)).tolist() == expected.tolist()
+
+
+def test_the_size_of_shards_changes_neither_scores_nor_selection(shared: Path) -> None:
+    whole, cut = cell(shared), cell(shared, "scoring.shard_rows=33")
+    assert len(cut.scores) > len(whole.scores) == 8
+    np.testing.assert_allclose(cut.all_scores(), whole.all_scores(), atol=1e-5)
+    assert np.array_equal(cut.selected(), whole.selected())
+
+
+def test_int8_is_another_artifact_and_chooses_nearly_the_same_rows(shared: Path) -> None:
+    exact, rough = cell(shared), cell(shared, "scoring.precision=int8")
+    assert built(rough) == {"scores": 8, "selection": 1}
+    assert len(np.intersect1d(exact.selected(), rough.selected())) >= 54  # of 60
+
+
+def test_a_cascade_reads_all_rows_with_its_first_level_and_the_best_with_its_last(shared: Path) -> None:
+    cascade = ("scoring.cascade=[small,large]", "scoring.levels.small.layers=1", "scoring.keep=0.3", "scoring.audit=30")
+    exp, full = cell(shared, *cascade), cell(shared)
+    full.selection  # noqa: B018
+    assert built(exp) == {"proxy": 1, "scores": 15, "selection": 1}  # small: 8 tasks; large: the auxiliary ones
+    read = [[shard.places.size for shard, _ in level] for level in exp._scored]
+    assert sum(read[0]) == 8 * 80
+    assert sum(read[1]) == round(0.3 * 560) + 30
+    audit = exp.selection.records["audit"]
+    assert (audit["rejected"], audit["audited"]) == (392, 30)
+    assert 0 <= audit["low"] <= audit["overlap_at_least"] <= 1
+    # Its rows carry the scores that the large proxy gives alone, and it lost no more than the audit allows for.
+    chosen = exp.selected()
+    assert len(chosen) == 60
+    rank = np.argsort(-full.all_scores()[0][chosen], kind="stable")
+    assert np.array_equal(rank, np.arange(60))
+    assert len(np.intersect1d(chosen, full.selected())) / 60 >= audit["low"]
+    # Another budget within what it keeps reads nothing anew.
+    assert built(cell(shared, *cascade, "budget=100")) == {"selection": 1}
+
+
+def test_a_cascade_that_keeps_all_rows_with_one_level_twice_chooses_as_without(shared: Path) -> None:
+    exp = cell(shared, "scoring.cascade=[large,large]", "scoring.keep=0.99", "budget=200")
+    assert np.array_equal(exp.selected(), cell(shared, "budget=200").selected())
+    assert exp.selection.records["audit"]["overlap_at_least"] == 1.0
+
+
+def test_another_encoder_can_score_for_the_main_one(shared: Path) -> None:
+    exp = cell(shared, "+encoder@proxy.encoder=tiny", "proxy.encoder.layers=1")
+    assert exp.levels[0].encoder is not None
+    assert (exp.levels[0].encoder.layers, exp.encoder.layers) == (1, None)
+    assert len(exp.selected()) == 60
+    assert exp.proxy[0].records["flops"] < cell(shared).proxy[0].records["flops"]
+
+
+def test_an_added_task_is_scored_without_training_or_scoring_anything_else_anew(tmp_path: Path) -> None:
+    def tasks(names: list[str]) -> str:
+        for name in names:
+            lines = [f"the {name} cook bought {i} apples\t{i % 2}" for i in range(12)]
+            (tmp_path / f"{name}.tsv").write_text("\n".join(["text\tlabel", *lines]) + "\n")
+        entries = [
+            f"- {{name: {name}, kind: classification, text: text, label: label, labels: [0, 1], "
+            f"splits: {{train: {name}.tsv, validation: {name}.tsv}}}}"
+            for name in names
+        ]
+        path = tmp_path / f"{len(names)}.yaml"
+        path.write_text("tasks:\n" + "\n".join(entries) + "\n")
+        return str(path)
+
+    def experiment(names: list[str]) -> Experiment:
+        return compose(
+            "data=files", f"data.config={tasks(names)}", "primary=one", "encoder=tiny", "budget=4",
+            "proxy.tasks=[one,two]", "proxy.examples_per_task=4", "proxy.fit.epochs=1", f"paths.output={tmp_path}",
+        )  # fmt: skip
+
+    before = experiment(["one", "two"])
+    assert built(before) == {"pool": 2, "proxy": 1, "scores": 2, "selection": 1}
+    after = experiment(["one", "two", "three"])
+    assert built(after) == {"pool": 1, "scores": 1, "selection": 1}
+    assert len(after.candidates()) == 8 + 12
+    assert np.isfinite(after.all_scores()[:, 24:]).all()
+
+
+def test_two_processes_share_the_shards_and_give_the_same_scores(shared: Path) -> None:
+    one = cell(shared, "scoring.shard_rows=50")
+    shard_rows = ("scoring.shard_rows=51", "trainer=ddp_cpu")
+    one.proxy  # noqa: B018  the same proxy for both
+    two = cell(shared, *shard_rows)
+    assert built(two) == {"scores": 16, "selection": 1}
+    np.testing.assert_allclose(two.all_scores(), one.all_scores(), atol=1e-5)
+    assert not list((shared / "artifacts").glob(".job-*"))
+
+
+def test_a_killed_scoring_pass_goes_on_at_the_shard_where_it_was(tmp_path: Path) -> None:
+    command = [*SMALL, "scoring.shard_rows=2", "stage=selection", f"paths.output={tmp_path}"]
+    process = subprocess.Popen([sys.executable, "-m", "fastmtl.cli", *command], stdout=subprocess.DEVNULL)
+    done = tmp_path / "artifacts/scores"
+    for _ in range(3000):
+        if len(list(done.glob("*/manifest.json"))) >= 20:
+            break
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = {path: path.stat().st_mtime_ns for path in done.glob("*/manifest.json")}
+    assert 20 <= len(before) < 320
+    exp = cell(tmp_path, "scoring.shard_rows=2")
+    assert built(exp) == {"scores": 320 - len(before), "selection": 1}
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("scoring.precision=fp8", r"scoring.precision='fp8' is unknown; use auto, fp32"),
+        ("scoring.keep=1.5", r"scoring.keep=1.5 is out of range; use a share in \(0, 1\)"),
+        ("scoring.audit=-1", r"scoring.audit=-1 is not a whole number of 0 or more"),
+        ("scoring.shard_rows=0", r"scoring.shard_rows=0 is not a whole number of 1 or more"),
+        ("scoring.cascade=[tiny,large]", r"names 'tiny', which is no level; choose from small, large"),
+        ("scoring.cascade=[large]", r"give two or more of small, large"),
+        ("proxy.tasks=[kitchen]", r"give two or more task names"),
+        ("proxy.tasks=[farm,harbour2]", r"proxy.tasks names 'harbour2', which is no task"),
+        ("encoder.layers=7", r"encoder.layers=7 is out of range; 'tiny' has 1 to 2"),
+        ("encoder.layers=two", r"encoder.layers='two' is not a whole number"),
+    ],
+)
+def test_bad_values_are_named_with_what_to_use_instead(shared: Path, override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        cell(shared, override).proxy  # noqa: B018
+
+
+def test_a_primary_outside_the_proxy_tasks_and_an_oversized_budget_are_said_before_anything_trains(
+    tmp_path: Path,
+) -> None:
+    names = [name for name in cell(tmp_path).pool.names if name != "kitchen"]
+    with pytest.raises(UserError, match="proxy.tasks lacks the primary 'kitchen'; add it"):
+        cell(tmp_path, f"proxy.tasks=[{','.join(names)}]")
+    with pytest.raises(UserError, match="more than the 140 rows that the cascade keeps; raise scoring.keep"):
+        cell(tmp_path, "scoring.cascade=[small,large]", "budget=200").artifacts("selection")
+    with pytest.raises(UserError, match=r"in_task_control draws from all candidates.*use scoring.cascade=\[\]"):
+        cell(tmp_path, "scoring.cascade=[small,large]", "selection=in_task_control")
+    assert not (tmp_path / "artifacts/proxy").exists()
