@@ -16,7 +16,7 @@ $(STAMP): again
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test test-slow check wheel first-results sample-arms gc clean again
+.PHONY: help demo setup test test-slow check wheel first-results sample-arms bench proxy-economy gc clean again
 
 help: ## this list
 	@awk -F ':[^#]*## ' '/^[a-z-]+:[^#]*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -49,6 +49,12 @@ first-results: $(STAMP) ## the runs behind the first results
 
 sample-arms: $(STAMP) ## the demo's arms over three seeds
 	@PATH="$(abspath $(BIN)):$$PATH" bash experiments/sample_arms/run.sh
+
+bench: $(STAMP) ## speed against the reference path and the machine's own bound: about twelve minutes
+	@$(BIN)/python experiments/throughput/bench.py
+
+proxy-economy: $(STAMP) ## what cheaper ways to score lose; GLUE=FOLDER for real rows, else the sample
+	@$(BIN)/python experiments/proxy_economy/study.py $(if $(GLUE),--root $(GLUE))
 
 gc: $(STAMP) ## remove what killed runs left half-written among the artifacts; running ones keep theirs
 	@$(BIN)/python -c "$$GC_SCRIPT" '$(ARTIFACTS)'

@@ -23,11 +23,11 @@ from fastmtl.data.samplers import Sampling
 from fastmtl.data.sources import Source
 from fastmtl.errors import UserError
 from fastmtl.models.encoder import EncoderSpec, Tokenizer
-from fastmtl.models.inference import Inference
-from fastmtl.plans import Level, Protocol, ProxyPlan, ScoringPlan, SelectionPlan
-from fastmtl.scoring.cascade import overlap_at_least
-from fastmtl.scoring.shards import ScoreJob, Shard, assign, score
-from fastmtl.selection import Candidates, MatchedRandom, rows_wanted, top_k
+from fastmtl.models.inference import Inference, Precision
+from fastmtl.plans import Protocol, ProxyPlan, Reader, ScoringPlan, SelectionPlan
+from fastmtl.scoring.cascade import best_of, overlap_at_least
+from fastmtl.scoring.shards import ScoreJob, Shard, assign, column, score
+from fastmtl.selection import Candidates, MatchedRandom, rows_wanted
 from fastmtl.store import Artifact, Store, digest
 from fastmtl.tasks import TaskSpec
 from fastmtl.training.finetuned import load_finetuned, predict, write_config
@@ -79,7 +79,6 @@ class Experiment:
         self.proxy_plan = replace(self.proxy_plan, fit=self._resolved(self.proxy_plan.fit))
         self.multitask_fit = self._resolved(self.multitask_fit)
         self.finetune_fit = self._resolved(self.finetune_fit)
-
         precision = self.scoring.precision
         self.scoring = replace(
             self.scoring,
@@ -91,8 +90,8 @@ class Experiment:
             raise UserError("scoring.precision=int8 is for CPUs; use auto on a GPU")
         if self.scoring.cascade and isinstance(self.selection_plan.selector, MatchedRandom):
             raise UserError(
-                f"selection={self.selection_plan.name} draws from all candidates, which a cascade does not score to the "
-                "end; use scoring.cascade=[]"
+                f"selection={self.selection_plan.name} draws from all candidates, which a cascade does not score to "
+                "the end; use scoring.cascade=[]"
             )
         for name in self.proxy_plan.tasks or ():
             if name not in names:
@@ -114,7 +113,7 @@ class Experiment:
     @cached_property
     def pool_artifacts(self) -> tuple[Artifact, ...]:
         """Token ids, one artifact a task and tokenizer, so that adding a task tokenizes that task alone."""
-        encoders = [self.encoder, *(level.encoder for level in self.levels if level.encoder)]
+        encoders = [self.encoder, *(reader.encoder for reader in self.readers)]
         by_tokenizer = {digest(encoder.tokenizer_identity()): encoder for encoder in reversed(encoders)}
         return tuple(artifact for encoder in reversed(by_tokenizer.values()) for artifact in self._tokenized(encoder))
 
@@ -160,20 +159,13 @@ class Experiment:
     # --- stage 2: proxy ------------------------------------------------------------------------------------------
 
     @cached_property
-    def levels(self) -> tuple[Level, ...]:
-        """What scores rows, in order: one encoder and scorer, several for a cascade, none if nothing needs scores."""
-        scorer = self.selection_plan.scorer
+    def readers(self) -> tuple[Reader, ...]:
+        """What scores rows, in order: one reader, several for a cascade, none if nothing needs scores."""
+        scorer, precision = self.selection_plan.scorer, self.scoring.precision
         if scorer is None:
             return ()
-        own = Level(encoder=self.proxy_plan.encoder or self.encoder, scorer=scorer)
-        levels = []
-        for level in (self.scoring.levels[name] for name in self.scoring.cascade):
-            encoder = level.encoder or own.encoder
-            assert encoder is not None
-            if level.layers is not None:
-                encoder = replace(encoder, layers=level.layers)
-            levels.append(Level(encoder=encoder, scorer=level.scorer or scorer))
-        return tuple(levels) or (own,)
+        assert precision != "auto"  # resolved when the experiment was made
+        return self.scoring.readers(Reader(self.proxy_plan.encoder or self.encoder, scorer, precision))
 
     @cached_property
     def proxy(self) -> tuple[Artifact, ...]:
@@ -183,7 +175,7 @@ class Experiment:
     @cached_property
     def _proxies(self) -> list[list[Artifact]]:
         self.num_wanted  # noqa: B018  a budget that cannot be met is said before a proxy trains
-        return [[self._proxy(level, fold) for fold in self._folds()] for level in self.levels]
+        return [[self._proxy(reader, fold) for fold in self._folds()] for reader in self.readers]
 
     def _folds(self) -> tuple[int, ...]:
         return (0, 1) if self.proxy_plan.cross_fit else (0,)
@@ -191,27 +183,27 @@ class Experiment:
     def _sample(self, fold: int) -> np.ndarray:
         return self.pool.sample(self.proxy_plan.examples_per_task, self.seed, fold, self._proxy_tasks)
 
-    def _proxy(self, level: Level, fold: int) -> Artifact:
-        encoder, scorer, fit = level.encoder, level.scorer, self.proxy_plan.fit
-        assert encoder is not None
-        assert scorer is not None
-        assert scorer.discriminator is not None
+    def _proxy(self, reader: Reader, fold: int) -> Artifact:
+        encoder, loss, fit = reader.encoder, reader.scorer.discriminator, self.proxy_plan.fit
         rows = self.pool.by_task(self._sample(fold))
         identity = {
             "version": VERSIONS["proxy"],
             "rows": self._rows_identity(rows, encoder),
             "encoder": encoder.identity(),
-            "discriminator": scorer.discriminator,
+            "discriminator": loss,
             "fit": fit,
             "sampling": self.sampling,
             "seed": self.seed,
         }
-        names = [f"{self.scoring.cascade[self.levels.index(level)]} "] if self.scoring.cascade else [""]
-        title = f"{names[0]}proxy" + (f" {'AB'[fold]}" if self.proxy_plan.cross_fit else "")
+        words = [
+            *self.scoring.cascade[self.readers.index(reader) :][:1],
+            "proxy",
+            *"AB"[fold : fold + len(self._folds()) - 1],
+        ]
         return self.store.get(
             "proxy",
             identity,
-            lambda out: run_fit(self._job(title, rows, fit, out, encoder, discriminator=scorer.discriminator)),
+            lambda out: run_fit(self._job(" ".join(words), rows, fit, out, encoder, discriminator=loss)),
         )
 
     def _job(
@@ -221,6 +213,10 @@ class Experiment:
             title=title, pool=self._pool(encoder), encoder=encoder, rows=rows, fit=fit, sampling=self.sampling,
             seed=self.seed, pad_id=_tokenizer(encoder).pad_id, out=out, where=self.where, **more,
         )  # fmt: skip
+
+    def _inference(self, encoder: EncoderSpec, precision: Precision | Literal["auto"]) -> Inference:
+        assert precision != "auto"  # resolved when the experiment was made
+        return Inference(_tokenizer(encoder).pad_id, self.where.device, precision)
 
     def _rows_identity(self, rows: Mapping[str, np.ndarray], encoder: EncoderSpec) -> dict[str, list[str]]:
         """Which rows, by content of their pool and their places: however they came to be chosen."""
@@ -239,72 +235,54 @@ class Experiment:
 
     @cached_property
     def _scored(self) -> list[list[tuple[Shard, Artifact]]]:
-        if not self.levels:
-            return []
-        everything = np.concatenate([self.pool.rows_of(name) for name in self.pool.names])
-        done = [self._score(0, everything)]
-        for i in range(1, len(self.levels)):
-            is_last = i == len(self.levels) - 1
-            done.append(self._score(i, np.union1d(self._reached(i, done), self._audited(done) if is_last else ())))
+        """Shards and their scores, level after level: the first reads every row, the others what reaches them."""
+        done: list[list[tuple[Shard, Artifact]]] = []
+        for level in range(len(self.readers)):
+            if level == 0:
+                todo = np.concatenate([self.pool.rows_of(name) for name in self.pool.names])
+            else:
+                todo = self._reached(level, done)
+            if level and level == len(self.readers) - 1:
+                rejected = np.setdiff1d(self.candidates(), todo, assume_unique=True)
+                rng = np.random.default_rng(self._salt("audit"))
+                todo = np.union1d(todo, rng.choice(rejected, min(self.scoring.audit, len(rejected)), replace=False))
+            done.append(self._score(level, todo))
         return done
 
     def _score(self, level: int, row_ids: np.ndarray) -> list[tuple[Shard, Artifact]]:
-        encoder, scorer, proxies = self.levels[level].encoder, self.levels[level].scorer, self._proxies[level]
-        assert encoder is not None
-        assert scorer is not None
-        how = Inference(_tokenizer(encoder).pad_id, self.where.device, self.scoring.precision)
+        reader, proxies = self.readers[level], self._proxies[level]
+        how = self._inference(reader.encoder, reader.precision)
         samples = [self.pool.by_task(self._sample(fold)) for fold in self._folds()]
 
         def shard(task: str, places: np.ndarray, proxy: int) -> Shard:
             identity = {
                 "version": VERSIONS["scores"],
-                "rows": self._rows_identity({task: places}, encoder),
+                "rows": self._rows_identity({task: places}, reader.encoder),
                 "proxy": proxies[proxy].key,
-                "scorer": scorer,
-                "precision": how.precision,
+                "scorer": reader.scorer,
+                "precision": reader.precision,
             }
             return Shard(task, places, proxy, identity)
 
-        rows = self.pool.by_task(row_ids.astype(np.int64))
-        shards = [shard(*parts) for parts in assign(rows, samples, self.scoring.shard_rows)]
+        shards = [shard(*parts) for parts in assign(self.pool.by_task(row_ids), samples, self.scoring.shard_rows)]
         job = ScoreJob(
-            store=self.store, pool=self._pool(encoder), tasks=tuple(self.pool.task(name) for name in self._proxy_tasks),
-            encoder=encoder, proxies=tuple(artifact.path for artifact in proxies), scorer=scorer, shards=shards, how=how,
+            store=self.store, pool=self._pool(reader.encoder), encoder=reader.encoder, scorer=reader.scorer,
+            tasks=tuple(self.pool.task(name) for name in self._proxy_tasks),
+            proxies=tuple(artifact.path for artifact in proxies), shards=shards, how=how,
         )  # fmt: skip
         return list(zip(shards, score(job, self.where)))
 
     def _column(self, scored: list[tuple[Shard, Artifact]]) -> tuple[np.ndarray, np.ndarray]:
-        """Row ids (n,) of all auxiliary tasks and their scores (n,) for the primary."""
-        t = self._proxy_tasks.index(self.primary)
-        parts = [(shard, artifact) for shard, artifact in scored if shard.task != self.primary]
-        starts = [self.pool.starts[self.pool.index(shard.task)] for shard, _ in parts]
-        row_ids = [start + shard.places for start, (shard, _) in zip(starts, parts)]
-        values = [np.load(artifact.path / "scores.npy", mmap_mode="r")[t] for _, artifact in parts]
-        return np.concatenate([np.empty(0, np.int64), *row_ids]), np.concatenate([np.empty(0, np.float32), *values])
+        return column(self.pool, scored, self.primary, self._proxy_tasks.index(self.primary))
 
     def _reached(self, level: int, scored: list[list[tuple[Shard, Artifact]]]) -> np.ndarray:
         """Row ids, ascending, of the candidates that the levels before this one pass on to it."""
         reached = self.candidates()
+        n = len(reached)
         for i in range(level):
-            row_ids, values = self._column(scored[i])
-            inside = np.isin(row_ids, reached, assume_unique=True)
-            row_ids, values = row_ids[inside], values[inside]
-            best = top_k([(row_ids, values)], self._num_kept(i + 1), self._salt("keep", i))
-            reached = np.sort(row_ids[best])
+            count = self.scoring.num_kept(n, i + 1)
+            reached = best_of(reached, *self._column(scored[i]), count, self._salt("keep", i))
         return reached
-
-    def _audited(self, scored: list[list[tuple[Shard, Artifact]]]) -> np.ndarray:
-        """Row ids of a random sample of the candidates that do not reach the last level."""
-        rejected = np.setdiff1d(self.candidates(), self._reached(len(self.levels) - 1, scored), assume_unique=True)
-        rng = np.random.default_rng(self._salt("audit"))
-        return rng.choice(rejected, size=min(self.scoring.audit, len(rejected)), replace=False)
-
-    def _num_kept(self, level: int) -> int:
-        """How many candidates reach a level."""
-        kept = len(self.candidates())
-        for _ in range(level):
-            kept = max(1, round(self.scoring.keep * kept))
-        return kept
 
     def _salt(self, *purpose: str | int) -> int:
         return int(digest([*purpose, self.seed, self.primary]), 16)
@@ -312,7 +290,7 @@ class Experiment:
     def all_scores(self) -> np.ndarray:
         """(T, N) float32 of the last level: each row's value to each of the proxy's tasks; NaN = not scored."""
         out = np.full((len(self._proxy_tasks), len(self.pool)), np.nan, dtype=np.float32)
-        for shard, artifact in self._scored[-1] if self.levels else ():
+        for shard, artifact in self._scored[-1] if self.readers else ():
             start = self.pool.starts[self.pool.index(shard.task)]
             out[:, start + shard.places] = np.load(artifact.path / "scores.npy")
         return out
@@ -331,7 +309,7 @@ class Experiment:
         n = len(self.candidates())
         if not self.selection_plan.selector.uses_budget:
             return n
-        wanted, left = rows_wanted(self.budget, n), self._num_kept(len(self.levels) - 1) if self.levels else n
+        wanted, left = rows_wanted(self.budget, n), self.scoring.num_kept(n, len(self.readers) - 1)
         if wanted > left:
             raise UserError(
                 f"budget={self.budget} is more than the {left} rows that the cascade keeps; raise scoring.keep"
@@ -352,7 +330,7 @@ class Experiment:
         if plan.selector.uses_budget:
             rule = None if self.proxy_plan.cross_fit else [self.proxy_plan.examples_per_task, self._proxy_tasks]
             identity |= {"budget": self.budget, "seed": self.seed, "candidates": rule}
-        if len(self.levels) > 1:
+        if len(self.readers) > 1:
             identity |= {"keep": self.scoring.keep, "audit": self.scoring.audit}
         return self.store.get("selection", identity, self._select)
 
@@ -361,7 +339,7 @@ class Experiment:
         row_ids, scores, audit = self.candidates(), None, {}
         if plan.selector.needs_scores:
             row_ids, scores = self._column(self._scored[-1])
-            reached = np.isin(row_ids, self._reached(len(self.levels) - 1, self._scored), assume_unique=True)
+            reached = np.isin(row_ids, self._reached(len(self.readers) - 1, self._scored), assume_unique=True)
             audited = scores[~reached]
             row_ids, scores = row_ids[reached], scores[reached]
         candidates = Candidates(row_ids, self.pool.task_of(row_ids), scores)
@@ -369,7 +347,7 @@ class Experiment:
         picks = plan.selector.select(candidates, self.num_wanted, rng)
         wanted = self.num_wanted if plan.selector.uses_budget else len(picks)
         assert len(np.unique(picks)) == len(picks) == wanted, f"{plan.selector} chose {len(picks)} rows, not {wanted}"
-        if scores is not None and len(self.levels) > 1:
+        if scores is not None and len(self.readers) > 1:
             rejected = len(self.candidates()) - len(candidates)
             audit = {"audit": overlap_at_least(scores[picks], audited, rejected)}
         chosen = row_ids[picks]
@@ -455,7 +433,7 @@ class Experiment:
         task = self.pool.task(self.primary)
         write_config(out, self.encoder, task)
         model = load_finetuned(out)[0].to(self.where.device)
-        how = Inference(_tokenizer(self.encoder).pad_id, self.where.device, self.finetune_fit.precision)
+        how = self._inference(self.encoder, self.finetune_fit.precision)
         metrics = {
             split: predict(model, task, self.pool.split(self.primary, split), how, out / f"{split}.parquet")
             for split in ("validation", "test")

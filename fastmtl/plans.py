@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from fastmtl.errors import UserError
 from fastmtl.models.encoder import EncoderSpec
+from fastmtl.models.inference import DTYPES, Precision
 from fastmtl.scoring.scorer import Scorer
 from fastmtl.selection import Selector
 from fastmtl.training.modules import FitConfig
@@ -55,7 +56,7 @@ class ProxyPlan:
 
 @dataclass(frozen=True)
 class Level:
-    """One step of a cascade: what reads the rows. What is None is as without a cascade.
+    """One step of a cascade as configured: what is None is as without a cascade.
 
     `layers` keeps the first layers of the proxy's encoder alone.
     """
@@ -63,6 +64,20 @@ class Level:
     layers: int | None = None
     encoder: EncoderSpec | None = None
     scorer: Scorer | None = None
+    precision: Precision | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision not in (None, *DTYPES):
+            raise UserError(f"scoring.levels: precision={self.precision!r} is unknown; use {', '.join(DTYPES)} or null")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What reads rows once: the encoder of its proxies, its scorer, the precision of its pass."""
+
+    encoder: EncoderSpec
+    scorer: Scorer
+    precision: Precision
 
 
 @dataclass(frozen=True)
@@ -74,7 +89,7 @@ class ScoringPlan:
     lost. `precision` int8 is an approximation for CPUs; `shard_rows` is how many rows a killed run loses at most.
     """
 
-    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
+    precision: Precision | Literal["auto"] = "auto"
     shard_rows: int = 32768
     cascade: Sequence[str] = ()
     keep: float = 0.25
@@ -82,8 +97,8 @@ class ScoringPlan:
     levels: Mapping[str, Level] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.precision not in ("auto", "fp32", "bf16", "fp16", "int8"):
-            raise UserError(f"scoring.precision={self.precision!r} is unknown; use auto, fp32, bf16, fp16 or int8")
+        if self.precision not in ("auto", *DTYPES):
+            raise UserError(f"scoring.precision={self.precision!r} is unknown; use auto, {', '.join(DTYPES)}")
         for name, least in (("shard_rows", 1), ("audit", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -96,6 +111,22 @@ class ScoringPlan:
         for name in self.cascade:
             if name not in self.levels:
                 raise UserError(f"scoring.cascade names {name!r}, which is no level; choose from {names}")
+
+    def readers(self, own: Reader) -> tuple[Reader, ...]:
+        """The readers in order; `own` alone without a cascade."""
+        readers = []
+        for level in (self.levels[name] for name in self.cascade):
+            encoder = level.encoder or own.encoder
+            if level.layers is not None:
+                encoder = replace(encoder, layers=level.layers)
+            readers.append(Reader(encoder, level.scorer or own.scorer, level.precision or own.precision))
+        return tuple(readers) or (own,)
+
+    def num_kept(self, candidates: int, level: int) -> int:
+        """How many of the candidates reach a level; the first is 0."""
+        for _ in range(level):
+            candidates = max(1, round(self.keep * candidates))
+        return candidates
 
 
 @dataclass(frozen=True)

@@ -55,20 +55,21 @@ def top_k(blocks: Iterable[tuple[np.ndarray, np.ndarray]], k: int, salt: int) ->
     Exact: the k best of what was seen are kept, and a block's rows below the worst of them are dropped unsorted. So
     memory grows with k and the block, not with the rows. Ties go by a hash of row id and salt; no score may be NaN.
     """
-    kept = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
+    positions, row_ids = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    scores = np.empty(0, dtype=np.float32)
     worst = -np.inf
     seen = 0
-    for row_ids, scores in blocks:
-        assert not np.isnan(scores).any(), "a row without a score is no candidate"
-        passing = np.flatnonzero(scores >= worst)
-        fresh = (passing + seen, row_ids[passing], scores[passing])
-        kept = tuple(np.concatenate(pair) for pair in zip(kept, fresh))  # type: ignore[assignment]
-        seen += len(scores)
-        if len(kept[0]) > 2 * k:
-            best = _best(kept[1], kept[2], k, salt)
-            kept = tuple(array[best] for array in kept)  # type: ignore[assignment]
-            worst = kept[2].min() if k else np.inf
-    positions, row_ids, scores = kept
+    for block_ids, block in blocks:
+        assert not np.isnan(block).any(), "a row without a score is no candidate"
+        passing = np.flatnonzero(block >= worst)
+        positions = np.concatenate([positions, passing + seen])
+        row_ids = np.concatenate([row_ids, block_ids[passing]])
+        scores = np.concatenate([scores, block[passing]])
+        seen += len(block)
+        if len(scores) > 2 * k:
+            best = _best(row_ids, scores, k, salt)
+            positions, row_ids, scores = positions[best], row_ids[best], scores[best]
+            worst = scores.min() if k else np.inf
     best = _best(row_ids, scores, k, salt)
     return positions[best][np.lexsort((_scrambled(row_ids[best], salt), -scores[best]))]
 

@@ -57,7 +57,7 @@ def has_cuda() -> bool:
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_an_option_composes_into_an_experiment(choice: str, needed: dict[str, list[str]]) -> None:
-    if choice in ("trainer=gpu", "trainer=ddp") and not has_cuda():
+    if choice in ("trainer=gpu", "trainer=ddp", "trainer=fsdp", "trainer=slurm") and not has_cuda():
         with pytest.raises(UserError, match="CUDA"):
             compose(choice)
     else:

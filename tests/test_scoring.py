@@ -15,6 +15,8 @@ import pytest
 from fastmtl.config import compose
 from fastmtl.errors import UserError
 from fastmtl.pipeline import Experiment
+from fastmtl.reporting.cell import summarize
+from fastmtl.reporting.table import comparison
 
 SMALL = ["encoder=tiny", "data.rows_per_task=120", "budget=60", "proxy.examples_per_task=40", "proxy.fit.epochs=2"]
 
@@ -78,6 +80,16 @@ def test_a_cascade_reads_all_rows_with_its_first_level_and_the_best_with_its_las
     assert built(cell(shared, *cascade, "budget=100")) == {"selection": 1}
 
 
+def test_the_table_says_what_a_cascade_lost(shared: Path) -> None:
+    exp = cell(shared, "scoring.cascade=[small,large]", "scoring.levels.small.layers=1", "multitask.fit.epochs=1",
+               "finetune.fit.epochs=1")  # fmt: skip
+    result = summarize(exp)
+    text = comparison([result])
+    assert "feature_similarity, budget 60: of the rows that its last level alone would choose" in text
+    assert f"{result['audit']['better']} of 420 audited rows" in text
+    assert "audited" not in comparison([{**result, "audit": None}])
+
+
 def test_a_cascade_that_keeps_all_rows_with_one_level_twice_chooses_as_without(shared: Path) -> None:
     exp = cell(shared, "scoring.cascade=[large,large]", "scoring.keep=0.99", "budget=200")
     assert np.array_equal(exp.selected(), cell(shared, "budget=200").selected())
@@ -86,8 +98,8 @@ def test_a_cascade_that_keeps_all_rows_with_one_level_twice_chooses_as_without(s
 
 def test_another_encoder_can_score_for_the_main_one(shared: Path) -> None:
     exp = cell(shared, "+encoder@proxy.encoder=tiny", "proxy.encoder.layers=1")
-    assert exp.levels[0].encoder is not None
-    assert (exp.levels[0].encoder.layers, exp.encoder.layers) == (1, None)
+    assert exp.readers
+    assert (exp.readers[0].encoder.layers, exp.encoder.layers) == (1, None)
     assert len(exp.selected()) == 60
     assert exp.proxy[0].records["flops"] < cell(shared).proxy[0].records["flops"]
 
@@ -134,7 +146,7 @@ def test_a_killed_scoring_pass_goes_on_at_the_shard_where_it_was(tmp_path: Path)
     command = [*SMALL, "scoring.shard_rows=2", "stage=selection", f"paths.output={tmp_path}"]
     process = subprocess.Popen([sys.executable, "-m", "fastmtl.cli", *command], stdout=subprocess.DEVNULL)
     done = tmp_path / "artifacts/scores"
-    for _ in range(3000):
+    for _ in range(12000):
         if len(list(done.glob("*/manifest.json"))) >= 20:
             break
         time.sleep(0.01)
@@ -171,9 +183,9 @@ def test_a_primary_outside_the_proxy_tasks_and_an_oversized_budget_are_said_befo
     tmp_path: Path,
 ) -> None:
     names = [name for name in cell(tmp_path).pool.names if name != "kitchen"]
-    with pytest.raises(UserError, match="proxy.tasks lacks the primary 'kitchen'; add it"):
+    with pytest.raises(UserError, match=r"proxy\.tasks lacks the primary 'kitchen'; add it"):
         cell(tmp_path, f"proxy.tasks=[{','.join(names)}]")
-    with pytest.raises(UserError, match="more than the 140 rows that the cascade keeps; raise scoring.keep"):
+    with pytest.raises(UserError, match=r"more than the 140 rows that the cascade keeps; raise scoring\.keep"):
         cell(tmp_path, "scoring.cascade=[small,large]", "budget=200").artifacts("selection")
     with pytest.raises(UserError, match=r"in_task_control draws from all candidates.*use scoring.cascade=\[\]"):
         cell(tmp_path, "scoring.cascade=[small,large]", "selection=in_task_control")

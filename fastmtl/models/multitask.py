@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fastmtl.errors import UserError
@@ -56,11 +56,6 @@ def full_precision(linear: nn.Module, h_BH: Tensor) -> Tensor:
     """A head in float32 also under autocast: half-precision scores tie by the hundred and cannot be ranked."""
     with torch.autocast(h_BH.device.type, enabled=False):
         return linear(h_BH.float())
-
-
-def save_weights(model: nn.Module, path: Path) -> None:
-    """The state dict as safetensors."""
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, path)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -16,9 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastmtl.data.collate import PackedRows
-from fastmtl.models.encoder import Encoder
-
-FAMILY = ("bert", "roberta", "xlm-roberta", "camembert")
+from fastmtl.models.encoder import FAMILY, Encoder
 
 
 def can_pack(encoder: Encoder) -> bool:
@@ -117,10 +115,10 @@ class _Layer:
         self.norm2 = make.norm(layer.output.LayerNorm)
 
     def __call__(self, x_NH: Tensor, groups: list[tuple[int, int]]) -> Tensor:
-        attended = [
-            functional.scaled_dot_product_attention(*_heads(part_BL3H, 3, self.heads)).transpose(1, 2).flatten(0, 1)
-            for part_BL3H in _by_length(self.query_key_value(x_NH), groups)
-        ]
+        attended = []
+        for part_BL3H in _by_length(self.query_key_value(x_NH), groups):
+            query, key, value = _heads(part_BL3H, 3, self.heads)
+            attended.append(functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(0, 1))
         return self._rest(x_NH, torch.cat(attended) if len(attended) > 1 else attended[0])
 
     def _rest(self, x_NH: Tensor, attended_NAD: Tensor) -> Tensor:

@@ -74,6 +74,7 @@ def summarize(experiment: Experiment) -> dict[str, Any]:
         "best_epoch": metrics["best_epoch"],
         "auxiliary_rows": len(chosen),
         "counts": experiment.selection.read("counts.json"),
+        "audit": experiment.selection.records.get("audit"),
         "precision_at_budget": _relevant(experiment, chosen),
         "relevant_share": _relevant(experiment, experiment.candidates()),
         "stages": stages,

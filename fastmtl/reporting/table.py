@@ -29,6 +29,7 @@ def comparison(results: list[Result]) -> str:
             "### Cost by stage: seconds / GFLOP, as first computed",
             _costs(cells),
         ]
+        parts += _audits(cells)
         seeds = {cell["seed"] for cell in cells}
         if len(seeds) < FEW_SEEDS:
             parts.append(
@@ -69,6 +70,21 @@ def _arms(cells: list[Result]) -> str:
     relevant = ["relevant %"] if any(cell["relevant_share"] is not None for cell in cells) else []
     names = [f"{m} x100" for m in metrics if m != "loss"]
     return _table(rows, ["selection", "budget", "seeds", *names, "aux rows", *relevant, "total s", "total GFLOP"])
+
+
+def _audits(cells: list[Result]) -> list[str]:
+    """What a cascade lost, the worst seed of each arm."""
+    audited = [cell for cell in cells if (cell.get("audit") or {}).get("low") is not None]
+    lines = []
+    for (selection, budget), group in _grouped(audited, "selection", "budget"):
+        worst = min((cell["audit"] for cell in group), key=lambda audit: audit["low"])
+        lines.append(
+            f"{selection}, budget {budget}: of the rows that its last level alone would choose, the cascade kept at "
+            f"least {100 * worst['overlap_at_least']:.0f} %, with 95 % confidence at least {100 * worst['low']:.0f} % "
+            f"({worst['better']} of {worst['audited']} audited rows were better than the last one chosen; "
+            f"{worst['rejected']} were rejected)."
+        )
+    return lines
 
 
 def _composition(cells: list[Result]) -> str:

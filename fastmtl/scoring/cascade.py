@@ -1,4 +1,4 @@
-"""What a cascade loses: an estimate from rejected rows that its last level scored all the same."""
+"""Which rows pass from one level of a cascade to the next, and how much of the full choice is lost by it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
+
+from fastmtl.selection import top_k
+
+
+def best_of(reached: np.ndarray, row_ids: np.ndarray, scores: np.ndarray, count: int, salt: int) -> np.ndarray:
+    """Row ids, ascending, of the `count` best of the rows `reached` (ascending), whose scores are among those given."""
+    inside = np.isin(row_ids, reached, assume_unique=True)
+    row_ids, scores = row_ids[inside], scores[inside]
+    return np.sort(row_ids[top_k([(row_ids, scores)], count, salt)])
 
 
 def overlap_at_least(chosen: np.ndarray, audited: np.ndarray, rejected: int) -> dict[str, Any]:

@@ -111,6 +111,18 @@ class ScoreJob:
         return models
 
 
+def column(
+    pool: TaskPool, scored: Sequence[tuple[Shard, Artifact]], primary: str, place: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Row ids (n,) of all scored rows of auxiliary tasks, and their scores (n,) in row `place` of each shard."""
+    row_ids, values = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.float32)]
+    for shard, artifact in scored:
+        if shard.task != primary:
+            row_ids.append(pool.starts[pool.index(shard.task)] + shard.places)
+            values.append(np.load(artifact.path / "scores.npy", mmap_mode="r")[place])
+    return np.concatenate(row_ids), np.concatenate(values)
+
+
 def score(job: ScoreJob, where: Where) -> list[Artifact]:
     """The artifacts of all shards in order; missing ones are computed on all devices of `where`."""
     missing = [shard for shard in job.shards if job.store.find("scores", shard.identity) is None]

@@ -228,6 +228,8 @@ def _stop_with_the_driver() -> None:
 def train(job: FitJob) -> None:
     """The fit itself, on each rank; rank zero writes."""
     _quiet()
+    if job.where.accelerator == "cpu":
+        _keep_freed_memory()
     pl.seed_everything(job.seed, verbose=False)
     data = TaskData(job.pool, job.rows, job.sampling, job.fit.batch_size, job.seed, job.pad_id, job.evaluated)
     total_steps = data.steps_per_epoch * job.fit.epochs
@@ -264,6 +266,14 @@ def train(job: FitJob) -> None:
     }
     epochs = {"epochs": best.history, "best_epoch": best.epoch} if best else {}
     (job.out / "fit.json").write_text(json.dumps({**epochs, "records": records}, indent=1))
+
+
+def _keep_freed_memory() -> None:
+    """Ask glibc to reuse large blocks: each step's embedding gradient would be fresh memory, paged in anew."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def _module(job: FitJob, total_steps: int) -> ProxyModule | MultiTaskModule:

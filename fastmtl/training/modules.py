@@ -13,6 +13,7 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torchmetrics import MeanMetric
 
 from fastmtl.errors import UserError
+from fastmtl.models.dropout import use_cpu_dropout
 from fastmtl.models.multitask import MultiTaskModel, ProxyModel
 from fastmtl.tasks import TaskSpec
 from fastmtl.training.metrics import answers, build_metrics, positive_weights, task_loss, task_similarity_loss
@@ -108,7 +109,7 @@ class _TaskModule(pl.LightningModule):
             lr=fit.learning_rate,
             weight_decay=fit.weight_decay,
             eps=1e-8,
-            # The fused step undoes fp16's loss scale by itself, and so too late to clip gradients before it.
+            # The fused step undoes fp16's loss scale by itself, and so after gradients were clipped.
             fused=fit.precision != "fp16",
         )
         warm = round(fit.warmup * self.total_steps)
@@ -120,6 +121,18 @@ class _TaskModule(pl.LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self, optimizer: torch.optim.Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        """By the norm over all devices; Lightning's own refuses a fused optimizer under bf16, which needs no scale."""
+        if gradient_clip_val:
+            nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], gradient_clip_val)
+
+    def on_fit_start(self) -> None:
+        """On a CPU, draw dropout the cheap way."""
+        if self.device.type == "cpu":
+            use_cpu_dropout(self.model)
 
     def configure_model(self) -> None:
         """Under `strategy: fsdp`, shard the weights over all ranks, layer by layer; else nothing."""

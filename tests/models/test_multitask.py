@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from fastmtl.data.collate import collate
 from fastmtl.errors import UserError
-from fastmtl.models.multitask import MultiTaskModel, ProxyModel, load_weights, save_weights
+from fastmtl.models.multitask import MultiTaskModel, ProxyModel, load_weights
 from fastmtl.tasks import TaskSpec
 from fastmtl.training.metrics import task_loss
 
@@ -65,7 +66,7 @@ def test_logits_are_full_precision_also_under_autocast(tiny: Any, tiny_tasks: An
 def test_saved_weights_load_into_the_same_outputs(tiny: Any, tiny_tasks: Any, batch: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
     saved = ProxyModel(tiny, tiny_tasks).eval()
-    save_weights(saved, tmp_path / "w.safetensors")
+    save_file(saved.state_dict(), tmp_path / "w.safetensors")
     torch.manual_seed(1)
     loaded = ProxyModel(tiny, tiny_tasks).eval()
     with torch.inference_mode():
@@ -81,7 +82,7 @@ def test_a_model_of_one_task_takes_the_encoder_and_its_head_from_a_larger_one(
     large = MultiTaskModel(tiny, tiny_tasks).eval()
     with torch.no_grad():
         large.encoder.inner.embeddings.word_embeddings.weight.add_(0.1)
-    save_weights(large, tmp_path / "w.safetensors")
+    save_file(large.state_dict(), tmp_path / "w.safetensors")
     small = MultiTaskModel(tiny, tiny_tasks[:1]).eval()
     load_weights(small, tmp_path / "w.safetensors")
     with torch.inference_mode():
@@ -89,7 +90,7 @@ def test_a_model_of_one_task_takes_the_encoder_and_its_head_from_a_larger_one(
 
 
 def test_a_head_that_was_not_saved_stays_as_it_was(tiny: Any, tiny_tasks: Any, tmp_path: Path) -> None:
-    save_weights(MultiTaskModel(tiny, tiny_tasks[:1]), tmp_path / "w.safetensors")
+    save_file(MultiTaskModel(tiny, tiny_tasks[:1]).state_dict(), tmp_path / "w.safetensors")
     large = MultiTaskModel(tiny, tiny_tasks)
     before = large.heads["single"].weight.clone()
     load_weights(large, tmp_path / "w.safetensors")
@@ -97,7 +98,7 @@ def test_a_head_that_was_not_saved_stays_as_it_was(tiny: Any, tiny_tasks: Any, t
 
 
 def test_weights_of_another_shape_of_model_are_not_loaded_in_part(tiny: Any, tiny_tasks: Any, tmp_path: Path) -> None:
-    save_weights(ProxyModel(tiny, tiny_tasks), tmp_path / "proxy.safetensors")
+    save_file(ProxyModel(tiny, tiny_tasks).state_dict(), tmp_path / "proxy.safetensors")
     with pytest.raises(AssertionError, match="discriminator"):
         load_weights(MultiTaskModel(tiny, tiny_tasks), tmp_path / "proxy.safetensors")
 

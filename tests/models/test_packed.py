@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ def rows_of(pool: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def make_encoder(tmp_path_factory: pytest.TempPathFactory, tiny: EncoderSpec) -> Any:
-    """`make_encoder(model class, config class, pooling, **config)`: random weights in a folder, opened as any encoder."""
+    """`make_encoder(model class, config class, pooling, **config)`: random weights from a folder."""
 
     def make(model: Any, config: Any, pooling: str, **more: Any) -> Encoder:
         folder = tmp_path_factory.mktemp("weights")

@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import csv
 import json
-import re
+import shlex
 import socket
 import stat
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
 
+from fastmtl.data.collate import collate
 from fastmtl.data.samplers import Proportional
 from fastmtl.errors import UserError
+from fastmtl.models.dropout import drop, use_cpu_dropout
 from fastmtl.models.encoder import EncoderSpec, _tiny_tokenizer
+from fastmtl.models.multitask import MultiTaskModel
 from fastmtl.models.roofline import gemm_flops_per_s
 from fastmtl.training.fit import FitJob, Where, run_distributed, run_fit
 from fastmtl.training.modules import FitConfig, MultiTaskModule
 
 CPU = Where(accelerator="cpu")
 ROWS = 12
-FIT = FitConfig(epochs=2, batch_size=7, learning_rate=1e-3, precision="fp32", dropout=0.0)  # batches of 7 and 5 rows
+FIT = FitConfig(  # batches of 7 and 5 rows, every gradient clipped
+    epochs=2, batch_size=7, learning_rate=1e-3, max_grad_norm=0.1, precision="fp32", dropout=0.0
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +112,10 @@ def assert_same_fit(a: Path, b: Path) -> None:
     "strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)]
 )  # fmt: skip
 def test_two_ranks_train_what_one_device_trains(fit: Callable[..., Path], strategy: Any) -> None:
-    two = fit("two", where=Where(accelerator="cpu", devices=2, strategy=strategy, accumulate=2), **CHOOSE)
-    assert_same_fit(fit("one", **CHOOSE), two)
+    where = Where(accelerator="cpu", devices=2, strategy=strategy, accumulate=2)
+    frozen = replace(FIT, freeze_embeddings=True)
+    two = fit("two", where=where, fit=frozen, **CHOOSE)
+    assert_same_fit(fit("one", fit=frozen, **CHOOSE), two)
     assert records(two)["devices"] == 2
 
 
@@ -152,3 +158,115 @@ def test_two_machines_train_what_one_device_trains(fit: Callable[..., Path], lau
     two = fit("two", where=where, **CHOOSE)
     assert_same_fit(fit("one", **CHOOSE), two)
     assert records(two)["devices"] == 2
+
+
+def test_without_a_launcher_the_line_for_the_other_machines_is_printed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[list[str]] = []
+
+    def note(command: list[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
+        ran.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", note)
+    where = Where(accelerator="cpu", devices=3, num_nodes=2, rendezvous="here:29400")
+    run_distributed(cast(Any, "a job"), where, tmp_path)
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert said.strip().endswith(shlex.join(ran[0]))
+    assert {"--nnodes=2", "--nproc-per-node=3", "--rdzv-endpoint=here:29400"} <= set(ran[0])
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="nowhere_to_be_found"):
+        run_distributed(cast(Any, "a job"), replace(where, launcher="nowhere_to_be_found"), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"strategy": "deepspeed"}, ["trainer.strategy=", "deepspeed", "ddp", "fsdp"]),
+        ({"accumulate": 0}, ["trainer.accumulate=0", "1 or more"]),
+        ({"accumulate": "auto"}, ["trainer.accumulate='auto'"]),
+        ({"num_nodes": 1.5}, ["trainer.num_nodes=1.5"]),
+        ({"rendezvous": "node1"}, ["trainer.rendezvous='node1'", "HOST:PORT"]),
+        ({"launcher": "srun {nodes}"}, ["trainer.launcher=", "'nodes'", "{num_nodes}"]),
+        ({"launcher": "srun 'a"}, ["trainer.launcher=", "quotation"]),
+    ],
+)
+def test_where_refuses_in_one_line(values: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(UserError) as refused:
+        Where(**values)
+    assert "\n" not in str(refused.value)
+    assert all(word in str(refused.value) for word in words), refused.value
+
+
+def test_frozen_layers_keep_their_weights_and_cost_one_forward_pass(
+    fit: Callable[..., Path], encoder: EncoderSpec
+) -> None:
+    free, frozen = fit("free"), fit("frozen", fit=replace(FIT, freeze_layers=1))
+    before = MultiTaskModel(encoder, []).state_dict()
+    after = {name: torch.from_numpy(values) for name, values in load_file(frozen / "weights.safetensors").items()}
+    kept = {name for name, values in before.items() if torch.equal(after[name], values)}
+    assert kept == {n for n in before if n.startswith(("encoder.inner.embeddings.", "encoder.inner.encoder.layer.0."))}
+    # Two layers at three forward passes each, against one at one and one at three.
+    assert records(frozen)["flops"] / records(free)["flops"] == pytest.approx(4 / 6)
+
+
+def test_more_layers_than_the_encoder_has_cannot_be_frozen(fit: Callable[..., Path], tiny: Any, tiny_pool: Any) -> None:
+    for where in (CPU, replace(CPU, devices=2)):
+        with pytest.raises(UserError, match=r"fit\.freeze_layers=3, but encoder .* has 2; use fewer"):
+            fit(f"on{where.devices}", where=where, fit=replace(FIT, freeze_layers=3))
+    for values in ({"freeze_layers": -1}, {"freeze_layers": True}, {"freeze_embeddings": 1}):
+        with pytest.raises(UserError, match=r"fit\.freeze_"):
+            FitConfig(**values)  # type: ignore[arg-type]
+
+
+def test_records_hold_the_machines_rate_and_the_share_of_it_that_was_used(fit: Callable[..., Path]) -> None:
+    found = records(fit("one"))
+    assert found["gemm_flops_per_s"] == pytest.approx(gemm_flops_per_s(torch.device("cpu"), torch.float32), rel=0.01)
+    assert found["gemm_flops_per_s"] > 1e8
+    assert 0 <= found["mfu"] < 1
+
+
+def test_half_precision_trains_on_a_cpu(fit: Callable[..., Path]) -> None:
+    weights = load_file(fit("half", fit=replace(FIT, epochs=1, precision="bf16", dropout=0.1)) / "weights.safetensors")
+    assert all(values.dtype == np.float32 and np.isfinite(values).all() for values in weights.values())
+
+
+def test_the_fused_step_is_not_used_where_it_would_unscale_gradients_after_they_are_clipped(
+    encoder: EncoderSpec,
+) -> None:
+    for precision, fused in (("fp32", True), ("bf16", True), ("fp16", False)):
+        module = MultiTaskModule(MultiTaskModel(encoder, []), (), FitConfig(precision=cast(Any, precision)), 1)
+        assert module.configure_optimizers()["optimizer"].param_groups[0]["fused"] is fused
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_cpu_dropout_drops_each_value_with_probability_p_and_keeps_the_mean(p: float) -> None:
+    torch.manual_seed(0)
+    x = torch.ones(401, 1003, requires_grad=True)
+    y = drop(x, p)
+    kept = (y != 0).double()
+    sigma = (p * (1 - p)) ** 0.5
+    assert float(kept.mean()) == pytest.approx(1 - p, abs=4 * sigma / x.numel() ** 0.5)
+    assert float(kept.mean(1).std()) == pytest.approx(sigma / 1003**0.5, rel=0.2)  # rows vary as independent draws do
+    assert y.unique().tolist() == pytest.approx([0, 1 / (1 - p)], rel=1e-4)
+    y.sum().backward()
+    assert torch.equal(cast(torch.Tensor, x.grad), y.detach())
+    torch.manual_seed(0)
+    assert torch.equal(drop(x, p), y)
+
+
+def test_attention_with_cpu_dropout_is_that_of_the_encoder(
+    monkeypatch: pytest.MonkeyPatch, tiny: Any, tiny_tasks: Any, tiny_pool: Any
+) -> None:
+    model = MultiTaskModel(tiny, tiny_tasks)
+    batch = collate(tiny_pool.split("single", "train"), np.arange(ROWS), 0)
+    expected = model.eval()(batch, "single")
+    use_cpu_dropout(model)
+    assert not [m for m in model.modules() if type(m) is torch.nn.Dropout]
+    torch.testing.assert_close(model(batch, "single"), expected)
+    assert not torch.allclose(model.train()(batch, "single"), expected, atol=1e-3)
+    monkeypatch.setattr("fastmtl.models.dropout.drop", lambda x, p: x)
+    torch.testing.assert_close(model(batch, "single"), expected, rtol=1e-4, atol=1e-5)

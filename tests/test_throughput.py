@@ -1,0 +1,85 @@
+"""The benchmark runs end to end, compares the same computation, and says what was reached."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "experiments" / "throughput"
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    for package in ("sentence_transformers", "accelerate"):
+        pytest.importorskip(package)
+    out = tmp_path_factory.mktemp("bench") / "results.json"
+    command = [sys.executable, str(FOLDER / "bench.py"), "--quick", "--only", "scoring", "--only", "top_k"]
+    env = {key: value for key, value in os.environ.items() if key != "GLUE_ROOT"}
+    subprocess.run([*command, "--out", str(out)], env=env, check=True, capture_output=True)
+    assert "numbers mean nothing" in out.with_suffix(".md").read_text()
+    return json.loads(out.read_text())
+
+
+def test_the_report_says_what_was_measured_where(report: dict[str, Any]) -> None:
+    assert {"machine", "rows", "quick", "repetitions", "seconds", "measures"} == set(report)
+    assert {"cpu", "capabilities", "threads", "torch", "precision"} <= set(report["machine"])
+    assert sum(report["rows"]["rows_per_task"].values()) == report["rows"]["rows"]
+    for row in (row for rows in report["measures"].values() for row in rows):
+        assert not row["verdict"].startswith("failed"), row
+        assert {"title", "unit", "goal", "values", "verdict", "beside"} <= set(row)
+        assert row["values"] or row["verdict"].startswith("not measurable here: ")
+
+
+def test_peers_compute_what_we_compute(report: dict[str, Any]) -> None:
+    compared = {row["title"]: row["agreement"] for row in report["measures"]["scoring"] if "agreement" in row}
+    assert len(compared) >= 4
+    for title, agreement in compared.items():
+        if "bf16" not in title:
+            assert agreement["max_difference"] < 1e-3 < agreement["standard_deviation"], title
+            assert agreement["rank_correlation"] > 0.999, title
+
+
+@pytest.fixture(scope="module")
+def timing() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("throughput_timing", FOLDER / "timing.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("goal", "op", "values", "verdict"),
+    [
+        (4, ">=", [5.0, 4.0, 6.0], "reached"),
+        (4, ">=", [5.0, 3.0, 6.0], "reached, not each time"),
+        (4, ">=", [3.0], "missed by 25 %"),
+        (2, "<=", [3.0], "missed by 50 %"),
+        (2, "<=", [2.001], "missed by 1 %"),
+        ((9, 11), "within", [10.5], "reached"),
+        ((9, 11), "within", [12.1], "missed by 10 %"),
+        (None, ">=", [1.0], "no goal set"),
+    ],
+)
+def test_a_goal_is_read_on_the_median(timing: ModuleType, goal: Any, op: str, values: Any, verdict: str) -> None:
+    assert timing.Result("row", "x", goal, op, values).verdict() == verdict
+
+
+def test_a_contender_that_fails_takes_no_other_with_it(timing: ModuleType) -> None:
+    def broken() -> Any:
+        raise ValueError("no such thing")
+
+    runs = timing.interleaved({"broken": broken, "whole": lambda: timing.Timed(2.0)}, 3)
+    assert runs.of("whole") == [2.0] * 3
+    with pytest.raises(ValueError, match="no such thing"):
+        runs.times_faster("whole", "broken")
+    assert timing.reason(runs.failures["broken"]) == "failed: ValueError: no such thing"
+    assert timing.reason(timing.NotMeasurable("no GPU")) == "not measurable here: no GPU"
