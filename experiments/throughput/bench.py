@@ -62,7 +62,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--only", action="append", choices=list(MEASURES), help="one measure; may be repeated")
     parser.add_argument("--out", type=Path, help="results as JSON; the table goes beside it as .md")
-    parser.add_argument("--rows", type=int, help="rows to score (default: 640; on a GPU 32,768)")
+    parser.add_argument("--rows", type=int, help="rows to score (default: 512; on a GPU 32,768)")
     parser.add_argument("--repetitions", type=int, default=5)
     return parser.parse_args(arguments)
 

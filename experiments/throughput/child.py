@@ -55,6 +55,11 @@ def growth(folder: str, rows: str) -> dict[str, float]:
     return {"seconds": seconds, **memory(), "anonymous_mb": own.peak}
 
 
+def ranks(scratch: str, count: str, quick: str) -> dict[str, float]:
+    """Training and scoring on so many ranks of this machine."""
+    return ours.on_ranks(Path(scratch), int(count), quick == "True")
+
+
 def memory() -> dict[str, float]:
     """Peak resident memory of this process, mapped files included.
 
@@ -97,5 +102,5 @@ class PeakAnonymous:
 
 if __name__ == "__main__":
     name, *arguments = sys.argv[1:]
-    work: dict[str, Callable[..., dict[str, float]]] = {"top_k": top_k, "growth": growth}
+    work: dict[str, Callable[..., dict[str, float]]] = {"top_k": top_k, "growth": growth, "ranks": ranks}
     print(json.dumps(work[name](*arguments)))

@@ -65,7 +65,7 @@ class Bench:
         A batch of a million sorted rows holds rows of about one length. A few hundred random rows do not sort so well,
         and whoever pads would be charged for that: with 512 of them dynamic padding computed 1.6 tokens a real one.
         """
-        wanted = self.rows_wanted or (16 if self.quick else 32_768 if on_gpu() else 640)
+        wanted = self.rows_wanted or (16 if self.quick else 32_768 if on_gpu() else 512)
         windows = max(1, wanted // WINDOW)
         row_ids, lengths = ours.random_rows(self.pool, self.shares(max(100 * WINDOW, 2 * wanted)))
         order = np.argsort(lengths, kind="stable")
@@ -284,7 +284,7 @@ def training(bench: Bench) -> list[Result]:
     """One epoch over the same rows: Lightning with short batches against the Trainer with padded ones."""
     import peers
 
-    batches = 2 if bench.quick else 128 if on_gpu() else 10
+    batches = 2 if bench.quick else 128 if on_gpu() else 8
     # Whole batches of the larger tasks: at this number of rows a small task would be a batch of one row.
     counts = {name: count * TRAIN_BATCH for name, count in bench.shares(batches).items() if count}
     rng = np.random.default_rng(1)
@@ -356,9 +356,9 @@ def top_k(bench: Bench) -> list[Result]:
     ]  # fmt: skip
 
 
-def _child(*arguments: object) -> dict[str, float]:
+def _child(*arguments: object, env: Mapping[str, str] | None = None) -> dict[str, float]:
     command = [sys.executable, str(HERE / "child.py"), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(env or {})})
     if done.returncode != 0:
         raise RuntimeError((done.stderr.strip().splitlines() or ["no output"])[-1])
     return json.loads(done.stdout.splitlines()[-1])
@@ -586,20 +586,24 @@ def tokenization(bench: Bench) -> list[Result]:
 
 
 def ranks(bench: Bench) -> list[Result]:
-    """One rank and two, each with its share of the cores."""
+    """The same work on one CPU rank and on two, of one thread each."""
+    if on_gpu():
+        why = reason(NotMeasurable("ranks of one GPU would share it"))
+        return [Result(f"{work}: 2 ranks / 1 rank", "x", reason=why) for work in ("scoring", "training")]
+
+    def run(count: int) -> Timed:
+        found = _child("ranks", bench.scratch, count, bench.quick, env={"OMP_NUM_THREADS": "1"})
+        return Timed(0.0, found)
+
+    runs = interleaved({str(n): partial(run, n) for n in (1, 2)}, min(3, bench.repeat))
+    for name in ("1", "2"):
+        runs.of(name)  # said as a failure of the whole measure
     results = []
     for work in ("scoring", "training"):
-        result = Result(f"{work}: 1 to 2 ranks", "x")
-        try:
-            runs = interleaved(
-                {str(n): lambda n=n, work=work: Timed(ours.seconds_on_ranks(work, n)) for n in (1, 2)},
-                bench.repeat,
-            )
-            result.values = runs.times_faster("2", "1")
-            result.beside = ", ".join(f"{n}: {number(median(runs.of(n)))} s" for n in ("1", "2"))
-        except Exception as error:
-            result.reason = reason(error)
-        results.append(result)
+        one, two = ([found[work] for found in runs.outputs[name]] for name in ("1", "2"))
+        beside = f"one thread a rank, seconds without start-up: {number(median(one))} and {number(median(two))}"
+        values = [a / b for a, b in zip(one, two, strict=True)]
+        results.append(Result(f"{work}: 2 ranks / 1 rank", "x", values=values, beside=beside))
     return results
 
 

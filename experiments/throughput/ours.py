@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import numpy as np
-from timing import NotMeasurable, Timed, timed
+from timing import Timed, timed
 
 if TYPE_CHECKING:
     from fastmtl.data.pool import TaskPool, TokenRows
@@ -230,6 +230,14 @@ def top_k(path: Path, k: int) -> np.ndarray:
 # --- several ranks -----------------------------------------------------------------------------------------------
 
 
-def seconds_on_ranks(work: str, ranks: int) -> float:
-    """Seconds of `work` (scoring, training) on so many ranks of this machine, each with an equal share of its cores."""
-    raise NotMeasurable(f"{work} on {ranks} ranks is not part of this benchmark yet")
+def on_ranks(scratch: Path, ranks: int, quick: bool) -> dict[str, float]:
+    """Seconds that each of so many CPU ranks computes: one epoch of a proxy, and scoring, without start-up."""
+    rows, encoder = (60, "tiny") if quick else (200, "minilm")
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        exp = experiment(
+            Path(folder), None, f"encoder={encoder}", f"data.rows_per_task={rows}", "proxy.examples_per_task=24",
+            "budget=10", "proxy.fit.epochs=1", "scoring.shard_rows=22", "trainer=cpu", f"trainer.devices={ranks}",
+        )  # fmt: skip
+        training = exp.proxy[0].records["fit_s"]
+        scoring = sum(artifact.records["wall_s"] for artifact in exp.scores) / ranks
+    return {"training": training, "scoring": scoring}

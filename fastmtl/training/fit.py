@@ -260,6 +260,7 @@ def train(job: FitJob) -> None:
         "examples": len(lengths) * job.fit.epochs,
         "tokens": int(lengths.sum()) * job.fit.epochs,
         "flops": flops,
+        "fit_s": round(fit_s, 3),
         "gemm_flops_per_s": float(f"{gemm:.3g}"),
         "mfu": round(flops / (fit_s * gemm * job.where.world), 4),
         "peak_memory_mib": peak_mib,
