@@ -73,7 +73,7 @@ class Experiment:
             raise UserError(
                 f"data has one task, {names[0]!r}, and so no auxiliary rows; add tasks or use selection=none"
             )
-        self._pools: dict[str, TaskPool] = {}
+        self._pools: dict[str, tuple[list[Artifact], TaskPool]] = {}  # by tokenizer
         self._cut()  # said before anything is tokenized
         self._check_scoring(names)
         self.proxy_plan = replace(self.proxy_plan, fit=self._resolved(self.proxy_plan.fit))
@@ -115,7 +115,9 @@ class Experiment:
         """Token ids, one artifact a task and tokenizer, so that adding a task tokenizes that task alone."""
         encoders = [self.encoder, *(reader.encoder for reader in self.readers)]
         by_tokenizer = {digest(encoder.tokenizer_identity()): encoder for encoder in reversed(encoders)}
-        return tuple(artifact for encoder in reversed(by_tokenizer.values()) for artifact in self._tokenized(encoder))
+        return tuple(
+            artifact for encoder in reversed(by_tokenizer.values()) for artifact in self._tokenized(encoder)[0]
+        )
 
     @cached_property
     def pool(self) -> TaskPool:
@@ -124,12 +126,9 @@ class Experiment:
 
     def _pool(self, encoder: EncoderSpec) -> TaskPool:
         """The same rows under the same row ids as token ids of an encoder's tokenizer."""
-        key = digest(encoder.tokenizer_identity())
-        if key not in self._pools:
-            self._pools[key] = TaskPool([artifact.path for artifact in self._tokenized(encoder)], self._cut())
-        return self._pools[key]
+        return self._tokenized(encoder)[1]
 
-    def _tokenized(self, encoder: EncoderSpec) -> list[Artifact]:
+    def _tokenized(self, encoder: EncoderSpec) -> tuple[list[Artifact], TaskPool]:
         def artifact(task: TaskSpec) -> Artifact:
             identity = {
                 "version": VERSIONS["pool"],
@@ -139,7 +138,11 @@ class Experiment:
             }
             return self.store.get("pool", identity, lambda out: write_task(out, self.source, task, _tokenizer(encoder)))
 
-        return [artifact(task) for task in self.source.tasks]
+        key = digest(encoder.tokenizer_identity())
+        if key not in self._pools:
+            made = [artifact(task) for task in self.source.tasks]
+            self._pools[key] = made, TaskPool([one.path for one in made], self._cut())
+        return self._pools[key]
 
     def _cut(self) -> dict[str, int]:
         names = [task.name for task in self.source.tasks]
@@ -175,7 +178,10 @@ class Experiment:
     @cached_property
     def _proxies(self) -> list[list[Artifact]]:
         self.num_wanted  # noqa: B018  a budget that cannot be met is said before a proxy trains
-        return [[self._proxy(reader, fold) for fold in self._folds()] for reader in self.readers]
+        return [
+            [self._proxy(reader, fold) for fold in self._folds()] if reader.scorer.discriminator else []
+            for reader in self.readers
+        ]
 
     def _folds(self) -> tuple[int, ...]:
         return (0, 1) if self.proxy_plan.cross_fit else (0,)
@@ -195,15 +201,12 @@ class Experiment:
             "sampling": self.sampling,
             "seed": self.seed,
         }
-        words = [
-            *self.scoring.cascade[self.readers.index(reader) :][:1],
-            "proxy",
-            *"AB"[fold : fold + len(self._folds()) - 1],
-        ]
+        title = " ".join([
+            *self.scoring.cascade[self.readers.index(reader) :][:1], "proxy",
+            *("AB"[fold] if self.proxy_plan.cross_fit else ""),
+        ])  # fmt: skip
         return self.store.get(
-            "proxy",
-            identity,
-            lambda out: run_fit(self._job(" ".join(words), rows, fit, out, encoder, discriminator=loss)),
+            "proxy", identity, lambda out: run_fit(self._job(title, rows, fit, out, encoder, discriminator=loss))
         )
 
     def _job(
@@ -252,13 +255,14 @@ class Experiment:
     def _score(self, level: int, row_ids: np.ndarray) -> list[tuple[Shard, Artifact]]:
         reader, proxies = self.readers[level], self._proxies[level]
         how = self._inference(reader.encoder, reader.precision)
-        samples = [self.pool.by_task(self._sample(fold)) for fold in self._folds()]
+        # Without a proxy nothing was trained on, and the scorer may have read any row of the pool.
+        samples = [self.pool.by_task(self._sample(fold)) for fold in self._folds()] if proxies else [{}]
 
         def shard(task: str, places: np.ndarray, proxy: int) -> Shard:
             identity = {
                 "version": VERSIONS["scores"],
                 "rows": self._rows_identity({task: places}, reader.encoder),
-                "proxy": proxies[proxy].key,
+                "proxy": proxies[proxy].key if proxies else self.pool.fingerprint,
                 "scorer": reader.scorer,
                 "precision": reader.precision,
             }

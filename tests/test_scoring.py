@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +17,10 @@ import pytest
 from fastmtl.config import compose
 from fastmtl.errors import UserError
 from fastmtl.pipeline import Experiment
+from fastmtl.plans import Level, SelectionPlan
 from fastmtl.reporting.cell import summarize
 from fastmtl.reporting.table import comparison
+from fastmtl.selection import TopK
 
 SMALL = ["encoder=tiny", "data.rows_per_task=120", "budget=60", "proxy.examples_per_task=40", "proxy.fit.epochs=2"]
 
@@ -30,10 +34,24 @@ def cell(folder: Path, *overrides: str) -> Experiment:
     return compose(*SMALL, f"paths.output={folder}", *overrides)
 
 
+def test_artifacts_say_built_also_when_the_pool_was_looked_at_first(tmp_path: Path) -> None:
+    exp = cell(tmp_path)
+    assert len(exp.pool.tasks) == 8
+    assert not any(artifact.hit for artifact in exp.pool_artifacts)
+    assert all(artifact.hit for artifact in cell(tmp_path).pool_artifacts)
+
+
 def built(experiment: Experiment) -> dict[str, int]:
     """How many artifacts up to the selection were not found, by stage."""
     made = [artifact.stage for artifact in experiment.artifacts("selection") if not artifact.hit]
     return {stage: made.count(stage) for stage in made}
+
+
+def tokens(experiment: Experiment, row_ids: np.ndarray) -> np.ndarray:
+    """(n,) lengths of rows."""
+    pool = experiment.pool
+    rows = zip(pool.task_of(row_ids), pool.local(row_ids))
+    return np.array([pool.split(pool.names[t], "train").lengths[place] for t, place in rows])
 
 
 def test_one_proxy_scores_every_row_but_those_it_was_trained_on(shared: Path) -> None:
@@ -102,6 +120,31 @@ def test_another_encoder_can_score_for_the_main_one(shared: Path) -> None:
     assert (exp.readers[0].encoder.layers, exp.encoder.layers) == (1, None)
     assert len(exp.selected()) == 60
     assert exp.proxy[0].records["flops"] < cell(shared).proxy[0].records["flops"]
+
+
+@dataclass(frozen=True)
+class Shortest:
+    """A scorer without a proxy: the shorter a row, the better, for every task."""
+
+    discriminator: None = None
+
+    def score(self, pool: Any, task: str, places: np.ndarray, proxy: Any, how: Any) -> np.ndarray:
+        assert proxy is None
+        return np.tile(-pool.split(task, "train").lengths[places].astype(np.float32), (len(pool.tasks), 1))
+
+
+def test_a_scorer_without_a_proxy_trains_none_and_takes_part_in_cascades(shared: Path) -> None:
+    plan = SelectionPlan("shortest", TopK(), Shortest())
+    exp = replace(cell(shared), selection_plan=plan)
+    assert "proxy" not in built(exp)
+    lengths = exp.pool.split("farm", "train").lengths
+    assert exp.all_scores()[0, exp.pool.rows_of("farm")[0]] == -lengths[exp.pool.local(exp.pool.rows_of("farm"))[0]]
+    # Short rows first, and of those the ones that the discriminator likes.
+    levels = {"short": Level(scorer=Shortest()), "large": Level()}
+    scoring = replace(exp.scoring, cascade=("short", "large"), keep=0.5, levels=levels)
+    both = replace(cell(shared), scoring=scoring)
+    assert len(both.proxy) == 1
+    assert tokens(both, both.selected()).max() <= np.median(tokens(both, both.candidates()))
 
 
 def test_an_added_task_is_scored_without_training_or_scoring_anything_else_anew(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fastmtl import selection
 from fastmtl.errors import UserError
 from fastmtl.selection import (
     Candidates,
@@ -20,6 +21,7 @@ from fastmtl.selection import (
     TopK,
     check_budget,
     rows_wanted,
+    top_k,
 )
 
 SELECTORS: list[Selector] = [TopK(), Random(), MatchedRandom(), Full(), Nothing()]
@@ -86,6 +88,35 @@ def test_no_candidates_and_no_budget_is_no_rows(selector: Selector) -> None:
 def test_top_k_takes_the_best_in_one_ranking_over_all_tasks_best_first() -> None:
     toy = Candidates(np.array([10, 11, 12, 13, 14]), np.array([0, 0, 0, 1, 1]), np.array([0.1, 0.9, 0.3, 0.7, 0.2]))
     assert toy.row_ids[TopK().select(toy, 3, rng())].tolist() == [11, 13, 12]
+
+
+@pytest.mark.parametrize("block", [1, 7, 64, 1000])
+@pytest.mark.parametrize("k", [0, 1, 20, 299, 300, 400])
+@pytest.mark.parametrize("values", [3, 1000])
+def test_streaming_over_blocks_is_a_full_sort(block: int, k: int, values: int) -> None:
+    generator = rng(block)
+    row_ids = generator.permutation(10_000)[:300]
+    scores = generator.integers(values, size=300).astype(np.float32)  # three values: nearly all rows are tied
+    blocks = ((row_ids[i : i + block], scores[i : i + block]) for i in range(0, 300, block))
+    whole = top_k([(row_ids, scores)], 300, salt=5)
+    assert np.array_equal(np.sort(scores)[::-1], scores[whole])
+    assert top_k(blocks, k, salt=5).tolist() == whole[:k].tolist()
+
+
+def test_no_more_rows_are_kept_than_two_times_k_and_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    most = 0
+    cut = selection._best
+
+    def watched(row_ids: np.ndarray, *rest: Any) -> np.ndarray:
+        nonlocal most
+        most = max(most, len(row_ids))
+        return cut(row_ids, *rest)
+
+    monkeypatch.setattr(selection, "_best", watched)
+    scores = np.arange(100_000, dtype=np.float32)  # ascending: every block beats all that was kept
+    blocks = ((np.arange(i, i + 1000), scores[i : i + 1000]) for i in range(0, 100_000, 1000))
+    assert top_k(blocks, 50, salt=0).tolist() == list(range(99_999, 99_949, -1))
+    assert most <= 2 * 50 + 1000
 
 
 def test_top_k_may_take_every_row_from_one_task() -> None:

@@ -20,7 +20,6 @@ from fastmtl.pipeline import Experiment
 from fastmtl.selection import top_k
 
 SHORTCUTS = {
-    "3 of 6 layers": ["+encoder@proxy.encoder=minilm", "proxy.encoder.layers=3"],
     "2 of 6 layers": ["+encoder@proxy.encoder=minilm", "proxy.encoder.layers=2"],
     "1 of 6 layers": ["+encoder@proxy.encoder=minilm", "proxy.encoder.layers=1"],
     "int8 weights": ["scoring.precision=int8"],
@@ -30,39 +29,46 @@ SHORTCUTS = {
 
 
 def main(base: list[str], primaries: list[str], budgets: list[int], seeds: int, out: Path) -> None:
-    """Run every way to score for every seed and primary, and write what they chose against the full proxy."""
+    """Run every way to score for every seed and primary, and write what it chose against the full proxy's choice."""
 
     def experiment(seed: int, primary: str, budget: int, *more: str) -> Experiment:
         return compose(*base, f"primary={primary}", f"budget={budget}", f"seed={seed}", *more)
 
-    cells: list[dict[str, Any]] = []
-    full: dict[tuple[int, str], tuple[np.ndarray, np.ndarray]] = {}
-    for seed in range(seeds):
-        for primary in primaries:
-            exp = experiment(seed, primary, budgets[0])
-            full[seed, primary] = _column(exp)
-            rows = {"candidates": len(exp.candidates()), "tasks": len(exp.pool.names)}
-            for name, more in SHORTCUTS.items():
-                cells += [
-                    {"way": name, "seed": seed, "primary": primary, "budget": budget, **rows, **found}
-                    for budget in budgets
-                    for found in [_compare(experiment(seed, primary, budget, *more), exp, budget, full[seed, primary])]
-                ]
-                print(f"seed {seed}, {primary}, {name}", flush=True)
-    for (a, b), primary in itertools.product(itertools.combinations(range(seeds), 2), primaries):
-        # The proxy's training rows differ between seeds: rows that both scored are compared.
+    full = {(seed, p): _column(experiment(seed, p, budgets[0])) for seed in range(seeds) for p in primaries}
+    cells = [cell for p in primaries for cell in _between_seeds(full, p, seeds, budgets)]
+    for seed, primary in itertools.product(range(seeds), primaries):
+        exp = experiment(seed, primary, budgets[0])
+        about = {"seed": seed, "primary": primary, "candidates": len(exp.candidates())}
+        for (name, more), budget in itertools.product(SHORTCUTS.items(), budgets):
+            found = _compare(experiment(seed, primary, budget, *more), exp, budget, full[seed, primary])
+            cells.append({"way": name, "budget": budget, **about, **found})
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "results.json").write_text(
+            json.dumps(
+                {"overrides": [one for one in base if not one.startswith("data.root")], "cells": cells}, indent=1
+            )
+            + "\n"
+        )
+        (out / "results.md").write_text(table(cells, budgets) + "\n")
+        print(f"seed {seed}, {primary}: done", flush=True)
+    print(table(cells, budgets))
+
+
+def _between_seeds(
+    full: dict[tuple[int, str], tuple[np.ndarray, np.ndarray]], primary: str, seeds: int, budgets: list[int]
+) -> list[dict[str, Any]]:
+    """What two full proxies of different seeds choose in common: nothing can be closer to one of them than that."""
+    cells = []
+    for a, b in itertools.combinations(range(seeds), 2):
+        # Their training rows differ and are no candidates: rows that both scored are compared.
         rows, left, right = np.intersect1d(full[a, primary][0], full[b, primary][0], return_indices=True)
         one, two = full[a, primary][1][left], full[b, primary][1][right]
-        cells += [
-            {"way": "full, another seed", "seed": a, "primary": primary, "budget": k, "flops": 1.0,
-             "overlap": _overlap(rows[_best(rows, one, k)], rows[_best(rows, two, k)]),
-             "spearman": float(spearmanr(one, two).statistic)}
-            for k in budgets
-        ]  # fmt: skip
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "results.json").write_text(json.dumps({"base": base, "cells": cells}, indent=1) + "\n")
-    (out / "results.md").write_text(table(cells, budgets) + "\n")
-    print(table(cells, budgets))
+        for k in budgets:
+            overlap = _overlap(rows[_best(rows, one, k)], rows[_best(rows, two, k)])
+            rank = float(spearmanr(one, two).statistic)
+            cells.append({"way": "full, another seed", "seed": a, "primary": primary, "budget": k, "flops": 1.0,
+                          "overlap": overlap, "spearman": rank})  # fmt: skip
+    return cells
 
 
 def _compare(exp: Experiment, full: Experiment, k: int, scored: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """fastmtl against the usual ways, and against its goals: `python bench.py [--quick] [--only NAME] [--out FILE.json]`.
 
-A full run writes results.md and results.json beside this file; `--out` writes elsewhere, and parts of a run are only
-printed without it.
+A full run writes results.md and results.json beside this file; `--out` writes elsewhere. Parts of a run are only
+printed, or with `--update` take the place of what results.json has of them.
 """
 
 from __future__ import annotations
@@ -47,9 +47,13 @@ def main(arguments: list[str] | None = None) -> None:
         "seconds": round(time.perf_counter() - started),
         "measures": {name: [result.to_dict() for result in found] for name, found in results.items()},
     }
-    text = as_markdown(report, results)
+    if chosen.update:
+        kept = json.loads((HERE / "results.json").read_text())
+        assert kept["machine"]["cpu"] == about["cpu"], "results.json is of another machine: run all of it"
+        report = {**kept, "measures": {**kept["measures"], **report["measures"]}}
+    text = as_markdown(report)
     print(text)
-    out = chosen.out or (HERE / "results.json" if not chosen.quick and not chosen.only else None)
+    out = chosen.out or (HERE / "results.json" if chosen.update or not (chosen.quick or chosen.only) else None)
     if out:
         out.write_text(json.dumps(report, indent=1) + "\n")
         out.with_suffix(".md").write_text(text + "\n")
@@ -62,6 +66,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--only", action="append", choices=list(MEASURES), help="one measure; may be repeated")
     parser.add_argument("--out", type=Path, help="results as JSON; the table goes beside it as .md")
+    parser.add_argument("--update", action="store_true", help="put these measures into results.json")
     parser.add_argument("--rows", type=int, help="rows to score (default: 512; on a GPU 32,768)")
     parser.add_argument("--repetitions", type=int, default=5)
     return parser.parse_args(arguments)
@@ -89,12 +94,8 @@ def run(name: str, bench: Bench) -> list[Result]:
     return found
 
 
-def as_markdown(report: dict[str, Any], results: dict[str, list[Result]]) -> str:
-    lines = [
-        [result.title, result.value_text(), result.goal_text(), result.verdict(), result.beside]
-        for found in results.values()
-        for result in found
-    ]
+def as_markdown(report: dict[str, Any]) -> str:
+    lines = [result["shown"] for found in report["measures"].values() for result in found]
     head = ["measure", "median [min, max]", "goal", "verdict", "beside it"]
     parts = [tabulate(lines, head, tablefmt="github", disable_numparse=True), conditions(report)]
     if report["quick"]:

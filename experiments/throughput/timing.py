@@ -142,6 +142,7 @@ class Result:
         return {
             "title": self.title, "unit": self.unit.strip(), "goal": self.goal, "op": self.op if self.goal else None,
             **spread, "values": values, "verdict": self.verdict(), "beside": self.beside,
+            "shown": [self.title, self.value_text(), self.goal_text(), self.verdict(), self.beside],
             **self.extra,
         }  # fmt: skip
 

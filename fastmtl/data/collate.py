@@ -70,8 +70,11 @@ def pack(rows: TokenRows, places: np.ndarray) -> PackedRows:
     """Some rows, given in ascending length; one gather over the memory-mapped ids, no Python per row."""
     lengths_B = rows.lengths[places]
     assert (np.diff(lengths_B) >= 0).all(), "rows are packed in ascending length"
-    position_N = np.arange(lengths_B.sum()) - np.repeat(np.cumsum(lengths_B) - lengths_B, lengths_B)
+    starts_B = (np.cumsum(lengths_B) - lengths_B).astype(np.int32)
+    position_N = np.arange(lengths_B.sum(), dtype=np.int32) - np.repeat(starts_B, lengths_B)
     ids_N = rows.ids[np.repeat(rows.offsets[places], lengths_B) + position_N]
     types_N = position_N >= np.repeat(rows.second[places], lengths_B)
-    ids, types, positions = (torch.from_numpy(array.astype(np.int32)) for array in (ids_N, types_N, position_N))
+    ids, types, positions = (
+        torch.from_numpy(array.astype(np.int32, copy=False)) for array in (ids_N, types_N, position_N)
+    )
     return PackedRows(ids, types, positions, lengths_B)

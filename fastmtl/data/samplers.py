@@ -29,7 +29,7 @@ class Proportional:
     its rows still change from epoch to epoch. `window=1` is plain shuffling.
     """
 
-    window: int = 16
+    window: int = 50
 
     def __post_init__(self) -> None:
         if isinstance(self.window, bool) or not isinstance(self.window, int) or self.window < 1:
