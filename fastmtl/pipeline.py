@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from fastmtl.data.pool import POOL_VERSION, TaskPool, holdout, write_task
-from fastmtl.data.samplers import Sampling
+from fastmtl.data.samplers import Proportional, Sampling
 from fastmtl.data.sources import Source
 from fastmtl.errors import UserError
 from fastmtl.models.encoder import EncoderSpec, Tokenizer
@@ -198,7 +198,7 @@ class Experiment:
             "encoder": encoder.identity(),
             "discriminator": loss,
             "fit": fit,
-            "sampling": self.sampling,
+            "sampling": Proportional(),
             "seed": self.seed,
         }
         title = " ".join([
@@ -213,8 +213,8 @@ class Experiment:
         self, title: str, rows: dict[str, np.ndarray], fit: FitConfig, out: Path, encoder: EncoderSpec, **more: Any
     ) -> FitJob:
         return FitJob(
-            title=title, pool=self._pool(encoder), encoder=encoder, rows=rows, fit=fit, sampling=self.sampling,
-            seed=self.seed, pad_id=_tokenizer(encoder).pad_id, out=out, where=self.where, **more,
+            title=title, pool=self._pool(encoder), encoder=encoder, rows=rows, fit=fit, seed=self.seed,
+            pad_id=_tokenizer(encoder).pad_id, out=out, where=self.where, **{"sampling": Proportional(), **more},
         )  # fmt: skip
 
     def _inference(self, encoder: EncoderSpec, precision: Precision | Literal["auto"]) -> Inference:
@@ -399,11 +399,11 @@ class Experiment:
             "sampling": self.sampling,
             "seed": self.seed,
         }
-        return self.store.get(
-            "multitask",
-            identity,
-            lambda out: run_fit(self._job("multitask", rows, self.multitask_fit, out, self.encoder)),
-        )
+
+        def build(out: Path) -> dict[str, Any]:
+            return run_fit(self._job("multitask", rows, self.multitask_fit, out, self.encoder, sampling=self.sampling))
+
+        return self.store.get("multitask", identity, build)
 
     # --- stage 6: finetune ---------------------------------------------------------------------------------------
 
@@ -418,7 +418,7 @@ class Experiment:
             "multitask": self.multitask.key if self.multitask else None,
             "encoder": self.encoder.identity(),
             "fit": self.finetune_fit,
-            "sampling": self.sampling,
+            "sampling": Proportional(),
             "seed": self.seed,
         }
         return self.store.get("finetune", identity, self._finetune)

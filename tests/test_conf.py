@@ -46,6 +46,7 @@ def needed(tmp_path: Path) -> dict[str, list[str]]:
         "data=files": [f"data.config={tmp_path / 'tasks.yaml'}", "primary=tickets"],
         "data=glue_local": [f"data.root={tmp_path}"],
         "encoder=auto": ["encoder.name=any/encoder"],
+        "sampling=ratio": ["sampling.ratios=[5,1]"],
     }
 
 

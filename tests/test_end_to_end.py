@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from fastmtl.config import compose
+from fastmtl.errors import UserError
 from fastmtl.pipeline import Experiment
 
 SMALL = [
@@ -131,6 +132,21 @@ def test_bce_scores_select_by_logits(shared: Path) -> None:
     scores = table["score"].to_numpy()
     assert (np.diff(scores) <= 0).all()
     assert len(exp.selected()) == 60
+
+
+def test_another_sampling_trains_the_multitask_stage_alone_anew(shared: Path) -> None:
+    cell(shared).artifacts("multitask")
+    proportional = cell(shared).multitask
+    ratios = f"sampling.ratios=[2,{','.join('1' for rows in cell(shared).pool.by_task(cell(shared).selected()))}]"
+    for sampling in (["sampling=uniform"], ["sampling=temperature"], ["sampling=ratio", ratios]):
+        exp = cell(shared, *sampling)
+        assert [a.stage for a in exp.artifacts("multitask") if not a.hit] == ["multitask"]
+        assert exp.multitask is not None
+        assert proportional is not None
+        assert exp.multitask.records["steps"] == proportional.records["steps"]
+        assert exp.multitask.records["examples"] > 0
+    with pytest.raises(UserError, match=r"sampling.ratios=\[1\] has 1 numbers for \d tasks"):
+        cell(shared, "sampling=ratio", "sampling.ratios=[1]").multitask  # noqa: B018
 
 
 def test_strict_holds_rows_out_and_paper_chooses_on_validation(shared: Path) -> None:

@@ -1,7 +1,8 @@
-"""The order of batches: each batch holds one task, and an epoch visits every row exactly once."""
+"""The order of batches: each batch holds one task. A sampling plans whole epochs from integers alone."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,10 +15,11 @@ TaskBatch = tuple[int, np.ndarray]
 
 
 class Sampling(Protocol):
-    """Plans an epoch from integers alone; a frozen dataclass, so that its fields are its identity."""
+    """Plans an epoch; a frozen dataclass, so that its fields are its identity."""
 
     def epoch(self, lengths: list[np.ndarray], batch_size: int, rng: np.random.Generator) -> list[TaskBatch]:
-        """All batches of one epoch in order. `lengths[t]` (n_t,) are the token counts of task t's rows."""
+        """All batches of one epoch in order. `lengths[t]` (n_t,) are the token counts of task t's rows, the primary's
+        first. Every epoch has as many batches; what it is made of is a function of the arguments alone."""
         ...
 
 
@@ -25,35 +27,143 @@ class Sampling(Protocol):
 class Proportional:
     """Batches of all tasks in random order, each task as often as it has batches (MT-DNN, Liu et al. 2019).
 
-    Rows are shuffled, then sorted by length within windows of `window` batches, so that a batch pads little while
-    its rows still change from epoch to epoch. `window=1` is plain shuffling.
+    Rows are shuffled, then sorted by length within windows of `window` batches, but at most a quarter of the task, so
+    that a batch pads little while its rows still change from epoch to epoch. `window=1` is plain shuffling.
     """
 
     window: int = 50
 
     def __post_init__(self) -> None:
-        if isinstance(self.window, bool) or not isinstance(self.window, int) or self.window < 1:
-            raise UserError(f"sampling.window={self.window!r} is not a whole number of 1 or more batches")
+        _check_window(self.window)
 
     def epoch(self, lengths: list[np.ndarray], batch_size: int, rng: np.random.Generator) -> list[TaskBatch]:
-        """See `Sampling`."""
-        batches: list[TaskBatch] = []
-        for task, lengths_n in enumerate(lengths):
-            order = rng.permutation(len(lengths_n))
-            for start in range(0, len(order), self.window * batch_size):
-                window = order[start : start + self.window * batch_size]
-                window = window[np.argsort(lengths_n[window], kind="stable")]
-                # Cut from the short end at a random place, so that the incomplete batch is not always the longest rows.
-                short = len(window) % batch_size
-                cuts = np.arange(batch_size, len(window), batch_size)
-                if short and len(cuts):
-                    cuts[int(rng.integers(len(cuts) + 1)) :] -= batch_size - short
-                batches += [(task, part) for part in np.split(window, cuts)]
+        """See `Sampling`; each row once."""
+        batches = [(t, part) for t, one in enumerate(lengths) for part in _one_pass(one, batch_size, self.window, rng)]
         return [batches[i] for i in rng.permutation(len(batches))]
 
 
+@dataclass(frozen=True)
+class Uniform:
+    """The task of each batch is drawn, all being equally likely (Bingel & Søgaard 2017).
+
+    An epoch has as many batches as under `Proportional`; a task's rows come round again when all were seen.
+    """
+
+    window: int = 50
+
+    def __post_init__(self) -> None:
+        _check_window(self.window)
+
+    def epoch(self, lengths: list[np.ndarray], batch_size: int, rng: np.random.Generator) -> list[TaskBatch]:
+        """See `Sampling`."""
+        return _drawn(np.array([1.0 if len(one) else 0.0 for one in lengths]), lengths, batch_size, self.window, rng)
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """The task of each batch is drawn with probability proportional to n_t^(1/temperature), n_t being its rows.
+
+    1 is by size, more is closer to `Uniform` (temperature-scaled mixing: Raffel et al. 2020, section 3.5.2).
+    """
+
+    temperature: float = 2.0
+    window: int = 50
+
+    def __post_init__(self) -> None:
+        _check_window(self.window)
+        value = self.temperature
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+            raise UserError(
+                f"sampling.temperature={value!r} is out of range; use a number above 0, or sampling=uniform"
+            )
+
+    def epoch(self, lengths: list[np.ndarray], batch_size: int, rng: np.random.Generator) -> list[TaskBatch]:
+        """See `Sampling`."""
+        sizes = np.array([len(one) for one in lengths], dtype=np.float64)
+        return _drawn(sizes ** (1 / self.temperature), lengths, batch_size, self.window, rng)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """`ratios[t]` batches of task t in a row, then of the next task, round and round (AutoSeM, Guo et al. 2019).
+
+    The primary's comes first; a zero drops a task. An epoch has as many batches as the tasks kept have.
+    """
+
+    ratios: Sequence[int]
+    window: int = 50
+
+    def __post_init__(self) -> None:
+        _check_window(self.window)
+        given = list(self.ratios)
+        if any(isinstance(one, bool) or not isinstance(one, int) or one < 0 for one in given):
+            raise UserError(f"sampling.ratios={given} must be whole numbers of 0 or more, the primary's first")
+        if not given or given[0] == 0:
+            raise UserError(
+                f"sampling.ratios={given} gives the primary no batch; its ratio, the first, must be 1 or more"
+            )
+
+    def epoch(self, lengths: list[np.ndarray], batch_size: int, rng: np.random.Generator) -> list[TaskBatch]:
+        """See `Sampling`."""
+        if len(lengths) != len(self.ratios):
+            raise UserError(
+                f"sampling.ratios={list(self.ratios)} has {len(self.ratios)} numbers for {len(lengths)} tasks; give "
+                "one for the primary and one for each auxiliary task with selected rows, in the data's order"
+            )
+        kept = [ratio if len(one) else 0 for ratio, one in zip(self.ratios, lengths)]
+        cycle = np.repeat(np.arange(len(kept)), kept)
+        steps = num_batches([len(one) for one, ratio in zip(lengths, kept) if ratio], batch_size)
+        return _filled(np.resize(cycle, steps), lengths, batch_size, self.window, rng)
+
+
+def _drawn(
+    weights: np.ndarray, lengths: list[np.ndarray], batch_size: int, window: int, rng: np.random.Generator
+) -> list[TaskBatch]:
+    """An epoch whose batches' tasks are drawn independently, with probabilities proportional to `weights`."""
+    steps = num_batches([len(one) for one in lengths], batch_size)
+    tasks = rng.choice(len(weights), size=steps, p=weights / weights.sum())
+    return _filled(tasks, lengths, batch_size, window, rng)
+
+
+def _filled(
+    tasks: np.ndarray, lengths: list[np.ndarray], batch_size: int, window: int, rng: np.random.Generator
+) -> list[TaskBatch]:
+    """A batch of rows for each task named: pass after pass over the task's rows, each shuffled anew."""
+    waiting: dict[int, list[np.ndarray]] = {}
+    for t, count in enumerate(np.bincount(tasks, minlength=len(lengths))):
+        passes: list[np.ndarray] = []
+        while len(passes) < count:
+            one = _one_pass(lengths[t], batch_size, window, rng)
+            passes += [one[i] for i in rng.permutation(len(one))]
+        waiting[t] = passes[:count][::-1]
+    return [(int(t), waiting[int(t)].pop()) for t in tasks]
+
+
+def _one_pass(lengths_n: np.ndarray, batch_size: int, window: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """A task's rows in batches, each row once."""
+    batches: list[np.ndarray] = []
+    order = rng.permutation(len(lengths_n))
+    # A task in one window would be cut into nearly the same batches at every epoch.
+    rows = batch_size * max(1, min(window, len(order) // (4 * batch_size)))
+    for start in range(0, len(order), rows):
+        part = order[start : start + rows]
+        part = part[np.argsort(lengths_n[part], kind="stable")]
+        # Cut from the short end at a random place, so that the incomplete batch is not always the longest rows.
+        short = len(part) % batch_size
+        cuts = np.arange(batch_size, len(part), batch_size)
+        if short and len(cuts):
+            cuts[int(rng.integers(len(cuts) + 1)) :] -= batch_size - short
+        batches += np.split(part, cuts)
+    return batches
+
+
+def _check_window(window: object) -> None:
+    if isinstance(window, bool) or not isinstance(window, int) or window < 1:
+        raise UserError(f"sampling.window={window!r} is not a whole number of 1 or more batches")
+
+
 def num_batches(counts: list[int], batch_size: int) -> int:
-    """Batches an epoch of one-task batches over `counts` rows a task."""
+    """Batches of one-task batches that hold each of `counts` rows a task once."""
     return sum(-(-n // batch_size) for n in counts)
 
 

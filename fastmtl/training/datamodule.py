@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from fastmtl.data.collate import collate
 from fastmtl.data.pool import TaskPool, TokenRows, chunks
-from fastmtl.data.samplers import Sampling, TaskBatch, num_batches, shard
+from fastmtl.data.samplers import Sampling, TaskBatch, shard
 from fastmtl.models.inference import BATCH_ROWS, BATCH_TOKENS
 
 
@@ -68,13 +68,18 @@ class TaskData(pl.LightningDataModule):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps, from the rows and the batch size, not from the trainer."""
-        return num_batches([len(places) for places in self.places], self.batch_size)
+        """Optimizer steps, from the plan of an epoch, not from the trainer; every epoch has as many."""
+        return len(self.plan(0))
 
     def plan(self, epoch: int) -> list[TaskBatch]:
         """The epoch's batches as (task, places in the task's file)."""
         planned = self.sampling.epoch(self.lengths, self.batch_size, np.random.default_rng([self.seed, epoch]))
         return [(task, self.places[task][picks]) for task, picks in planned]
+
+    def visited(self, epochs: int) -> np.ndarray:
+        """(n,) token counts of the rows that so many epochs visit, each as often as it is visited."""
+        batches = (batch for epoch in range(epochs) for batch in self.plan(epoch))
+        return np.concatenate([self.rows[task].lengths[places] for task, places in batches])
 
     def train_dataloader(self) -> DataLoader:
         """One epoch; the trainer asks again before each (`reload_dataloaders_every_n_epochs=1`)."""

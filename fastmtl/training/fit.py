@@ -174,8 +174,10 @@ def run_fit(job: FitJob) -> dict[str, Any]:
     job = replace(job, where=where)
     started = time.perf_counter()
     if where.is_distributed:
+        # What does not fit together is said here, in one line, rather than by every rank.
+        _data(job).plan(0)
         if job.fit.freeze_layers or job.fit.freeze_embeddings:
-            _module(job, 0)  # what this encoder cannot freeze is said here, in one line, rather than by every rank
+            _module(job, 0)
         run_distributed(job, where, job.out)
     else:
         train(job)
@@ -231,7 +233,7 @@ def train(job: FitJob) -> None:
     if job.where.accelerator == "cpu":
         _keep_freed_memory()
     pl.seed_everything(job.seed, verbose=False)
-    data = TaskData(job.pool, job.rows, job.sampling, job.fit.batch_size, job.seed, job.pad_id, job.evaluated)
+    data = _data(job)
     total_steps = data.steps_per_epoch * job.fit.epochs
     module = _module(job, total_steps)
     if job.init is not None:
@@ -247,8 +249,8 @@ def train(job: FitJob) -> None:
         return
     save_file(state, job.out / "weights.safetensors")
     curves.write(job.out / "curves.csv")
-    lengths = np.concatenate(data.lengths)
-    flops = job.fit.epochs * training_flops(module.model, job.fit, lengths)
+    lengths = data.visited(job.fit.epochs)
+    flops = training_flops(module.model, job.fit, lengths)
     peak_mib = peak_memory_mib()  # before the machine's own rate is measured, which takes memory too
     device = job.where.device
     gemm = gemm_flops_per_s(device, DTYPES[job.fit.precision])
@@ -257,8 +259,8 @@ def train(job: FitJob) -> None:
         "devices": job.where.world,
         "precision": job.fit.precision,
         "steps": total_steps,
-        "examples": len(lengths) * job.fit.epochs,
-        "tokens": int(lengths.sum()) * job.fit.epochs,
+        "examples": len(lengths),
+        "tokens": int(lengths.sum()),
         "flops": flops,
         "fit_s": round(fit_s, 3),
         "gemm_flops_per_s": float(f"{gemm:.3g}"),
@@ -275,6 +277,10 @@ def _keep_freed_memory() -> None:
     if hasattr(libc, "mallopt"):
         libc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+
+
+def _data(job: FitJob) -> TaskData:
+    return TaskData(job.pool, job.rows, job.sampling, job.fit.batch_size, job.seed, job.pad_id, job.evaluated)
 
 
 def _module(job: FitJob, total_steps: int) -> ProxyModule | MultiTaskModule:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
 
-from fastmtl.data.samplers import Proportional, Sampling, TaskBatch, num_batches, shard
+from fastmtl.data.samplers import Proportional, Ratio, Sampling, TaskBatch, Temperature, Uniform, num_batches, shard
+from fastmtl.errors import UserError
 
 SAMPLINGS: list[Sampling] = [Proportional(), Proportional(window=1), Proportional(window=3)]
 """Every sampling whose epoch is each row once; a new one is one more entry here."""
@@ -35,6 +37,81 @@ def test_an_epoch_visits_every_row_exactly_once_in_one_task_batches(
     assert seen == Counter((task, row) for task, n in enumerate(sizes) for row in range(n))
     assert all(1 <= len(rows) <= batch_size for _, rows in batches)
     assert len(batches) == num_batches(sizes, batch_size)
+
+
+POLICIES: list[Sampling] = [
+    *SAMPLINGS,
+    Uniform(),
+    Uniform(window=1),
+    Temperature(1.0),
+    Temperature(5.0),
+    Ratio((3, 1, 2)),
+]
+"""Every sampling, over three tasks; a new one is one more entry here."""
+
+
+@pytest.mark.parametrize("sampling", POLICIES, ids=repr)
+@pytest.mark.parametrize("sizes", [[64, 33, 200], [1, 1, 1], [500, 2, 40]], ids=str)
+def test_every_policy_keeps_the_contract(sampling: Sampling, sizes: list[int]) -> None:
+    batches = plan(sizes, 16, sampling)
+    assert as_lists(batches) == as_lists(plan(sizes, 16, sampling))  # a function of its arguments
+    assert all(len(plan(sizes, 16, sampling, seed=seed)) == len(batches) == num_batches(sizes, 16) for seed in range(5))
+    for task, rows in batches:
+        assert isinstance(task, int)
+        assert 1 <= len(rows) <= 16
+        assert len(set(rows.tolist())) == len(rows)
+        assert set(rows.tolist()) <= set(range(sizes[task]))
+
+
+@pytest.mark.parametrize("sampling", POLICIES[len(SAMPLINGS) :], ids=repr)
+def test_no_row_of_a_task_comes_again_before_all_others_came(sampling: Sampling) -> None:
+    for task, size in enumerate([64, 33, 200]):
+        order = [rows.tolist() for t, rows in plan([64, 33, 200], 16, sampling, seed=3) if t == task]
+        times = Counter(row for rows in order for row in rows)
+        assert not times or max(times.values()) - min(times.get(row, 0) for row in range(size)) <= 1
+
+
+def shares(sampling: Sampling, sizes: list[int], batch_size: int = 1) -> list[float]:
+    tasks = Counter(task for seed in range(20) for task, _ in plan(sizes, batch_size, sampling, seed=seed))
+    return [tasks[task] / sum(tasks.values()) for task in range(len(sizes))]
+
+
+def test_uniform_draws_all_tasks_alike_and_temperature_lies_between_size_and_uniform() -> None:
+    sizes = [900, 90, 10]  # 20 epochs of 1,000 draws: standard deviations of 0.35 % at most
+    assert shares(Uniform(), sizes) == pytest.approx([1 / 3] * 3, abs=0.015)
+    assert shares(Temperature(1.0), sizes) == pytest.approx([0.9, 0.09, 0.01], abs=0.015)
+    roots = np.sqrt(sizes) / np.sqrt(sizes).sum()
+    assert shares(Temperature(2.0), sizes) == pytest.approx(roots.tolist(), abs=0.015)
+
+
+def test_a_task_without_rows_is_never_drawn() -> None:
+    for sampling in (Uniform(), Temperature(3.0), Ratio((1, 5, 1))):
+        assert {task for task, _ in plan([40, 0, 40], 4, sampling)} == {0, 2}
+
+
+def test_a_ratio_is_a_cycle_of_so_many_batches_of_each_task_and_zero_drops_one() -> None:
+    tasks = [task for task, _ in plan([30, 30, 30], 5, Ratio((2, 0, 3)))]
+    assert tasks == [0, 0, 2, 2, 2, 0, 0, 2, 2, 2, 0, 0]  # 12 batches, as the two tasks kept have
+    assert [task for task, _ in plan([10, 100], 5, Ratio((1, 1)))] == [0, 1] * 11
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Ratio((0, 1)), r"sampling.ratios=\[0, 1\] gives the primary no batch"),
+        (lambda: Ratio((0, 0)), r"gives the primary no batch; its ratio, the first, must be 1 or more"),
+        (lambda: Ratio(()), r"gives the primary no batch"),
+        (lambda: Ratio((1, -1)), r"sampling.ratios=\[1, -1\] must be whole numbers"),
+        (lambda: Ratio((1, 1.5)), r"must be whole numbers of 0 or more"),  # type: ignore[arg-type]
+        (lambda: plan([5, 5, 5], 5, Ratio((1, 2))), r"\[1, 2\] has 2 numbers for 3 tasks; give one"),
+        (lambda: Temperature(0), r"sampling.temperature=0 is out of range"),
+        (lambda: Temperature(float("inf")), r"sampling.temperature=inf is out of range.*sampling=uniform"),
+        (lambda: Uniform(window=0), r"sampling.window=0 is not a whole number"),
+    ],
+)
+def test_bad_policies_are_named_with_what_to_use_instead(make: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make()
 
 
 @pytest.mark.parametrize(("counts", "batch_size", "batches"), [([1], 32, 1), ([32, 33], 32, 3), ([5, 0, 4], 4, 3)])
@@ -72,13 +149,23 @@ def test_each_task_comes_as_often_as_it_has_batches_and_is_spread_over_the_epoch
 
 
 def test_the_incomplete_batch_is_not_always_made_of_the_longest_rows() -> None:
-    lengths = np.arange(1, 19)  # 18 rows in batches of 8: one batch of 2
-    means = []
+    lengths = np.arange(1, 75)  # 74 rows in batches of 8: windows of 16, and of the last ten one batch of 2
+    longer = 0
     for seed in range(60):
         batches = Proportional().epoch([lengths], 8, np.random.default_rng(seed))
         (short,) = (rows for _, rows in batches if len(rows) == 2)
-        means.append(lengths[short].mean())
-    assert set(means) == {1.5, 9.5, 17.5}  # it may be the shortest two rows, the middle two, or the longest two
+        longer += lengths[short].mean() > 37.5
+    assert 15 < longer < 45  # 30 are expected, with a standard deviation of 4
+
+
+def test_a_small_task_is_not_cut_into_the_same_batches_at_every_epoch() -> None:
+    lengths = [np.random.default_rng(0).integers(5, 90, size=500)]  # as many rows as the proxy takes of a task
+    first, second = (Proportional().epoch(lengths, 32, np.random.default_rng(seed)) for seed in (1, 2))
+    batch_of = np.empty(500, dtype=np.int64)
+    for i, (_, rows) in enumerate(first):
+        batch_of[rows] = i
+    together = [(np.bincount(batch_of[rows]).max() - 1) / 31 for _, rows in second if len(rows) == 32]
+    assert np.mean(together) < 0.4  # share of a batch that came together before; in one window it would be 0.9
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 8, 32])
