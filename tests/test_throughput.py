@@ -26,6 +26,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return json.loads(out.read_text())
 
 
+@pytest.mark.slow
 def test_the_report_says_what_was_measured_where(report: dict[str, Any]) -> None:
     assert {"machine", "rows", "quick", "repetitions", "seconds", "measures"} == set(report)
     assert {"cpu", "capabilities", "threads", "torch", "precision"} <= set(report["machine"])
@@ -36,6 +37,7 @@ def test_the_report_says_what_was_measured_where(report: dict[str, Any]) -> None
         assert row["values"] or row["verdict"].startswith("not measurable here: ")
 
 
+@pytest.mark.slow
 def test_peers_compute_what_we_compute(report: dict[str, Any]) -> None:
     compared = {row["title"]: row["agreement"] for row in report["measures"]["scoring"] if "agreement" in row}
     assert len(compared) >= 4

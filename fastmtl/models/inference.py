@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,14 +19,18 @@ from fastmtl.models.encoder import Encoder
 from fastmtl.models.multitask import full_precision
 from fastmtl.models.packed import PackedEncoder, can_pack
 
-PACKED_TOKENS = {"cpu": 2048, "cuda": 65536}
-"""Tokens a packed batch: enough to keep the device busy, few enough for a CPU's cache to hold its activations."""
+PACKED_TOKENS = {"cpu": 1024, "cuda": 65536}
+"""Tokens a packed batch: enough to keep a GPU, or one core, busy; few enough for a core to keep them near."""
 BATCH_TOKENS = 4096
 BATCH_ROWS = 256
 """Padded batches: tokens with padding, and rows, at most."""
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
+
+
+Features = Callable[[Any], Tensor]
+"""From a batch to pooled features (B, H)."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +59,10 @@ def forward_rows(
     packs = how.pack and can_pack(encoder)
     if how.precision == "int8" and not (packs and how.device.type == "cpu"):
         raise UserError(f"scoring.precision=int8 is for BERT and RoBERTa on CPUs, not {encoder.spec.name!r}; use auto")
-    features = _packed if packs else _padded
+    batches, features = (_packed if packs else _padded)(encoder, rows, places[order], how)
     values: list[Tensor] = []
     with tqdm(total=len(places), desc=title, unit="row", delay=2, leave=False) as bar:
-        for h_BH in features(encoder, rows, places[order], how):
+        for h_BH in _in_order(features, batches, how.device):
             values.append(full_precision(head, h_BH))
             bar.update(len(h_BH))
     out = np.empty((len(places), values[0].shape[1]), dtype=np.float32)
@@ -65,17 +70,41 @@ def forward_rows(
     return out
 
 
-def _packed(encoder: Encoder, rows: TokenRows, places: np.ndarray, how: Inference) -> Iterator[Tensor]:
-    """Features (B, H), batch by batch, without padding; the rows are packed once and batches are views."""
-    packed = PackedEncoder(encoder, DTYPES[how.precision], int8=how.precision == "int8")
-    for batch in pack(rows, places).to(how.device).batches(PACKED_TOKENS[how.device.type]):
-        yield packed(batch)
+def _packed(encoder: Encoder, rows: TokenRows, places: np.ndarray, how: Inference) -> tuple[list[Any], Features]:
+    """Batches without padding; the rows are packed once and batches are views."""
+    batches = pack(rows, places).to(how.device).batches(PACKED_TOKENS[how.device.type])
+    return list(batches), PackedEncoder(encoder, DTYPES[how.precision], int8=how.precision == "int8")
 
 
-def _padded(encoder: Encoder, rows: TokenRows, places: np.ndarray, how: Inference) -> Iterator[Tensor]:
-    """Features (B, H), batch by batch, of any encoder."""
+def _padded(encoder: Encoder, rows: TokenRows, places: np.ndarray, how: Inference) -> tuple[list[Any], Features]:
+    """Batches of any encoder."""
     dtype = DTYPES[how.precision]
-    for part in chunks(np.arange(len(places)), rows.lengths[places], BATCH_TOKENS, BATCH_ROWS):
+
+    def features(part: np.ndarray) -> Tensor:
         batch = {name: value.to(how.device) for name, value in collate(rows, places[part], how.pad_id).items()}
         with torch.autocast(how.device.type, dtype=dtype, enabled=dtype != torch.float32):
-            yield encoder(batch)
+            return encoder(batch)
+
+    return list(chunks(np.arange(len(places)), rows.lengths[places], BATCH_TOKENS, BATCH_ROWS)), features
+
+
+def _in_order(features: Features, batches: list[Any], device: torch.device) -> Iterator[Tensor]:
+    """Features of each batch; on a CPU every core has a batch of its own.
+
+    Cores that share a product wait for each other dozens of times a batch, for the slowest: alone, each runs at the
+    rate of its products, also beside other load.
+    """
+    cores = torch.get_num_threads()
+    if device.type != "cpu" or cores == 1 or len(batches) < cores:
+        yield from map(features, batches)
+        return
+
+    def alone(batch: Any) -> Tensor:
+        with torch.inference_mode():  # of this thread
+            return features(batch)
+
+    try:
+        with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield from pool.map(alone, batches)
+    finally:
+        torch.set_num_threads(cores)  # what threads started later take

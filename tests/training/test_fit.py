@@ -108,8 +108,9 @@ def assert_same_fit(a: Path, b: Path) -> None:
     assert left["epochs"] == [pytest.approx(epoch, abs=1e-4) for epoch in right["epochs"]]
 
 
+@pytest.mark.slow  # tests/test_end_to_end.py has one of these for the default run
 @pytest.mark.parametrize(
-    "strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)]
+    "strategy", ["ddp", "fsdp"]
 )  # fmt: skip
 def test_two_ranks_train_what_one_device_trains(fit: Callable[..., Path], strategy: Any) -> None:
     where = Where(accelerator="cpu", devices=2, strategy=strategy, accumulate=2)
