@@ -50,7 +50,7 @@ first-results: $(STAMP) ## the runs behind the first results
 sample-arms: $(STAMP) ## the demo's arms over three seeds
 	@PATH="$(abspath $(BIN)):$$PATH" bash experiments/sample_arms/run.sh
 
-bench: $(STAMP) ## speed against the reference path and the machine's own bound: about twelve minutes
+bench: $(STAMP) ## speed against the reference path and the machine's own bound: about a quarter of an hour
 	@$(BIN)/python experiments/throughput/bench.py
 
 proxy-economy: $(STAMP) ## what cheaper ways to score lose; GLUE=FOLDER for real rows, else the sample

@@ -1,6 +1,7 @@
 """The studies' tables and figures can be made from any finished sweep of their arms."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -40,3 +41,24 @@ def test_the_first_results_write_paired_differences_and_hashes(sweep: Path, tmp_
     text = (tmp_path / "results.md").read_text()
     assert "feature_similarity - random" in text
     assert str(tmp_path.parent) not in (tmp_path / "results.json").read_text()
+
+
+def test_the_proxy_economy_compares_every_shortcut_with_the_full_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = script("proxy_economy/study.py")
+    one_layer = ["+encoder@proxy.encoder=tiny", "proxy.encoder.layers=1"]
+    cascade = ["scoring.cascade=[small,large]", "scoring.levels.small.layers=1"]
+    nothing_changed = ["trainer=cpu"]
+    ways = {"1 layer": one_layer, "cascade": cascade, "the same": nothing_changed}
+    monkeypatch.setattr(study, "SHORTCUTS", ways)
+    base = ["data=sample", "encoder=tiny", "data.rows_per_task=60", "proxy.examples_per_task=20", "proxy.fit.epochs=1",
+            f"paths.output={tmp_path}"]  # fmt: skip
+    study.main(base, ["kitchen"], [10, 40], seeds=2, out=tmp_path)
+    cells = json.loads((tmp_path / "results.json").read_text())["cells"]
+    assert {cell["way"] for cell in cells} == {"full, another seed", *ways}
+    same = [cell for cell in cells if cell["way"] == "the same"]
+    assert all((cell["overlap"], cell["flops"]) == (1.0, 1.0) for cell in same)
+    assert all(cell["flops"] < 1 for cell in cells if cell["way"] == "1 layer")
+    assert all(0 <= cell["audit"]["low"] <= 1 for cell in cells if cell["way"] == "cascade")
+    assert "random rows" in (tmp_path / "results.md").read_text()

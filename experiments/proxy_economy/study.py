@@ -131,7 +131,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, help="folder of GLUE Parquet files; without it the sample")
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--rows", type=int, default=2000, help="training rows kept a task")
+    parser.add_argument("--rows", type=int, default=1000, help="training rows kept a task")
     asked = parser.parse_args()
     here = Path(__file__).parent
     if asked.root is None:
@@ -139,5 +139,5 @@ if __name__ == "__main__":
              asked.seeds, Path("outputs/proxy_economy"))  # fmt: skip
     else:
         data = ["data=glue_local", f"data.root={asked.root}", f"data.rows_per_task={asked.rows}", "encoder=minilm"]
-        proxy = ["proxy.examples_per_task=300", "proxy.fit.epochs=4"]
-        main([*data, *proxy], ["rte", "mrpc", "stsb"], [500, 1000, 2000], asked.seeds, here)
+        proxy = ["proxy.examples_per_task=150", "proxy.fit.epochs=4"]
+        main([*data, *proxy], ["rte", "mrpc", "stsb"], [250, 500, 1000], asked.seeds, here)

@@ -284,7 +284,7 @@ def training(bench: Bench) -> list[Result]:
     """One epoch over the same rows: Lightning with short batches against the Trainer with padded ones."""
     import peers
 
-    batches = 2 if bench.quick else 128 if on_gpu() else 24
+    batches = 2 if bench.quick else 128 if on_gpu() else 12
     # Tasks by their true sizes; whole batches, as an epoch over all rows of a task makes them.
     counts = {name: count for name, count in bench.shares(batches).items() if count}
     plan = ours.training_plan(bench.pool, counts, TRAIN_BATCH)
