@@ -40,7 +40,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_sweep_trains_one_proxy_a_seed_and_a_repeat_trains_nothing(tmp_path: Path) -> None:
     command = [
-        "-m", "selection=random,feature_similarity", "budget=200,400", "seed=range(2)", "data=sample", "encoder=tiny",
+        "-m", "selection=random,feature_similarity", "budget=50,100", "seed=range(2)", "data=sample", "encoder=tiny",
+        "data.rows_per_task=120", "proxy.examples_per_task=40",
         "proxy.fit.epochs=1", "multitask.fit.epochs=1", "finetune.fit.epochs=1",
     ]  # fmt: skip
     first = run_cli(tmp_path, *command)

@@ -81,7 +81,9 @@ def test_a_cascade_reads_all_rows_with_its_first_level_and_the_best_with_its_las
     cascade = ("scoring.cascade=[small,large]", "scoring.levels.small.layers=1", "scoring.keep=0.3", "scoring.audit=30")
     exp, full = cell(shared, *cascade), cell(shared)
     full.selection  # noqa: B018
-    assert built(exp) == {"proxy": 1, "scores": 15, "selection": 1}  # small: 8 tasks; large: the auxiliary ones
+    made = built(exp)
+    assert 8 < made.pop("scores") <= 15  # small: 8 tasks; large: the auxiliary ones of which rows reach it
+    assert made == {"proxy": 1, "selection": 1}
     read = [[shard.places.size for shard, _ in level] for level in exp._scored]
     assert sum(read[0]) == 8 * 80
     assert sum(read[1]) == round(0.3 * 560) + 30

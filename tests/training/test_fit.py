@@ -120,6 +120,7 @@ def test_two_ranks_train_what_one_device_trains(fit: Callable[..., Path], strate
     assert records(two)["devices"] == 2
 
 
+@pytest.mark.slow
 def test_a_sharded_proxy_is_what_one_device_trains(fit: Callable[..., Path]) -> None:
     frozen = replace(FIT, freeze_layers=1)
     two = fit("two", where=Where(accelerator="cpu", devices=2, strategy="fsdp"), fit=frozen, **PROXY)
