@@ -175,6 +175,7 @@ def test_a_regression_task_can_be_the_primary(shared: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.slow  # tests/test_scoring.py kills a scoring pass in the default run
 def test_a_killed_run_is_finished_by_the_same_command(tmp_path: Path) -> None:
     command = [*SMALL, "finetune.fit.epochs=200"]
     quiet = subprocess.DEVNULL
