@@ -6,7 +6,7 @@ ARTIFACTS ?= outputs/artifacts
 
 BIN := .venv/bin
 STAMP := .venv/.installed
-EXTRAS := minilm,wandb,tensorboard,bench,dev
+EXTRAS := minilm,wandb,tensorboard,surgery,bench,dev
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 

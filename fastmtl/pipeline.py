@@ -1,4 +1,4 @@
-"""The experiment: pool, proxy, scores, selection, multitask, finetune, in this order and nothing else.
+"""The experiment: pool, proxy, scores, utilities, selection, mixing, multitask, finetune, in this order.
 
 Each stage is a property that finds its artifact by identity or builds it from the artifacts before it.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import groupby
@@ -18,28 +19,37 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
+from fastmtl.data.online import OnlineSampling, Thompson
 from fastmtl.data.pool import POOL_VERSION, TaskPool, holdout, write_task
-from fastmtl.data.samplers import Proportional, Sampling
+from fastmtl.data.samplers import Proportional, Ratio, Sampling
 from fastmtl.data.sources import Source
 from fastmtl.errors import UserError
+from fastmtl.mixing import MixingSearch, Mixture, best
 from fastmtl.models.encoder import EncoderSpec, Tokenizer
 from fastmtl.models.inference import Inference, Precision
-from fastmtl.plans import Protocol, ProxyPlan, Reader, ScoringPlan, SelectionPlan
+from fastmtl.plans import BanditPlan, Protocol, ProxyPlan, Reader, ScoringPlan, SelectionPlan
 from fastmtl.scoring.cascade import best_of, overlap_at_least
 from fastmtl.scoring.shards import ScoreJob, Shard, assign, column, score
-from fastmtl.selection import Candidates, MatchedRandom, rows_wanted
+from fastmtl.selection import BestTasks, Candidates, MatchedRandom, PickedTasks, rows_wanted
 from fastmtl.store import Artifact, Store, digest
 from fastmtl.tasks import TaskSpec
 from fastmtl.training.finetuned import load_finetuned, predict, write_config
 from fastmtl.training.fit import FitJob, Where, resolve_precision, run_fit
 from fastmtl.training.modules import FitConfig
+from fastmtl.training.weighting import Equal, Surgery, Weighting
 
-STAGES = ("pool", "proxy", "scores", "selection", "multitask", "finetune", "report")
+STAGES = ("pool", "proxy", "scores", "utilities", "selection", "mixing", "multitask", "finetune", "report")
 
 LINES_A_STAGE = 2
 
+Evaluated = tuple[str, str, np.ndarray]
+"""Task, split, and places (n,) of the rows that are measured."""
+
 # Raised when the meaning of a stage's result changes, so that older artifacts are no longer found.
-VERSIONS = {"pool": POOL_VERSION, "proxy": 1, "scores": 2, "selection": 2, "multitask": 1, "finetune": 1}
+VERSIONS = {
+    "pool": POOL_VERSION, "proxy": 1, "scores": 2, "utilities": 1, "selection": 2, "mixing": 1, "multitask": 2,
+    "finetune": 1,
+}  # fmt: skip
 
 
 @dataclass
@@ -56,9 +66,12 @@ class Experiment:
     proxy_plan: ProxyPlan
     multitask_fit: FitConfig
     finetune_fit: FitConfig
-    sampling: Sampling
+    sampling: Sampling | OnlineSampling
     protocol: Protocol
+    bandit_plan: BanditPlan
     scoring: ScoringPlan = field(default_factory=ScoringPlan)
+    weighting: Weighting = field(default_factory=Equal)
+    mixing_search: MixingSearch | None = None
     where: Where = field(default_factory=Where)
     rows_per_task: int | Mapping[str, int] | None = None
 
@@ -76,6 +89,8 @@ class Experiment:
         self._pools: dict[str, tuple[list[Artifact], TaskPool]] = {}  # by tokenizer
         self._cut()  # said before anything is tokenized
         self._check_scoring(names)
+        self._check_mixing(names)
+        self.bandit_plan = replace(self.bandit_plan, fit=self._resolved(replace(self.bandit_plan.fit, epochs=1)))
         self.proxy_plan = replace(self.proxy_plan, fit=self._resolved(self.proxy_plan.fit))
         self.multitask_fit = self._resolved(self.multitask_fit)
         self.finetune_fit = self._resolved(self.finetune_fit)
@@ -98,6 +113,32 @@ class Experiment:
                 raise UserError(f"proxy.tasks names {name!r}, which is no task; choose from {', '.join(names)}")
         if self.primary not in self._proxy_tasks:
             raise UserError(f"proxy.tasks lacks the primary {self.primary!r}; add it")
+
+    def _check_mixing(self, names: list[str]) -> None:
+        selector = self.selection_plan.selector
+        if isinstance(selector, PickedTasks | BestTasks):
+            selector.check([name for name in names if name != self.primary])
+        if self.mixing_search is not None and self.sampling != Proportional():
+            raise UserError(
+                f"hparams_search sets the sampling itself, and so cannot use sampling={type(self.sampling).__name__}; "
+                "drop it, or use hparams_search=none"
+            )
+        if isinstance(self.sampling, Thompson) and self.weighting.parts > 1:
+            raise UserError(
+                f"weighting {type(self.weighting).__name__} compares the tasks of a step, and sampling=bandit has one "
+                "task a step; use another sampling, or weighting=equal"
+            )
+
+        if isinstance(self.weighting, Surgery):
+            name = type(self.weighting).__name__.lower()
+            if self.where.is_distributed or self.where.accumulate > 1:
+                raise UserError(
+                    f"weighting={name} works on one device, and without trainer.accumulate; use trainer=gpu or cpu"
+                )
+            if resolve_precision(self.multitask_fit.precision, self.where) == "fp16":
+                raise UserError(
+                    f"weighting={name} does not scale losses for fp16; use multitask.fit.precision=bf16 or fp32"
+                )
 
     @property
     def _proxy_tasks(self) -> list[str]:
@@ -299,6 +340,51 @@ class Experiment:
             out[:, start + shard.places] = np.load(artifact.path / "scores.npy")
         return out
 
+    # --- utilities of tasks --------------------------------------------------------------------------------------
+
+    @cached_property
+    def utilities(self) -> Artifact | None:
+        """`bandit.json`: each task's utility to the primary and how it came about; None if the selector needs none."""
+        if not self.selection_plan.needs_utilities:
+            return None
+        plan = self.bandit_plan
+        policy = replace(plan.policy, rounds=plan.rounds)
+        auxiliary = {name: self.pool.local(self.pool.rows_of(name)) for name in self.pool.names if name != self.primary}
+        rows = {self.primary: self._primary_rows[0], **auxiliary}
+        rewarded = self._rewarded(policy)
+        identity = {
+            "version": VERSIONS["utilities"],
+            "rows": self._rows_identity(rows, self.encoder),
+            "rewarded": self._evaluated_identity(rewarded),
+            "encoder": self.encoder.identity(),
+            "fit": plan.fit,
+            "sampling": policy,
+            "seed": self.seed,
+        }
+
+        def build(out: Path) -> dict[str, Any]:
+            job = self._job("bandit", rows, plan.fit, out, self.encoder, sampling=policy, evaluated=rewarded)
+            return run_fit(replace(job, keep_best=False))
+
+        return self.store.get("utilities", identity, build)
+
+    @property
+    def _evaluated(self) -> Evaluated:
+        """The rows of the primary on which choices are made: held-out ones, or under `paper` the validation split."""
+        if self.protocol.name == "strict":
+            return self.primary, "train", self._primary_rows[1]
+        return self.primary, "validation", np.arange(len(self.pool.split(self.primary, "validation")))
+
+    def _rewarded(self, policy: Thompson) -> Evaluated:
+        """As many of these rows as a round of the bandit reads."""
+        primary, split, places = self._evaluated
+        order = np.random.default_rng(self._salt("rewarded")).permutation(len(places))
+        return primary, split, np.sort(places[order[: policy.validation_rows]])
+
+    def _evaluated_identity(self, evaluated: Evaluated) -> list[Any]:
+        primary, split, places = evaluated
+        return [split, self._rows_identity({primary: places}, self.encoder)]
+
     # --- stage 4: selection --------------------------------------------------------------------------------------
 
     def candidates(self) -> np.ndarray:
@@ -331,6 +417,8 @@ class Experiment:
             "selector": plan.selector,
             "scores": digest([a.key for a in self.scores]) if plan.selector.needs_scores else None,
         }
+        if self.utilities is not None:
+            identity |= {"utilities": self.utilities.key}
         if plan.selector.uses_budget:
             rule = None if self.proxy_plan.cross_fit else [self.proxy_plan.examples_per_task, self._proxy_tasks]
             identity |= {"budget": self.budget, "seed": self.seed, "candidates": rule}
@@ -346,10 +434,15 @@ class Experiment:
             reached = np.isin(row_ids, self._reached(len(self.readers) - 1, self._scored), assume_unique=True)
             audited = scores[~reached]
             row_ids, scores = row_ids[reached], scores[reached]
-        candidates = Candidates(row_ids, self.pool.task_of(row_ids), scores)
+        utilities = None
+        if self.utilities is not None:
+            known = self.utilities.read("bandit.json")["utilities"]
+            utilities = np.array([known[name] for name in self.pool.names])
+        candidates = Candidates(row_ids, self.pool.task_of(row_ids), scores, tuple(self.pool.names), utilities)
         rng = np.random.default_rng(self._salt("select"))
         picks = plan.selector.select(candidates, self.num_wanted, rng)
-        wanted = self.num_wanted if plan.selector.uses_budget else len(picks)
+        exact = plan.selector.uses_budget and not isinstance(plan.selector, PickedTasks | BestTasks)
+        wanted = self.num_wanted if exact else len(picks)
         assert len(np.unique(picks)) == len(picks) == wanted, f"{plan.selector} chose {len(picks)} rows, not {wanted}"
         if scores is not None and len(self.readers) > 1:
             rejected = len(self.candidates()) - len(candidates)
@@ -385,54 +478,129 @@ class Experiment:
         return places[kept], places[held]
 
     @cached_property
-    def multitask(self) -> Artifact | None:
-        """The MT-DNN on all primary rows (less the held-out ones) and the selected rows; None if none were selected."""
-        chosen = self.pool.by_task(np.sort(self.selected()))
-        if not chosen:
+    def mixing(self) -> Artifact | None:
+        """`mixing.json`: every trial of the search for a ratio; None without a search or without selected rows.
+
+        A trial is this experiment with that ratio, to its end; its value is the primary's on the rows that choose the
+        epoch. The records count the cost of all trials but the best one, whose stages are the experiment's own.
+        """
+        chosen, search = self.pool.by_task(self.selected()), self.mixing_search
+        if search is None or not chosen:
             return None
-        rows = {self.primary: self._primary_rows[0], **chosen}
+        identity = {
+            "version": VERSIONS["mixing"],
+            "search": search,
+            "trial": [self._multitask_identity(*self._mixed(Proportional())), self._finetune_identity(None)],
+            "held_out": self._evaluated_identity(self._evaluated),
+        }
+        return self.store.get("mixing", identity, lambda out: self._mix(out, search, [self.primary, *chosen]))
+
+    def _mix(self, out: Path, search: MixingSearch, tasks: list[str]) -> dict[str, Any]:
+        stages: dict[Mixture, list[Artifact]] = {}
+
+        def evaluate(ratio: Mixture) -> float:
+            trial = self._with_ratio(ratio)
+            print(f"trial {len(stages) + 1} of {search.trials}: {':'.join(map(str, ratio))}", flush=True)
+            stages[ratio] = [artifact for artifact in (trial.multitask, trial.finetune) if artifact]
+            fit = trial.finetune.read("fit.json")
+            return fit["epochs"][fit["best_epoch"]][self.pool.task(self.primary).metrics[0]]
+
+        trials = search.run(len(tasks), evaluate, self.seed)
+        winner = best(trials).ratio
+        told = [
+            {**vars(trial), "stages": [[a.stage, a.key] for a in stages[trial.ratio]],
+             **{name: _total(stages[trial.ratio], name) for name in ("wall_s", "flops")}}
+            for trial in trials
+        ]  # fmt: skip
+        (out / "mixing.json").write_text(json.dumps({"tasks": tasks, "ratio": winner, "trials": told}, indent=1))
+        others = [one for one in told if one["ratio"] != winner]
+        ask_s = sum(trial.ask_s for trial in trials)
+        return {
+            "trials": len(trials),
+            "ask_s": round(ask_s, 3),
+            "flops": sum(one["flops"] for one in others),
+            "wall_s": round(sum(one["wall_s"] for one in others) + ask_s, 3),
+        }
+
+    def _with_ratio(self, ratio: Mixture) -> Experiment:
+        """This experiment with a given mixing ratio; it shares what does not depend on it."""
+        trial = copy(self)
+        for stage in ("mixing", "multitask", "finetune"):
+            trial.__dict__.pop(stage, None)
+        trial.sampling, trial.mixing_search = Ratio(ratio), None
+        return trial
+
+    @property
+    def order(self) -> Sampling | OnlineSampling:
+        """The sampling of the multi-task stage: as configured, or the ratio that the search found."""
+        return Ratio(tuple(self.mixing.read("mixing.json")["ratio"])) if self.mixing else self.sampling
+
+    def _mixed(self, order: Sampling | OnlineSampling) -> tuple[Sampling | OnlineSampling, dict[str, np.ndarray]]:
+        """The order, and places of all primary rows (less the held-out ones) and the selected rows; a task of ratio 0
+        is in neither, as if it had not been selected."""
+        rows = {self.primary: self._primary_rows[0], **self.pool.by_task(np.sort(self.selected()))}
+        if not isinstance(order, Ratio):
+            return order, rows
+        order.check(len(rows))
+        kept = [(name, ratio) for name, ratio in zip(rows, order.ratios) if ratio]
+        return replace(order, ratios=tuple(ratio for _, ratio in kept)), {name: rows[name] for name, _ in kept}
+
+    def _multitask_identity(self, order: Sampling | OnlineSampling, rows: Mapping[str, np.ndarray]) -> dict[str, Any]:
         identity = {
             "version": VERSIONS["multitask"],
             "rows": self._rows_identity(rows, self.encoder),
             "encoder": self.encoder.identity(),
             "fit": self.multitask_fit,
-            "sampling": self.sampling,
+            "sampling": order,
+            "weighting": self.weighting,
             "seed": self.seed,
         }
+        if isinstance(order, Thompson):
+            identity |= {"rewarded": self._evaluated_identity(self._rewarded(order))}
+        return identity
+
+    @cached_property
+    def multitask(self) -> Artifact | None:
+        """The MT-DNN on all primary rows (less the held-out ones) and the selected rows; None if none were selected."""
+        if not len(self.selected()):
+            return None
+        order, rows = self._mixed(self.order)
+        evaluated = self._rewarded(order) if isinstance(order, Thompson) else None
 
         def build(out: Path) -> dict[str, Any]:
-            return run_fit(self._job("multitask", rows, self.multitask_fit, out, self.encoder, sampling=self.sampling))
+            job = self._job(
+                "multitask", rows, self.multitask_fit, out, self.encoder, sampling=order, weighting=self.weighting,
+                evaluated=evaluated, keep_best=False,
+            )  # fmt: skip
+            return run_fit(job)
 
-        return self.store.get("multitask", identity, build)
+        return self.store.get("multitask", self._multitask_identity(order, rows), build)
 
     # --- stage 6: finetune ---------------------------------------------------------------------------------------
 
     @cached_property
     def finetune(self) -> Artifact:
         """The primary alone, from the multi-task weights: weights, predictions and metrics of its best epoch."""
+        return self.store.get("finetune", self._finetune_identity(self.multitask), self._finetune)
+
+    def _finetune_identity(self, multitask: Artifact | None) -> dict[str, Any]:
         train, held = self._primary_rows
-        identity = {
+        return {
             "version": VERSIONS["finetune"],
             "rows": self._rows_identity({self.primary: train}, self.encoder),
             "held_out": self._rows_identity({self.primary: held}, self.encoder),
-            "multitask": self.multitask.key if self.multitask else None,
+            "multitask": multitask.key if multitask else None,
             "encoder": self.encoder.identity(),
             "fit": self.finetune_fit,
             "sampling": Proportional(),
             "seed": self.seed,
         }
-        return self.store.get("finetune", identity, self._finetune)
 
     def _finetune(self, out: Path) -> dict[str, Any]:
-        train, held = self._primary_rows
-        if self.protocol.name == "strict":
-            evaluated = (self.primary, "train", held)
-        else:
-            evaluated = (self.primary, "validation", np.arange(len(self.pool.split(self.primary, "validation"))))
         init = self.multitask.path / "weights.safetensors" if self.multitask else None
-        rows = {self.primary: train}
+        rows = {self.primary: self._primary_rows[0]}
         records = run_fit(
-            self._job("finetune", rows, self.finetune_fit, out, self.encoder, init=init, evaluated=evaluated)
+            self._job("finetune", rows, self.finetune_fit, out, self.encoder, init=init, evaluated=self._evaluated)
         )
         task = self.pool.task(self.primary)
         write_config(out, self.encoder, task)
@@ -476,6 +644,10 @@ class Experiment:
         return "\n".join(lines)
 
 
+def _total(artifacts: list[Artifact], record: str) -> float:
+    return float(sum(artifact.records[record] for artifact in artifacts))
+
+
 @lru_cache(maxsize=8)
 def _tokenizer(encoder: EncoderSpec) -> Tokenizer:
-    return Tokenizer(encoder)
+    return encoder.make_tokenizer()

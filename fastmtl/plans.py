@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from fastmtl.data.online import Thompson
 from fastmtl.errors import UserError
 from fastmtl.models.encoder import EncoderSpec
 from fastmtl.models.inference import DTYPES, Precision
 from fastmtl.scoring.scorer import Scorer
-from fastmtl.selection import Selector
+from fastmtl.selection import BestTasks, Selector
 from fastmtl.training.modules import FitConfig
 
 
@@ -25,6 +26,11 @@ class SelectionPlan:
     def __post_init__(self) -> None:
         if self.selector.needs_scores and self.scorer is None:
             raise UserError(f"selection={self.name}: its selector needs scores; set selection.scorer")
+
+    @property
+    def needs_utilities(self) -> bool:
+        """Whether tasks must be valued before rows are chosen."""
+        return isinstance(self.selector, BestTasks)
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,22 @@ class ProxyPlan:
             raise UserError(f"proxy.examples_per_task={self.examples_per_task} is out of range; use 1 or more")
         if self.tasks is not None and (isinstance(self.tasks, str) or len(set(self.tasks)) < max(2, len(self.tasks))):
             raise UserError(f"proxy.tasks={self.tasks!r}: give two or more task names, each once, or null for all")
+
+
+@dataclass(frozen=True)
+class BanditPlan:
+    """AutoSeM's stage 1: `rounds` of the bandit over all tasks, in one fit of a fresh multi-task model.
+
+    The number of epochs of `fit` does not apply.
+    """
+
+    fit: FitConfig
+    policy: Thompson = field(default_factory=Thompson)
+    rounds: int = 200
+
+    def __post_init__(self) -> None:
+        if isinstance(self.rounds, bool) or not isinstance(self.rounds, int) or self.rounds < 1:
+            raise UserError(f"bandit.rounds={self.rounds!r} is not a whole number of 1 or more")
 
 
 @dataclass(frozen=True)

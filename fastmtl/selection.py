@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -20,12 +20,15 @@ class PoolExhausted(UserError):
 class Candidates:
     """The rows that may be chosen: `row_ids (n,)` and `task_ids (n,)` int64, `scores (n,)` float, higher is better.
 
-    `scores` is None for selectors that do not ask for any. A row whose score is NaN is never a candidate.
+    `scores` is None for selectors that do not ask for any. A row whose score is NaN is never a candidate. `tasks` names
+    the tasks by id; `utilities (T,)` values each of them, higher is better, for selectors that ask for it.
     """
 
     row_ids: np.ndarray
     task_ids: np.ndarray
     scores: np.ndarray | None = None
+    tasks: tuple[str, ...] = ()
+    utilities: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.row_ids)
@@ -39,6 +42,15 @@ class Candidates:
         starts = range(0, len(self), BLOCK)
         blocks = ((self.row_ids[start : start + BLOCK], self.scores[start : start + BLOCK]) for start in starts)
         return top_k(blocks, k, int(rng.integers(2**63)))
+
+    def of_tasks(self, task_ids: np.ndarray) -> np.ndarray:
+        """Positions (m,) of the rows of some tasks, ascending."""
+        return np.flatnonzero(np.isin(self.task_ids, task_ids))
+
+    def at(self, positions: np.ndarray) -> Candidates:
+        """The rows at some positions alone."""
+        scores = None if self.scores is None else self.scores[positions]
+        return replace(self, row_ids=self.row_ids[positions], task_ids=self.task_ids[positions], scores=scores)
 
     def ranking(self, rng: np.random.Generator) -> np.ndarray:
         """Positions (n,) of all rows, ordered as by `top`."""
@@ -93,12 +105,20 @@ def _scrambled(row_ids: np.ndarray, salt: int) -> np.ndarray:
 
 
 class Selector(Protocol):
-    """Chooses exactly k of n candidates; a frozen dataclass, so that its fields are its identity."""
+    """Chooses exactly k of n candidates; a frozen dataclass, so that its fields are its identity.
 
-    needs_scores: ClassVar[bool]
-    """Whether a proxy has to be trained and read first."""
-    uses_budget: ClassVar[bool]
-    """False when the selector itself says how many rows it takes (all, none)."""
+    One that first chooses tasks takes all their rows where they have no k.
+    """
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether a proxy has to be trained and read first."""
+        ...
+
+    @property
+    def uses_budget(self) -> bool:
+        """False when the selector itself says how many rows it takes (all, none)."""
+        ...
 
     def select(self, candidates: Candidates, k: int, rng: np.random.Generator) -> np.ndarray:
         """Positions (k,) int64 into `candidates`, without repeats, best first."""
@@ -170,6 +190,101 @@ class Nothing:
     def select(self, candidates: Candidates, k: int, rng: np.random.Generator) -> np.ndarray:
         """See `Selector`."""
         return np.arange(0)
+
+
+@dataclass(frozen=True)
+class PickedTasks:
+    """k rows of hand-picked auxiliary tasks, chosen among them by `rows`."""
+
+    tasks: Sequence[str]
+    rows: Selector = field(default_factory=Random)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.tasks, str) or not self.tasks or len(set(self.tasks)) < len(self.tasks):
+            raise UserError(
+                f"selection.selector.tasks={self.tasks!r}: give one or more task names, each once, as [a,b]"
+            )
+
+    def check(self, auxiliary: Sequence[str]) -> None:
+        """A `UserError` unless all tasks are among the auxiliary ones."""
+        for name in self.tasks:
+            if name not in auxiliary:
+                known = ", ".join(auxiliary)
+                raise UserError(f"selection.selector.tasks names {name!r}, no auxiliary task; choose from {known}")
+
+    @property
+    def needs_scores(self) -> bool:
+        """See `Selector`."""
+        return self.rows.needs_scores
+
+    @property
+    def uses_budget(self) -> bool:
+        """See `Selector`."""
+        return self.rows.uses_budget
+
+    def select(self, candidates: Candidates, k: int, rng: np.random.Generator) -> np.ndarray:
+        """See `Selector`."""
+        return _within(candidates, [candidates.tasks.index(name) for name in self.tasks], self.rows, k, rng)
+
+
+@dataclass(frozen=True)
+class BestTasks:
+    """k rows, chosen by `rows`, of the `top` auxiliary tasks of highest utility and of all above `threshold`.
+
+    AutoSeM's rule (Guo et al. 2019, section 5.2) is the default; `threshold=null` takes exactly `top` tasks, `top=0`
+    those above the threshold alone.
+    """
+
+    top: int = 2
+    threshold: float | None = 0.5
+    rows: Selector = field(default_factory=Random)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.top, bool) or not isinstance(self.top, int) or self.top < 0:
+            raise UserError(f"selection.selector.top={self.top!r} is not a whole number of 0 or more tasks")
+        if self.threshold is None and self.top == 0:
+            raise UserError("selection.selector.top=0 with threshold=null takes no task; set one of them")
+        if self.threshold is not None and not isinstance(self.threshold, int | float):
+            raise UserError(f"selection.selector.threshold={self.threshold!r} is not a number; use a utility or null")
+
+    def check(self, auxiliary: Sequence[str]) -> None:
+        """A `UserError` unless there are as many auxiliary tasks as are asked for."""
+        if self.top > len(auxiliary):
+            raise UserError(
+                f"selection.selector.top={self.top}, but there are {len(auxiliary)} auxiliary tasks: "
+                f"{', '.join(auxiliary)}; lower it"
+            )
+
+    @property
+    def needs_scores(self) -> bool:
+        """See `Selector`."""
+        return self.rows.needs_scores
+
+    @property
+    def uses_budget(self) -> bool:
+        """See `Selector`."""
+        return self.rows.uses_budget
+
+    def chosen(self, utilities: np.ndarray, task_ids: np.ndarray) -> np.ndarray:
+        """Ids of the chosen ones of `task_ids` (m,), best first; equal utilities in the order given."""
+        values = utilities[task_ids]
+        order = np.argsort(-values, kind="stable")
+        above = np.zeros(len(order), dtype=bool) if self.threshold is None else values[order] > self.threshold
+        return task_ids[order[above | (np.arange(len(order)) < self.top)]]
+
+    def select(self, candidates: Candidates, k: int, rng: np.random.Generator) -> np.ndarray:
+        """See `Selector`."""
+        assert candidates.utilities is not None
+        chosen = self.chosen(candidates.utilities, np.unique(candidates.task_ids))
+        return _within(candidates, chosen, self.rows, k, rng)
+
+
+def _within(
+    candidates: Candidates, task_ids: Sequence[int] | np.ndarray, rows: Selector, k: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Positions of k rows of some tasks, or of all their rows if they have fewer."""
+    positions = candidates.of_tasks(np.asarray(task_ids))
+    return positions[rows.select(candidates.at(positions), min(k, len(positions)), rng)]
 
 
 def check_budget(budget: object) -> int | float:

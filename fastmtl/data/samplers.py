@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -12,8 +12,11 @@ from fastmtl.errors import UserError
 
 TaskBatch = tuple[int, np.ndarray]
 """Which task (its place in the list of lengths), and which of its rows (B,)."""
+Step = list[TaskBatch]
+"""What one step of the optimizer is made of: batches of different tasks; mostly one."""
 
 
+@runtime_checkable
 class Sampling(Protocol):
     """Plans an epoch; a frozen dataclass, so that its fields are its identity."""
 
@@ -34,11 +37,11 @@ class Proportional:
     window: int = 50
 
     def __post_init__(self) -> None:
-        _check_window(self.window)
+        check_window(self.window)
 
     def epoch(self, lengths: list[np.ndarray], batch_size: int, rng: np.random.Generator) -> list[TaskBatch]:
         """See `Sampling`; each row once."""
-        batches = [(t, part) for t, one in enumerate(lengths) for part in _one_pass(one, batch_size, self.window, rng)]
+        batches = [(t, part) for t, one in enumerate(lengths) for part in one_pass(one, batch_size, self.window, rng)]
         return [batches[i] for i in rng.permutation(len(batches))]
 
 
@@ -52,7 +55,7 @@ class Uniform:
     window: int = 50
 
     def __post_init__(self) -> None:
-        _check_window(self.window)
+        check_window(self.window)
 
     def epoch(self, lengths: list[np.ndarray], batch_size: int, rng: np.random.Generator) -> list[TaskBatch]:
         """See `Sampling`."""
@@ -70,7 +73,7 @@ class Temperature:
     window: int = 50
 
     def __post_init__(self) -> None:
-        _check_window(self.window)
+        check_window(self.window)
         value = self.temperature
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
             raise UserError(
@@ -94,7 +97,7 @@ class Ratio:
     window: int = 50
 
     def __post_init__(self) -> None:
-        _check_window(self.window)
+        check_window(self.window)
         given = list(self.ratios)
         if any(isinstance(one, bool) or not isinstance(one, int) or one < 0 for one in given):
             raise UserError(f"sampling.ratios={given} must be whole numbers of 0 or more, the primary's first")
@@ -103,17 +106,32 @@ class Ratio:
                 f"sampling.ratios={given} gives the primary no batch; its ratio, the first, must be 1 or more"
             )
 
-    def epoch(self, lengths: list[np.ndarray], batch_size: int, rng: np.random.Generator) -> list[TaskBatch]:
-        """See `Sampling`."""
-        if len(lengths) != len(self.ratios):
+    def check(self, num_tasks: int) -> None:
+        """A `UserError` unless there is one number a task."""
+        if num_tasks != len(self.ratios):
             raise UserError(
-                f"sampling.ratios={list(self.ratios)} has {len(self.ratios)} numbers for {len(lengths)} tasks; give "
+                f"sampling.ratios={list(self.ratios)} has {len(self.ratios)} numbers for {num_tasks} tasks; give "
                 "one for the primary and one for each auxiliary task with selected rows, in the data's order"
             )
+
+    def epoch(self, lengths: list[np.ndarray], batch_size: int, rng: np.random.Generator) -> list[TaskBatch]:
+        """See `Sampling`."""
+        self.check(len(lengths))
         kept = [ratio if len(one) else 0 for ratio, one in zip(self.ratios, lengths)]
         cycle = np.repeat(np.arange(len(kept)), kept)
         steps = num_batches([len(one) for one, ratio in zip(lengths, kept) if ratio], batch_size)
         return _filled(np.resize(cycle, steps), lengths, batch_size, self.window, rng)
+
+
+def grouped(batches: list[TaskBatch], parts: int) -> list[Step]:
+    """Steps of `parts` successive batches; those of one task are put together."""
+    steps = []
+    for start in range(0, len(batches), parts):
+        step: dict[int, list[np.ndarray]] = {}
+        for task, rows in batches[start : start + parts]:
+            step.setdefault(task, []).append(rows)
+        steps.append([(task, np.concatenate(some)) for task, some in step.items()])
+    return steps
 
 
 def _drawn(
@@ -133,13 +151,13 @@ def _filled(
     for t, count in enumerate(np.bincount(tasks, minlength=len(lengths))):
         passes: list[np.ndarray] = []
         while len(passes) < count:
-            one = _one_pass(lengths[t], batch_size, window, rng)
+            one = one_pass(lengths[t], batch_size, window, rng)
             passes += [one[i] for i in rng.permutation(len(one))]
         waiting[t] = passes[:count][::-1]
     return [(int(t), waiting[int(t)].pop()) for t in tasks]
 
 
-def _one_pass(lengths_n: np.ndarray, batch_size: int, window: int, rng: np.random.Generator) -> list[np.ndarray]:
+def one_pass(lengths_n: np.ndarray, batch_size: int, window: int, rng: np.random.Generator) -> list[np.ndarray]:
     """A task's rows in batches, each row once."""
     batches: list[np.ndarray] = []
     order = rng.permutation(len(lengths_n))
@@ -157,7 +175,8 @@ def _one_pass(lengths_n: np.ndarray, batch_size: int, window: int, rng: np.rando
     return batches
 
 
-def _check_window(window: object) -> None:
+def check_window(window: object) -> None:
+    """A `UserError` unless it is a number of batches."""
     if isinstance(window, bool) or not isinstance(window, int) or window < 1:
         raise UserError(f"sampling.window={window!r} is not a whole number of 1 or more batches")
 

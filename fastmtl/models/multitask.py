@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fastmtl.errors import UserError
-from fastmtl.models.encoder import Encoder, EncoderSpec
+from fastmtl.models.encoder import EncoderSpec
 from fastmtl.tasks import TaskSpec
 
 
@@ -22,7 +22,7 @@ class MultiTaskModel(nn.Module):
         for task in tasks:
             if hasattr(nn.ModuleDict, task.name):
                 raise UserError(f"task {task.name!r}: PyTorch keeps this name for itself; rename the task")
-        self.encoder = Encoder(spec)
+        self.encoder = spec.build()
         self.dropout = nn.Dropout(dropout)
         self.heads = nn.ModuleDict({task.name: nn.Linear(self.encoder.hidden_size, task.num_outputs) for task in tasks})
 

@@ -19,8 +19,10 @@ from fastmtl.data.collate import PackedRows
 from fastmtl.models.encoder import FAMILY, Encoder
 
 
-def can_pack(encoder: Encoder) -> bool:
+def can_pack(encoder: nn.Module) -> bool:
     """Whether `PackedEncoder` computes what this encoder computes."""
+    if not isinstance(encoder, Encoder):
+        return False
     config = encoder.inner.config
     return (
         config.model_type in FAMILY

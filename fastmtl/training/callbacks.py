@@ -12,7 +12,11 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.nn import functional
 from tqdm import tqdm
+
+from fastmtl.data.online import Online, Thompson
+from fastmtl.tasks import TaskSpec
 
 CURVE_EVERY_N_STEPS = 10
 """The interval of Bingel & Søgaard's logs, whose curve features are computed from such curves."""
@@ -50,6 +54,34 @@ class KeepBest(Callback):
             self.state = full_state(pl_module.model, trainer.is_global_zero)
 
 
+class Feedback(Callback):
+    """Tells an online order and the loss weighting what the last steps did; on every rank the same."""
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A bandit's round has ended: the primary's value decides its reward."""
+        online = trainer.datamodule.online  # type: ignore[attr-defined]
+        if isinstance(online, Online) and isinstance(online.sampling, Thompson):
+            evaluated = pl_module.evaluated
+            assert isinstance(evaluated, TaskSpec)
+            loss = online.sampling.metric == "loss"
+            value = float(trainer.callback_metrics[f"choose/{'loss' if loss else evaluated.metrics[0]}"])
+            online.tell(-value if loss else value)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """A step whose gradients were watched has been made."""
+        module: Any = pl_module
+        if getattr(module, "watched", None) is None or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        seen = module.take()
+        module.weigher.observe(seen.names, seen.losses_m, seen.gradients_mP)
+        online = trainer.datamodule.online  # type: ignore[attr-defined]
+        if isinstance(online, Online):
+            primary_P, auxiliary_P = seen.gradients_mP
+            online.tell(float(functional.cosine_similarity(primary_P, auxiliary_P, dim=0)))
+
+
 class Curves(Callback):
     """Learning curves: the mean of each value over its task's steps since the last point, and each epoch's metrics.
 
@@ -65,8 +97,8 @@ class Curves(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Collect; every tenth step and at the end of an epoch, make a point of each value that occurred."""
-        for name, value in outputs["curves"].items():
-            self._waiting.setdefault(name, []).append(torch.stack([value * batch["weight"], batch["weight"]]))
+        for name, (value, weight) in outputs["curves"].items():
+            self._waiting.setdefault(name, []).append(torch.stack([value * weight, weight]))
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if stepped and (trainer.global_step % CURVE_EVERY_N_STEPS == 0 or trainer.is_last_batch):
             names = sorted(self._waiting)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,55 +12,70 @@ from pytorch_lightning.accelerators import CUDAAccelerator
 from torch.utils.data import DataLoader, Dataset
 
 from fastmtl.data.collate import collate
+from fastmtl.data.online import Online, OnlineSampling
 from fastmtl.data.pool import TaskPool, TokenRows, chunks
-from fastmtl.data.samplers import Sampling, TaskBatch, shard
+from fastmtl.data.samplers import Sampling, Step, grouped, shard
 from fastmtl.models.inference import BATCH_ROWS, BATCH_TOKENS
 
 
 class PlannedBatches(Dataset):
-    """This rank's micro-batches of the plan, collated: `accumulate` successive items are its part of one batch."""
+    """This rank's micro-batches of the steps, collated: `accumulate` successive items are its part of one step.
+
+    An item is a list of one-task batches. `weight` is the factor of a batch's mean loss (see `shard`), `share` the
+    batch's part of the step's rows. `served` collects the token counts of the rows of each step, over all ranks.
+    """
 
     def __init__(
-        self, plan: list[TaskBatch], names: list[str], rows: list[TokenRows], pad_id: int,
-        rank: int = 0, world: int = 1, accumulate: int = 1,
+        self, steps: Sequence[Step], names: list[str], rows: list[TokenRows], places: list[np.ndarray], pad_id: int,
+        rank: int = 0, world: int = 1, accumulate: int = 1, served: list[np.ndarray] | None = None,
     ) -> None:  # fmt: skip
-        self.plan, self.names, self.rows, self.pad_id = plan, names, rows, pad_id
-        self.rank, self.world, self.accumulate = rank, world, accumulate
+        self.steps, self.names, self.rows, self.places, self.pad_id = steps, names, rows, places, pad_id
+        self.rank, self.world, self.accumulate, self.served = rank, world, accumulate, served
 
     def __len__(self) -> int:
-        return len(self.plan) * self.accumulate
+        return len(self.steps) * self.accumulate
 
-    def __getitem__(self, i: int) -> dict[str, Any]:
+    def __getitem__(self, i: int) -> list[dict[str, Any]]:
         i, micro = divmod(i, self.accumulate)
-        task, places = self.plan[i]
-        places, weight = shard(places, self.rank + self.world * micro, self.world * self.accumulate)
-        batch = collate(self.rows[task], places, self.pad_id)
-        return {**batch, "task": self.names[task], "weight": torch.tensor(weight)}
+        step = [(task, self.places[task][picks]) for task, picks in self.steps[i]]
+        if self.served is not None and micro == 0:
+            self.served += [self.rows[task].lengths[places] for task, places in step]
+        whole = sum(len(places) for _, places in step)
+        return [self._part(task, places, len(places) / whole, micro) for task, places in step]
+
+    def _part(self, task: int, places: np.ndarray, share: float, micro: int) -> dict[str, Any]:
+        mine, weight = shard(places, self.rank + self.world * micro, self.world * self.accumulate)
+        batch = collate(self.rows[task], mine, self.pad_id)
+        return {**batch, "task": self.names[task], "weight": torch.tensor(weight), "share": torch.tensor(share)}
 
 
 class TaskData(pl.LightningDataModule):
-    """Training rows by task, and the rows on which the epoch is chosen.
+    """Training rows by task, and the rows that are evaluated on the way.
 
-    `rows` maps a task to places in its training file, `evaluated` is (task, split, places). The order of an epoch is a
-    function of seed and epoch alone, the same on every rank.
+    `rows` maps a task to places in its training file, the primary first; `evaluated` is (task, split, places). A step
+    has up to `parts` one-task batches. Under a planned sampling the order of an epoch is a function of seed and epoch
+    alone; under an online one of the rewards too, which are the same on every rank.
     """
 
     def __init__(
         self,
         pool: TaskPool,
         rows: Mapping[str, np.ndarray],
-        sampling: Sampling,
+        sampling: Sampling | OnlineSampling,
         batch_size: int,
         seed: int,
         pad_id: int,
         evaluated: tuple[str, str, np.ndarray] | None = None,
+        parts: int = 1,
     ) -> None:
         super().__init__()
         self.names = list(rows)
         self.rows = [pool.split(name, "train") for name in self.names]
         self.places = list(rows.values())
         self.lengths = [source.lengths[places] for source, places in zip(self.rows, self.places)]
-        self.sampling, self.batch_size, self.seed, self.pad_id = sampling, batch_size, seed, pad_id
+        self.sampling, self.batch_size, self.seed, self.pad_id, self.parts = sampling, batch_size, seed, pad_id, parts
+        self.online = None if isinstance(sampling, Sampling) else Online(sampling, self.lengths, batch_size, seed)
+        self.served: list[np.ndarray] = []
         self.evaluated = None
         if evaluated is not None:
             name, split, places = evaluated
@@ -69,17 +84,20 @@ class TaskData(pl.LightningDataModule):
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps, from the plan of an epoch, not from the trainer; every epoch has as many."""
-        return len(self.plan(0))
+        return len(self.steps(0))
 
-    def plan(self, epoch: int) -> list[TaskBatch]:
-        """The epoch's batches as (task, places in the task's file)."""
-        planned = self.sampling.epoch(self.lengths, self.batch_size, np.random.default_rng([self.seed, epoch]))
-        return [(task, self.places[task][picks]) for task, picks in planned]
+    def steps(self, epoch: int) -> Sequence[Step]:
+        """The epoch's steps; the rows of a batch are places in the task's rows here."""
+        if not isinstance(self.sampling, Sampling):
+            assert self.online is not None
+            self.online.start(epoch)
+            return self.online
+        rng = np.random.default_rng([self.seed, epoch])
+        return grouped(self.sampling.epoch(self.lengths, self.batch_size // self.parts, rng), self.parts)
 
-    def visited(self, epochs: int) -> np.ndarray:
-        """(n,) token counts of the rows that so many epochs visit, each as often as it is visited."""
-        batches = (batch for epoch in range(epochs) for batch in self.plan(epoch))
-        return np.concatenate([self.rows[task].lengths[places] for task, places in batches])
+    def visited(self) -> np.ndarray:
+        """(n,) token counts of the rows that were trained on so far, each as often as it was."""
+        return np.concatenate(self.served)
 
     def train_dataloader(self) -> DataLoader:
         """One epoch; the trainer asks again before each (`reload_dataloaders_every_n_epochs=1`)."""
@@ -87,21 +105,21 @@ class TaskData(pl.LightningDataModule):
         assert trainer is not None
         return self._loader(
             PlannedBatches(
-                self.plan(trainer.current_epoch), self.names, self.rows, self.pad_id,
-                trainer.global_rank, trainer.world_size, trainer.accumulate_grad_batches,
+                self.steps(trainer.current_epoch), self.names, self.rows, self.places, self.pad_id,
+                trainer.global_rank, trainer.world_size, trainer.accumulate_grad_batches, self.served,
             )
         )  # fmt: skip
 
     def val_dataloader(self) -> DataLoader | list[Any]:
-        """The rows on which the epoch is chosen, sorted by length; every row on exactly one rank."""
+        """The evaluated rows, sorted by length; every row on exactly one rank."""
         if self.evaluated is None:
             return []
         assert self.trainer is not None
         name, rows, places = self.evaluated
         mine = places[self.trainer.global_rank :: self.trainer.world_size]
         order = np.argsort(rows.lengths[mine], kind="stable")
-        plan = [(0, mine[part]) for part in chunks(order, rows.lengths[mine], BATCH_TOKENS, BATCH_ROWS)]
-        return self._loader(PlannedBatches(plan, [name], [rows], self.pad_id))
+        steps = [[(0, part)] for part in chunks(order, rows.lengths[mine], BATCH_TOKENS, BATCH_ROWS)]
+        return self._loader(PlannedBatches(steps, [name], [rows], [mine], self.pad_id))
 
     def _loader(self, batches: PlannedBatches) -> DataLoader:
         # From pinned memory a copy to the GPU does not make the host wait. Collating takes a thousandth of a step, so

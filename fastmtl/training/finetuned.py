@@ -12,26 +12,32 @@ import pyarrow.parquet
 import torch
 
 from fastmtl.data.pool import TokenRows
+from fastmtl.models.bilstm import BiLSTMSpec
 from fastmtl.models.encoder import EncoderSpec
 from fastmtl.models.inference import Inference, forward_rows
 from fastmtl.models.multitask import MultiTaskModel, load_weights
 from fastmtl.tasks import TaskSpec
 from fastmtl.training.metrics import measure
 
+SPECS = {"EncoderSpec": EncoderSpec, "BiLSTMSpec": BiLSTMSpec}
+"""What `config.json` may name: a class path would let a downloaded folder run any code."""
+
 
 def write_config(folder: Path, encoder: EncoderSpec, task: TaskSpec) -> None:
     """`config.json`: what `load_finetuned` needs beside `weights.safetensors`."""
-    (folder / "config.json").write_text(json.dumps({"encoder": vars(encoder), "task": task.to_dict()}, indent=1))
+    config = {"spec": type(encoder).__name__, "encoder": vars(encoder), "task": task.to_dict()}
+    (folder / "config.json").write_text(json.dumps(config, indent=1))
 
 
 def load_finetuned(folder: str | Path) -> tuple[MultiTaskModel, TaskSpec]:
     """The model of a finished `finetune` folder, in eval mode on the CPU, and its task.
 
-    `model(batch, task.name)` gives logits (B, classes); `fastmtl.models.encoder.Tokenizer(model.encoder.spec)` the ids.
+    `model(batch, task.name)` gives logits (B, classes); `model.encoder.spec.make_tokenizer()` the ids.
     """
     config = json.loads((Path(folder) / "config.json").read_text())
     task = TaskSpec.from_dict(config["task"])
-    model = MultiTaskModel(EncoderSpec(**config["encoder"]), [task])
+    spec = SPECS[config.get("spec", "EncoderSpec")]  # folders made before there was another name none
+    model = MultiTaskModel(spec(**config["encoder"]), [task])
     load_weights(model, Path(folder) / "weights.safetensors")
     return model.eval(), task
 

@@ -19,7 +19,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -30,16 +30,18 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
 from safetensors.torch import save_file
 
+from fastmtl.data.online import OnlineSampling, Thompson
 from fastmtl.data.pool import TaskPool
-from fastmtl.data.samplers import Sampling
+from fastmtl.data.samplers import Sampling, num_batches
 from fastmtl.errors import UserError
 from fastmtl.models.encoder import EncoderSpec
 from fastmtl.models.inference import DTYPES
 from fastmtl.models.multitask import MultiTaskModel, ProxyModel, load_weights
 from fastmtl.models.roofline import gemm_flops_per_s
-from fastmtl.training.callbacks import Curves, KeepBest, OneBar, full_state
+from fastmtl.training.callbacks import Curves, Feedback, KeepBest, OneBar, full_state
 from fastmtl.training.datamodule import TaskData
 from fastmtl.training.modules import FitConfig, MultiTaskModule, ProxyModule, freeze, training_flops
+from fastmtl.training.weighting import Equal, Weighting
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,9 @@ _LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mix
 class FitJob:
     """All that a fit needs, as values that can be pickled to a child process.
 
-    `rows` maps each task to places in its training file. `evaluated` is (task, split, places): the rows on which the
-    best epoch is chosen; without it the last epoch is kept. `discriminator` makes it a proxy. `init` is a weights file
+    `rows` maps each task to places in its training file, the primary first. `evaluated` is (task, split, places): rows
+    measured on the way; the best epoch on them is kept, or with `keep_best=False`, as without them, the last one.
+    `discriminator` makes it a proxy. `init` is a weights file
     to start from; without it the encoder's own.
     """
 
@@ -142,7 +145,7 @@ class FitJob:
     encoder: EncoderSpec
     rows: Mapping[str, np.ndarray]
     fit: FitConfig
-    sampling: Sampling
+    sampling: Sampling | OnlineSampling
     seed: int
     pad_id: int
     out: Path
@@ -150,6 +153,8 @@ class FitJob:
     discriminator: Literal["ce", "bce"] | None = None
     init: Path | None = None
     evaluated: tuple[str, str, np.ndarray] | None = None
+    keep_best: bool = True
+    weighting: Weighting = field(default_factory=Equal)
 
     def run(self) -> None:
         """See `train`."""
@@ -175,9 +180,9 @@ def run_fit(job: FitJob) -> dict[str, Any]:
     started = time.perf_counter()
     if where.is_distributed:
         # What does not fit together is said here, in one line, rather than by every rank.
-        _data(job).plan(0)
+        data = _data(job)
         if job.fit.freeze_layers or job.fit.freeze_embeddings:
-            _module(job, 0)
+            _module(job, data)
         run_distributed(job, where, job.out)
     else:
         train(job)
@@ -234,13 +239,12 @@ def train(job: FitJob) -> None:
         _keep_freed_memory()
     pl.seed_everything(job.seed, verbose=False)
     data = _data(job)
-    total_steps = data.steps_per_epoch * job.fit.epochs
-    module = _module(job, total_steps)
+    module = _module(job, data)
     if job.init is not None:
         load_weights(module.model, job.init)
-    best = KeepBest(job.pool.task(job.evaluated[0]).metrics[0]) if job.evaluated else None
+    best = KeepBest(job.pool.task(job.evaluated[0]).metrics[0]) if job.evaluated and job.keep_best else None
     curves = Curves()
-    trainer = _trainer(job, [curves, *([best] if best else []), OneBar(job.title, total_steps)])
+    trainer = _trainer(job, [curves, Feedback(), *([best] if best else []), OneBar(job.title, module.total_steps)])
     started = time.perf_counter()
     trainer.fit(module, datamodule=data)
     fit_s = time.perf_counter() - started
@@ -249,7 +253,9 @@ def train(job: FitJob) -> None:
         return
     save_file(state, job.out / "weights.safetensors")
     curves.write(job.out / "curves.csv")
-    lengths = data.visited(job.fit.epochs)
+    if data.online is not None:
+        write_history(job.out, data)
+    lengths = data.visited()
     flops = training_flops(module.model, job.fit, lengths)
     peak_mib = peak_memory_mib()  # before the machine's own rate is measured, which takes memory too
     device = job.where.device
@@ -258,7 +264,7 @@ def train(job: FitJob) -> None:
         "device": device_name(device),
         "devices": job.where.world,
         "precision": job.fit.precision,
-        "steps": total_steps,
+        "steps": module.total_steps,
         "examples": len(lengths),
         "tokens": int(lengths.sum()),
         "flops": flops,
@@ -279,21 +285,36 @@ def _keep_freed_memory() -> None:
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
+def write_history(folder: Path, data: TaskData) -> None:
+    """`bandit.json`: tasks, final utility of each arm, and every round (see `Online`); arms are named."""
+    assert data.online is not None
+    arms = [data.names[i] for i in data.online.arms]
+    rounds = [{**one, "arm": data.names[one["arm"]]} for one in data.online.history]
+    final = data.online.bandit.utilities()
+    utilities = {name: None if np.isnan(value) else float(value) for name, value in zip(arms, final)}
+    (folder / "bandit.json").write_text(json.dumps({"arms": arms, "utilities": utilities, "rounds": rounds}))
+
+
 def _data(job: FitJob) -> TaskData:
-    return TaskData(job.pool, job.rows, job.sampling, job.fit.batch_size, job.seed, job.pad_id, job.evaluated)
+    return TaskData(
+        job.pool, job.rows, job.sampling, job.fit.batch_size, job.seed, job.pad_id, job.evaluated, job.weighting.parts
+    )
 
 
-def _module(job: FitJob, total_steps: int) -> ProxyModule | MultiTaskModule:
+def _module(job: FitJob, data: TaskData) -> ProxyModule | MultiTaskModule:
     tasks = tuple(job.pool.task(name) for name in job.rows)
+    counts = [len(places) for places in job.rows.values()]
+    total_steps = data.steps_per_epoch * job.fit.epochs
     if job.discriminator:
         proxy = ProxyModel(job.encoder, tasks, job.fit.dropout)
         freeze(proxy, job.fit)
-        counts = [len(places) for places in job.rows.values()]
         return ProxyModule(proxy, tasks, job.fit, total_steps, job.discriminator, counts)
     model = MultiTaskModel(job.encoder, tasks, job.fit.dropout)
     freeze(model, job.fit)
     evaluated = job.pool.task(job.evaluated[0]) if job.evaluated else None
-    return MultiTaskModule(model, tasks, job.fit, total_steps, evaluated)
+    weigher = job.weighting.start(tasks, [num_batches([n], job.fit.batch_size) for n in counts], job.seed)
+    watch = data.online is not None and data.online.joint
+    return MultiTaskModule(model, tasks, job.fit, total_steps, evaluated, weigher, watch)
 
 
 def _strategy(where: Where) -> Strategy | str:
@@ -306,6 +327,8 @@ def _strategy(where: Where) -> Strategy | str:
 
 def _trainer(job: FitJob, callbacks: list[Callback]) -> pl.Trainer:
     where = job.where
+    # A bandit that is rewarded by validation needs it after every round.
+    interval = job.sampling.batches_per_round * where.accumulate if isinstance(job.sampling, Thompson) else None
     return pl.Trainer(
         accelerator=where.accelerator,
         devices=where.devices,
@@ -319,6 +342,7 @@ def _trainer(job: FitJob, callbacks: list[Callback]) -> pl.Trainer:
         use_distributed_sampler=False,  # the data module shards by rank itself
         reload_dataloaders_every_n_epochs=1,  # it plans each epoch anew
         limit_val_batches=1.0 if job.evaluated else 0,
+        val_check_interval=interval,
         num_sanity_val_steps=0,
         deterministic="warn",
         logger=False,  # `Curves` writes; loggers are fed from its file, also for cells found in the store

@@ -17,13 +17,15 @@ from fastmtl.models.dropout import use_cpu_dropout
 from fastmtl.models.multitask import MultiTaskModel, ProxyModel
 from fastmtl.tasks import TaskSpec
 from fastmtl.training.metrics import answers, build_metrics, positive_weights, task_loss, task_similarity_loss
+from fastmtl.training.weighting import Weigher, assign, shared_jacobian
 
 
 @dataclass(frozen=True)
 class FitConfig:
     """Everything about a fit that changes its numbers. The paper's values are the defaults but for precision.
 
-    `batch_size` is global: over all devices. `warmup` is a share of all steps. `precision` is fp32, bf16, fp16 or
+    `batch_size` is global: over all devices. `warmup` is a share of all steps; after it the learning rate falls
+    linearly to zero, or stays where it is under `schedule=constant`. `precision` is fp32, bf16, fp16 or
     auto, which takes half precision where the device is fast at it. `freeze_layers` keeps the embeddings and the first
     so many encoder layers as they are, `freeze_embeddings` the embeddings alone; their dropout stays on.
     """
@@ -38,6 +40,7 @@ class FitConfig:
     dropout: float = 0.1
     freeze_layers: int = 0
     freeze_embeddings: bool = False
+    schedule: Literal["linear", "constant"] = "linear"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "weight_decay", "warmup", "max_grad_norm", "dropout"):
@@ -51,6 +54,8 @@ class FitConfig:
             raise UserError(f"fit.learning_rate={self.learning_rate} is out of range; use a value in (0, 1), say 2e-5")
         if not 0 <= self.warmup <= 1 or not 0 <= self.dropout < 1:
             raise UserError(f"fit.warmup={self.warmup}, fit.dropout={self.dropout}: both are shares in [0, 1]")
+        if self.schedule not in ("linear", "constant"):
+            raise UserError(f"fit.schedule={self.schedule!r} is unknown; use linear or constant")
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
             raise UserError(f"fit.precision={self.precision!r} is unknown; use auto, fp32, bf16 or fp16")
         if isinstance(self.freeze_layers, bool) or not isinstance(self.freeze_layers, int) or self.freeze_layers < 0:
@@ -60,15 +65,13 @@ class FitConfig:
 
 
 def encoder_layers(model: MultiTaskModel) -> list[nn.Module]:
-    """The encoder's transformer layers, lowest first; none where each is not a module of its own (ALBERT)."""
-    inner = model.encoder.inner
-    count = inner.config.num_hidden_layers
-    return next((list(m) for m in inner.modules() if isinstance(m, nn.ModuleList) and len(m) == count), [])
+    """The encoder's layers, lowest first; none where each is not a module of its own (ALBERT)."""
+    return model.encoder.layer_stack()
 
 
 def freeze(model: MultiTaskModel, fit: FitConfig) -> None:
     """Take the parts that `fit` freezes out of training; autograd then keeps nothing of their forward pass."""
-    layers, embeddings = encoder_layers(model), getattr(model.encoder.inner, "embeddings", None)
+    layers, embeddings = encoder_layers(model), model.encoder.embedding_module()
     name = model.encoder.spec.name
     if fit.freeze_layers > len(layers):
         raise UserError(f"fit.freeze_layers={fit.freeze_layers}, but encoder {name!r} has {len(layers)}; use fewer")
@@ -83,11 +86,19 @@ def freeze(model: MultiTaskModel, fit: FitConfig) -> None:
 def training_flops(model: MultiTaskModel, fit: FitConfig, lengths: np.ndarray) -> float:
     """Model FLOPs of training once on rows of `lengths` tokens.
 
-    A trained layer takes three forward passes (its own, and two products backward), a frozen one its own alone; all
-    layers are alike, so that n frozen of N layers leave 3 - 2 n / N forward passes of the encoder.
+    A trained layer takes three forward passes (its own, and two products backward), a frozen one its own alone.
     """
-    frozen = fit.freeze_layers / model.encoder.inner.config.num_hidden_layers
-    return (3.0 - 2.0 * frozen) * model.encoder.forward_flops(lengths)
+    encoder = model.encoder
+    return 3.0 * encoder.forward_flops(lengths) - 2.0 * encoder.forward_flops(lengths, fit.freeze_layers)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a step told about its m tasks: mean losses (m,), and their gradients (m, P) in the last shared layer."""
+
+    names: list[str]
+    losses_m: Tensor
+    gradients_mP: Tensor
 
 
 class _TaskModule(pl.LightningModule):
@@ -102,12 +113,15 @@ class _TaskModule(pl.LightningModule):
         self.total_steps = total_steps
 
     def configure_optimizers(self) -> Any:
-        """AdamW with linear warm-up and linear decay to zero over `total_steps`."""
+        """AdamW with linear warm-up and, unless constant, linear decay to zero over `total_steps`."""
         fit = self.fit_config
+        groups = [
+            {"params": [weight for weight in self.model.parameters() if weight.requires_grad],
+             "lr": fit.learning_rate, "weight_decay": fit.weight_decay},
+            *self.other_parameters(),
+        ]  # fmt: skip
         optimizer = torch.optim.AdamW(
-            [weight for weight in self.parameters() if weight.requires_grad],
-            lr=fit.learning_rate,
-            weight_decay=fit.weight_decay,
+            groups,
             eps=1e-8,
             # The fused step undoes fp16's loss scale by itself, and so after gradients were clipped.
             fused=fit.precision != "fp16",
@@ -117,10 +131,16 @@ class _TaskModule(pl.LightningModule):
         def factor(step: int) -> float:
             if step < warm:
                 return (step + 1) / (warm + 1)
+            if fit.schedule == "constant":
+                return 1.0
             return max(0.0, (self.total_steps - step) / max(1, self.total_steps - warm))
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def other_parameters(self) -> list[dict[str, Any]]:
+        """Groups of the optimizer beside the model's."""
+        return []
 
     def configure_gradient_clipping(
         self, optimizer: torch.optim.Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
@@ -159,43 +179,90 @@ class ProxyModule(_TaskModule):
         self.task_index = {task.name: i for i, task in enumerate(tasks)}
         self.register_buffer("weights", positive_weights(counts), persistent=False)
 
-    def training_step(self, batch: dict[str, Any], _: int) -> dict[str, Any]:
-        """One batch of one task; `curves` are the values that `Curves` records."""
-        name = batch["task"]
+    def training_step(self, step: list[dict[str, Any]], _: int) -> dict[str, Any]:
+        """One batch of one task; `curves` are the values that `Curves` records, with the weight of each."""
+        (batch,) = step
+        name, weight = batch["task"], batch["weight"]
         task_logits, logits_BT = self.model.both(batch, name)
         task = task_loss(task_logits, batch["labels"], self.tasks[name])
         weights = self.weights if isinstance(self.weights, Tensor) else None
         which = task_similarity_loss(logits_BT, self.task_index[name], self.discriminator_loss, weights)
-        curves = {f"loss/{name}": task.detach(), f"discriminator_loss/{name}": which.detach()}
-        return {"loss": (task + which) * batch["weight"], "curves": curves}
+        curves = {f"loss/{name}": (task.detach(), weight), f"discriminator_loss/{name}": (which.detach(), weight)}
+        return {"loss": (task + which) * weight, "curves": curves}
 
 
 class MultiTaskModule(_TaskModule):
-    """Trains the MT-DNN on one-task batches; with one task it is the single-task fine-tuning.
+    """Trains the MT-DNN on steps of one-task batches; with one task it is the single-task fine-tuning.
 
-    After each epoch it measures `evaluated`, if given, on the validation batches.
+    A step's loss is the sum over its batches of share x weight x mean loss: `share` of the step's rows, `weight` from
+    `weigher`, which may instead combine the gradients over the encoder itself. `evaluated`, if given, is measured on
+    the validation batches. With `watch` the gradients of each batch in the last shared layer are kept for whoever
+    `take`s them after the step.
     """
 
     def __init__(
         self, model: MultiTaskModel, tasks: tuple[TaskSpec, ...], fit: FitConfig, total_steps: int,
-        evaluated: TaskSpec | None = None,
+        evaluated: TaskSpec | None = None, weigher: Weigher | None = None, watch: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(tasks, fit, total_steps)
         self.model: MultiTaskModel = model
         self.evaluated = evaluated
+        self.weigher = weigher or Weigher(tasks)
+        self.watched: Watched | None = None
+        self._watch = watch or self.weigher.needs_last_layer
         if evaluated is not None:
             self.metrics = build_metrics(evaluated)
             self.mean_loss = MeanMetric()
 
-    def training_step(self, batch: dict[str, Any], _: int) -> dict[str, Any]:
-        """One batch of one task; `curves` are the values that `Curves` records."""
-        name = batch["task"]
-        loss = task_loss(self.model(batch, name), batch["labels"], self.tasks[name])
-        return {"loss": loss * batch["weight"], "curves": {f"loss/{name}": loss.detach()}}
+    def other_parameters(self) -> list[dict[str, Any]]:
+        """What the weighting learns."""
+        rate = self.weigher.learning_rate
+        return [] if rate is None else [{"params": list(self.weigher.parameters()), "lr": rate, "weight_decay": 0.0}]
 
-    def validation_step(self, batch: dict[str, Any], _: int) -> None:
+    def training_step(self, step: list[dict[str, Any]], _: int) -> dict[str, Any]:
+        """A batch of each of some tasks; `curves` are the values that `Curves` records, with the weight of each."""
+        names = [batch["task"] for batch in step]
+        losses_m = torch.stack([task_loss(self.model(b, b["task"]), b["labels"], self.tasks[b["task"]]) for b in step])
+        weight_m, share_m = (torch.stack([batch[key] for batch in step]) for key in ("weight", "share"))
+        curves = {f"loss/{name}": (loss.detach(), w) for name, loss, w in zip(names, losses_m, weight_m)}
+        losses_m = losses_m * weight_m
+        if self._watch:
+            self._look(names, losses_m)
+        self._parts_m = share_m * losses_m
+        return {"loss": self.weigher.loss(names, losses_m, share_m), "curves": curves}
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """As ever, unless the weigher combines the batches' gradients over the encoder; heads keep their own."""
+        if self.weigher.combine is None:
+            super().backward(loss, *args, **kwargs)
+            return
+        shared = [weight for weight in self.model.encoder.parameters() if weight.requires_grad]
+        combined_P = self.weigher.combine(shared_jacobian(self._parts_m, shared), self.trainer.global_step)
+        self._parts_m.sum().backward(inputs=list(self.model.heads.parameters()))
+        assign(shared, combined_P)
+
+    def _look(self, names: list[str], losses_m: Tensor) -> None:
+        """Add this micro-batch's losses and gradients in the last shared layer to the step's."""
+        last = [weight for weight in self.model.encoder.layer_stack()[-1].parameters() if weight.requires_grad]
+        gradients_mP = shared_jacobian(losses_m, last)
+        if self.watched is not None:
+            losses_m, gradients_mP = losses_m + self.watched.losses_m, gradients_mP + self.watched.gradients_mP
+        self.watched = Watched(names, losses_m.detach(), gradients_mP)
+
+    def take(self) -> Watched:
+        """What was watched during the step just made: mean losses and gradients over all ranks and micro-batches."""
+        assert self.watched is not None
+        seen, self.watched = self.watched, None
+        count, reduce = self.trainer.accumulate_grad_batches, self.trainer.strategy.reduce
+        return Watched(
+            seen.names, reduce(seen.losses_m / count, reduce_op="mean"),
+            reduce(seen.gradients_mP / count, reduce_op="mean"),
+        )  # fmt: skip
+
+    def validation_step(self, step: list[dict[str, Any]], _: int) -> None:
         """Collects one batch of the evaluated task."""
         assert self.evaluated is not None
+        (batch,) = step
         labels = batch["labels"]
         logits = self.model(batch, self.evaluated.name)
         self.metrics.update(

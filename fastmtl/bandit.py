@@ -1,0 +1,317 @@
+"""Bandits on arrays: which of K arms to play next, given the rewards so far. An arm is a number from 0 to K - 1.
+
+Also here: AutoSeM's rewards, which turn the primary's validation values into the 0 or 1 that its bandit learns from.
+All state goes through `state` and `restore` as plain values that survive JSON unchanged.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from fastmtl.errors import UserError
+
+COSINE_LIMIT = 1 + 1e-6
+"""Largest reward, in absolute value, of `Exp3` and `Ucb1`: a float32 cosine of parallel vectors may round past 1."""
+
+
+class Bandit(Protocol):
+    """Chooses an arm a round; `choose` changes nothing but `rng`, so a round without a reward needs no update."""
+
+    def choose(self, rng: np.random.Generator) -> int:
+        """The arm to play now; ties are broken by `rng`, never by the order of the arms."""
+        ...
+
+    def update(self, arm: int, reward: float) -> None:
+        """Learn the reward of playing `arm` as it was chosen by the present state."""
+        ...
+
+    def utilities(self) -> np.ndarray:
+        """Estimated value of each arm (K,) float64, higher is better; its unit is the bandit's own."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What `update` changes, as plain values; the constructor's arguments are not in it."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue as the bandit of the same arguments whose `state` this is."""
+        ...
+
+
+class BetaBernoulli:
+    """Non-stationary Beta-Bernoulli bandit, played by Thompson sampling (AutoSeM, Guo et al. 2019, section 3.2).
+
+    Each arm's utility, its rate of success, has a Beta(alpha, beta) belief that decays towards its prior, so that old
+    rewards fade as the model trains; with decay 0 it is a count. Each round fades what is known of every arm, so all
+    arms together hold 1/decay rewards at most, and no arm's alpha + beta exceeds alpha0 + beta0 + 1/decay. The paper
+    does not give its decay; its code's default, 0.3, holds three rewards. `alpha0` and `beta0` (K,) are above 0, see
+    `priors`. Rewards are in [0, 1]; a fraction is that share of a success, and no longer an exact posterior.
+    """
+
+    def __init__(self, alpha0: Sequence[float] | np.ndarray, beta0: Sequence[float] | np.ndarray, decay: float):
+        alpha, beta = _counts("alpha0", alpha0), _counts("beta0", beta0)
+        if len(alpha) != len(beta):
+            raise UserError(
+                f"sampling.beta0={beta.tolist()} has {len(beta)} numbers, but sampling.alpha0 has {len(alpha)}; give "
+                "both one number an arm"
+            )
+        if not _is_number(decay) or not 0 <= decay < 1:
+            raise UserError(f"sampling.decay={decay!r} is out of range; use a share in [0, 1)")
+        self.decay = decay
+        self._prior = np.stack([alpha, beta])
+        self._belief = self._prior  # (2, K): alpha and beta; `update` makes a new one
+
+    @property
+    def alpha(self) -> np.ndarray:
+        """Decayed successes (K,), the prior's included."""
+        return self._belief[0].copy()
+
+    @property
+    def beta(self) -> np.ndarray:
+        """Decayed failures (K,), the prior's included."""
+        return self._belief[1].copy()
+
+    def choose(self, rng: np.random.Generator) -> int:
+        """See `Bandit`: the arm with the highest of one draw from each belief."""
+        return _argmax(rng.beta(*self._belief), rng)
+
+    def update(self, arm: int, reward: float) -> None:
+        """See `Bandit`; every arm decays first, then the played one gains (reward, 1 - reward)."""
+        assert 0 <= reward <= 1, f"reward {reward}"
+        self._belief = (1 - self.decay) * self._belief + self.decay * self._prior
+        self._belief[:, arm] += (reward, 1 - reward)
+
+    def utilities(self) -> np.ndarray:
+        """See `Bandit`: the beliefs' means, rates of success in (0, 1); an arm not played keeps its prior's."""
+        return self._belief[0] / self._belief.sum(axis=0)
+
+    def state(self) -> dict[str, Any]:
+        """See `Bandit`."""
+        return {"alpha": self._belief[0].tolist(), "beta": self._belief[1].tolist()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See `Bandit`."""
+        belief = np.array([state["alpha"], state["beta"]], dtype=np.float64)
+        assert belief.shape == self._prior.shape, "the state of a bandit with other arms"
+        self._belief = belief
+
+
+def priors(
+    arms: int, prior: Sequence[float] = (1.0, 1.0), primary_prior: Sequence[float] = (2.0, 1.0)
+) -> tuple[np.ndarray, np.ndarray]:
+    """alpha0 and beta0 (arms,) of `BetaBernoulli`: the (successes, failures) that each auxiliary arm and the primary's,
+    arm 0, are credited with beforehand. AutoSeM's are (1, 1) and "slightly stronger", unstated; (2, 1) is ours.
+    """
+    pairs = np.tile(_pair("prior", prior), (_arms(arms), 1))
+    pairs[0] = _pair("primary_prior", primary_prior)
+    return pairs[:, 0].copy(), pairs[:, 1].copy()
+
+
+class Exp3:
+    """EXP3-FLAD (Albalak, Raffel & Wang, NeurIPS 2023, arXiv 2302.00674; after Auer et al. 2002, Seldin et al. 2013).
+
+    Round t = 1, 2, ... plays an arm a drawn from pi_t(a) = (1 - K e_t) softmax(e_{t-1} R)_a + e_t, where the rate of
+    exploration is e_t = min(1/K, sqrt(ln K / (K t))), and adds reward / pi_t(a) to R_a. Rewards are in [-1, 1]
+    (cosines of gradients). No arm's share falls below e_t; the first K ln K rounds are uniform.
+
+    This is also what the authors' release (alon-albalak/FLAD) computes, but for its clock: there t is 1 + 10 times the
+    batches trained on, and the rewards of one optimizer step come together; here t counts the updates. Ours: e_0 = 1/K
+    (of no effect, since R = 0) and a softmax shifted by its largest exponent so that it cannot overflow.
+    """
+
+    def __init__(self, arms: int):
+        self._rewards = np.zeros(_arms(arms))  # R (K,): cumulative, importance-weighted
+        self._updates = 0
+
+    def exploration(self, t: int) -> float:
+        """e_t, each arm's least share of round t."""
+        arms = len(self._rewards)
+        return min(1 / arms, math.sqrt(math.log(arms) / (arms * t))) if t else 1 / arms
+
+    def choose(self, rng: np.random.Generator) -> int:
+        """See `Bandit`: an arm drawn from the policy."""
+        return int(rng.choice(len(self._rewards), p=self.utilities()))
+
+    def update(self, arm: int, reward: float) -> None:
+        """See `Bandit`."""
+        assert abs(reward) <= COSINE_LIMIT, f"reward {reward}"
+        self._rewards[arm] += reward / self.utilities()[arm]
+        self._updates += 1
+
+    def utilities(self) -> np.ndarray:
+        """See `Bandit`: the policy pi_t (K,) that `choose` draws from, which sums to 1. These are shares, not rewards:
+        R itself grows with t and is noisier the less an arm is played.
+        """
+        t = self._updates + 1
+        floor = self.exploration(t)
+        exponents = self.exploration(t - 1) * self._rewards
+        weights = np.exp(exponents - exponents.max())
+        return (1 - len(weights) * floor) * weights / weights.sum() + floor
+
+    def state(self) -> dict[str, Any]:
+        """See `Bandit`."""
+        return {"rewards": self._rewards.tolist(), "updates": self._updates}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See `Bandit`."""
+        rewards = np.array(state["rewards"], dtype=np.float64)
+        assert rewards.shape == self._rewards.shape, "the state of a bandit with other arms"
+        self._rewards, self._updates = rewards, state["updates"]
+
+
+class Ucb1:
+    """UCB1-FLAD (Albalak, Raffel & Wang, NeurIPS 2023, arXiv 2302.00674; after Auer et al. 2002).
+
+    Every arm is played once, in an order drawn from `rng`; then the arm with the largest R_a + sqrt(2 ln t / n_a),
+    where n_a counts the arm's plays and t all plays. R_a is its first reward, then the moving average
+    R_a <- (1 - smoothing) R_a + smoothing reward; `smoothing=None` is the plain mean of Auer et al.
+
+    The default, 0.1 for the newest reward, is that of the authors' release (alon-albalak/FLAD). There R_a starts from
+    the gradient of 1000 rows an arm, taken before training; here from the arm's first play, ours.
+
+    Rewards are in [-1, 1] (cosines), while the width is derived for [0, 1]: for twice the range it would be twice as
+    wide. As in the release it is not, so arms are explored less than in theory. Nor does a moving average grow more
+    certain with n_a, as the width supposes: it never holds more than about 2 / smoothing - 1 rewards.
+    """
+
+    def __init__(self, arms: int, smoothing: float | None = 0.1):
+        if smoothing is not None and not (_is_number(smoothing) and 0 < smoothing <= 1):
+            raise UserError(
+                f"sampling.smoothing={smoothing!r} is out of range; use the newest reward's share, in (0, 1], or null "
+                "for the plain mean"
+            )
+        self.smoothing = smoothing
+        self._rewards = np.zeros(_arms(arms))
+        self._plays = np.zeros(arms, dtype=np.int64)
+
+    def choose(self, rng: np.random.Generator) -> int:
+        """See `Bandit`."""
+        played = self._plays > 0
+        index = np.full(len(played), np.inf)
+        width = np.sqrt(2 * np.log(max(self._plays.sum(), 1)) / self._plays[played])
+        index[played] = self._rewards[played] + width
+        return _argmax(index, rng)
+
+    def update(self, arm: int, reward: float) -> None:
+        """See `Bandit`."""
+        assert abs(reward) <= COSINE_LIMIT, f"reward {reward}"
+        self._plays[arm] += 1
+        plays = int(self._plays[arm])
+        share = 1 / plays if self.smoothing is None or plays == 1 else self.smoothing
+        self._rewards[arm] += share * (reward - self._rewards[arm])
+
+    def utilities(self) -> np.ndarray:
+        """See `Bandit`: the average reward, without the width; NaN for an arm not played."""
+        return np.where(self._plays > 0, self._rewards, np.nan)
+
+    def state(self) -> dict[str, Any]:
+        """See `Bandit`."""
+        return {"rewards": self._rewards.tolist(), "plays": self._plays.tolist()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See `Bandit`."""
+        rewards, plays = np.array(state["rewards"], dtype=np.float64), np.array(state["plays"], dtype=np.int64)
+        assert rewards.shape == plays.shape == self._plays.shape, "the state of a bandit with other arms"
+        self._rewards, self._plays = rewards, plays
+
+
+REWARD_SMOOTHING = 0.3
+"""Share of the newest value in the moving average of the reward `smoothed`."""
+
+
+class _Rule(NamedTuple):
+    helped: Callable[[float, float], bool]  # (value, reference)
+    next_reference: Callable[[float, float], float]  # (value, reference)
+
+
+_RULES = {
+    "not_worse_than_previous": _Rule(operator.ge, lambda value, reference: value),
+    "better_than_best": _Rule(operator.gt, max),
+    "smoothed": _Rule(operator.ge, lambda value, reference: reference + REWARD_SMOOTHING * (value - reference)),
+}
+
+
+class Reward:
+    """1.0 if the primary's validation value, higher is better, says that the round helped, else 0.0; see `make_reward`.
+
+    The value is compared with a reference taken from the values before. The first has nothing to be compared with: its
+    reward is None, for which no arm is updated (AutoSeM's release compares with 0, a free success for its first arm).
+    A value that is not finite, such as an undefined correlation, is no improvement, and is not remembered: the next
+    value is compared with the same reference. Before any number has come there is none, so its reward is None, too.
+    """
+
+    def __init__(self, rule: _Rule):
+        self._rule = rule
+        self._reference: float | None = None
+
+    def __call__(self, value: float) -> float | None:
+        """The round's reward, given the primary's value after it."""
+        if not math.isfinite(value):
+            return None if self._reference is None else 0.0
+        if self._reference is None:
+            self._reference = float(value)
+            return None
+        reward = float(self._rule.helped(value, self._reference))
+        self._reference = float(self._rule.next_reference(value, self._reference))
+        return reward
+
+    def state(self) -> dict[str, Any]:
+        """What a call changes, as plain values."""
+        return {"reference": self._reference}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue as the reward of the same name whose `state` this is."""
+        self._reference = state["reference"]
+
+
+def make_reward(name: str) -> Reward:
+    """A fresh reward of AutoSeM's stage 1, by the name of what it compares the newest value with.
+
+    `not_worse_than_previous`: 1 if value >= the one before (the paper, section 3.2). Where validation is flat every
+    round holds, so that all utilities drift to 1. `better_than_best`: 1 if value > the highest so far; rarer and rarer.
+    `smoothed`: 1 if value >= the moving average of those before, in which the newest weighs REWARD_SMOOTHING, so that
+    one lucky round does not make the next one a failure. The last two are ours.
+    """
+    if name not in list(_RULES):
+        raise UserError(f"sampling.reward={name!r} is unknown; use {', '.join(_RULES)}")
+    return Reward(_RULES[name])
+
+
+def _argmax(values: np.ndarray, rng: np.random.Generator) -> int:
+    """Position of the largest value; `rng` is asked only if there are several."""
+    best = np.flatnonzero(values == values.max())
+    return int(best[rng.integers(len(best))] if len(best) > 1 else best[0])
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _arms(arms: int) -> int:
+    if isinstance(arms, bool) or not isinstance(arms, int) or arms < 1:
+        raise UserError(f"sampling.arms={arms!r} is no number of arms; use a whole number of 1 or more")
+    return arms
+
+
+def _counts(name: str, given: Sequence[float] | np.ndarray) -> np.ndarray:
+    """The pseudo-counts as a new float64 array (n,), checked."""
+    given = given.tolist() if isinstance(given, np.ndarray) else given  # an array's repr may take several lines
+    try:
+        counts = np.array(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        counts = np.array(math.nan)
+    if counts.ndim != 1 or not len(counts) or not np.all(np.isfinite(counts) & (counts > 0)):
+        raise UserError(f"sampling.{name}={given!r} must be finite numbers above 0; use, say, [1, 1]")
+    return counts
+
+
+def _pair(name: str, given: Sequence[float]) -> np.ndarray:
+    pair = _counts(name, given)
+    if len(pair) != 2:
+        raise UserError(f"sampling.{name}={given!r} has {len(pair)} numbers; use two, the successes and the failures")
+    return pair

@@ -1,0 +1,181 @@
+"""Orders of batches that are learned on the way: a bandit chooses each round's task from the rewards before it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, overload
+
+import numpy as np
+
+from fastmtl.bandit import Bandit, BetaBernoulli, Exp3, Ucb1, make_reward, priors
+from fastmtl.data.samplers import Step, check_window, num_batches, one_pass
+from fastmtl.errors import UserError
+
+
+class OnlineSampling(Protocol):
+    """Which bandit, and what rewards it; a frozen dataclass, so that its fields are its identity.
+
+    `validation`: a round is `batches_per_round` batches of one task, the primary among them, rewarded by what it did
+    to the primary's validation value. `alignment`: every step has half a batch of the primary and half a batch of an
+    auxiliary task, rewarded by the cosine of their gradients in the last shared layer.
+    """
+
+    feedback: ClassVar[Literal["validation", "alignment"]]
+    batches_per_round: int
+    window: int
+
+    def bandit(self, arms: int) -> Bandit:
+        """A fresh bandit; under `validation` arm 0 is the primary."""
+        ...
+
+
+@dataclass(frozen=True)
+class Thompson:
+    """AutoSeM's stage 1 as an order of batches: a Beta-Bernoulli bandit with Thompson sampling (Guo et al. 2019, 3.2).
+
+    A round is rewarded if the primary's `metric` (its headline, or `loss`) on `validation_rows` held-out rows is, with
+    `reward` `not_worse_than_previous`, at least that of the round before; `better_than_best` and `smoothed` compare
+    with the best and with a moving average. `prior` and `primary_prior` are (alpha, beta); `decay` draws every arm
+    back to its prior after each round. `rounds` is the length of an epoch; without it as many as `Proportional` has.
+    """
+
+    batches_per_round: int = 10
+    validation_rows: int = 256
+    metric: Literal["headline", "loss"] = "headline"
+    reward: Literal["not_worse_than_previous", "better_than_best", "smoothed"] = "not_worse_than_previous"
+    prior: Sequence[float] = (1.0, 1.0)
+    primary_prior: Sequence[float] = (2.0, 1.0)
+    decay: float = 0.0
+    rounds: int | None = None
+    window: int = 50
+    feedback: ClassVar[Literal["validation"]] = "validation"
+
+    def __post_init__(self) -> None:
+        check_window(self.window)
+        for name in ("batches_per_round", "validation_rows", *(["rounds"] if self.rounds is not None else [])):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise UserError(f"sampling.{name}={value!r} is not a whole number of 1 or more")
+        if self.metric not in ("headline", "loss"):
+            raise UserError(f"sampling.metric={self.metric!r} is unknown; use headline or loss")
+        make_reward(self.reward)
+        self.bandit(2)
+
+    def bandit(self, arms: int) -> BetaBernoulli:
+        """See `OnlineSampling`."""
+        return BetaBernoulli(*priors(arms, self.prior, self.primary_prior), self.decay)
+
+
+@dataclass(frozen=True)
+class Exp3Sampling:
+    """EXP3 over the auxiliary tasks, rewarded by gradient alignment (Albalak et al. 2023, EXP3-FLAD)."""
+
+    window: int = 50
+    batches_per_round: ClassVar[int] = 1
+    feedback: ClassVar[Literal["alignment"]] = "alignment"
+
+    def __post_init__(self) -> None:
+        check_window(self.window)
+
+    def bandit(self, arms: int) -> Exp3:
+        """See `OnlineSampling`."""
+        return Exp3(arms)
+
+
+@dataclass(frozen=True)
+class Ucb1Sampling:
+    """UCB1 over the auxiliary tasks, rewarded by gradient alignment (Albalak et al. 2023, UCB1-FLAD).
+
+    `smoothing` is the weight of a new reward in an arm's moving average; None takes the plain mean.
+    """
+
+    smoothing: float | None = 0.1
+    window: int = 50
+    batches_per_round: ClassVar[int] = 1
+    feedback: ClassVar[Literal["alignment"]] = "alignment"
+
+    def __post_init__(self) -> None:
+        check_window(self.window)
+        self.bandit(1)
+
+    def bandit(self, arms: int) -> Ucb1:
+        """See `OnlineSampling`."""
+        return Ucb1(arms, self.smoothing)
+
+
+class Online(Sequence[Step]):
+    """The steps of one epoch after another, asked for in order; `feedback` must come before the next round is asked.
+
+    Rows come in passes, each shuffled anew, from a generator made of seed and epoch: at the end of an epoch `state()`
+    is all that the next one needs. `history` has one entry a finished round: arm (place of the task), value, reward
+    (None where there was nothing to compare with), and under Thompson sampling every arm's alpha and beta.
+    """
+
+    def __init__(self, sampling: OnlineSampling, lengths: list[np.ndarray], batch_size: int, seed: int) -> None:
+        self.sampling, self.lengths, self.batch_size, self.seed = sampling, lengths, batch_size, seed
+        self.joint = sampling.feedback == "alignment"
+        if self.joint and len(lengths) < 2:
+            raise UserError("sampling by gradient alignment needs an auxiliary task; use sampling=proportional")
+        self.arms = list(range(1 if self.joint else 0, len(lengths)))
+        self.bandit = sampling.bandit(len(self.arms))
+        self.compare = make_reward(sampling.reward) if isinstance(sampling, Thompson) else None
+        self.history: list[dict[str, Any]] = []
+        self.start(0)
+
+    def __len__(self) -> int:
+        """Whole rounds: as many as `Proportional` has batches, rounded up, unless the sampling says how many."""
+        each = self.sampling.batches_per_round
+        rounds = getattr(self.sampling, "rounds", None)
+        return each * (rounds or -(-num_batches([len(one) for one in self.lengths], self.batch_size) // each))
+
+    def start(self, epoch: int) -> None:
+        """Begin an epoch."""
+        self._rng = np.random.default_rng([self.seed, epoch])
+        self._waiting: dict[int, list[np.ndarray]] = {}
+        self._at, self._step = -1, list[tuple[int, np.ndarray]]()
+
+    @overload
+    def __getitem__(self, i: int) -> Step: ...
+    @overload
+    def __getitem__(self, i: slice) -> Sequence[Step]: ...
+    def __getitem__(self, i: int | slice) -> Step | Sequence[Step]:
+        """Step i, which must be the last one asked for or the one after it."""
+        assert isinstance(i, int)
+        if i != self._at:
+            assert i == self._at + 1, "an online order has no other steps than the next"
+            if i % self.sampling.batches_per_round == 0:
+                self._arm = self.bandit.choose(self._rng)
+            self._at, self._step = i, self._next()
+        return self._step
+
+    def _next(self) -> Step:
+        task = self.arms[self._arm]
+        if not self.joint:
+            return [(task, self._rows(task, self.batch_size))]
+        half = max(1, self.batch_size // 2)
+        return [(0, self._rows(0, half)), (task, self._rows(task, half))]
+
+    def _rows(self, task: int, count: int) -> np.ndarray:
+        if not self._waiting.get(task):
+            batches = one_pass(self.lengths[task], count, self.sampling.window, self._rng)
+            self._waiting[task] = [batches[i] for i in self._rng.permutation(len(batches))]
+        return self._waiting[task].pop()
+
+    def tell(self, value: float) -> None:
+        """The value of the round just played: of the primary's metric, higher is better, or a cosine."""
+        reward = value if self.compare is None else self.compare(value)
+        if reward is not None:
+            self.bandit.update(self._arm, reward)
+        told = self.bandit.state() if isinstance(self.bandit, BetaBernoulli) else {}
+        self.history.append({"arm": self.arms[self._arm], "value": value, "reward": reward, **told})
+
+    def state(self) -> dict[str, Any]:
+        """Plain values from which `restore` goes on at the start of an epoch."""
+        return {"bandit": self.bandit.state(), "compare": self.compare.state() if self.compare else None}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Back to what `state` gave."""
+        self.bandit.restore(state["bandit"])
+        if self.compare:
+            self.compare.restore(state["compare"])

@@ -1,0 +1,110 @@
+"""The search for a mixing ratio: AutoSeM's stage 2. It asks for values of ratios and knows nothing of training."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+import warnings
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Literal
+
+from fastmtl.errors import UserError
+
+Mixture = tuple[int, ...]
+"""Batches of each task in a cycle, the primary's first; 0 drops a task."""
+
+_ASKS_A_TRIAL = 5
+"""How often a search may propose what it has tried before it gives up."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A ratio in lowest terms, its value (higher is better), and the seconds it took to propose it."""
+
+    ratio: Mixture
+    value: float
+    ask_s: float
+
+
+@dataclass(frozen=True)
+class MixingSearch:
+    """Tries `trials` different ratios; the best by value wins, the earlier of two equal ones.
+
+    `gp`: Gaussian process with an ARD Matern 5/2 kernel and Gaussian noise, logarithmic expected improvement, after
+    `random_starts` random ratios (AutoSeM, Guo et al. 2019, section 3.3, which used GP-Hedge). `grid`: coarse ratios
+    first, in a fixed order. Both begin with 1:1:...:1. Entries are whole numbers up to `largest`, the primary's at
+    least 1; 2:2 is tried as 1:1.
+    """
+
+    proposals: Literal["gp", "grid"] = "gp"
+    trials: int = 20
+    random_starts: int = 6
+    largest: int = 20
+
+    def __post_init__(self) -> None:
+        if self.proposals not in ("gp", "grid"):
+            raise UserError(f"hparams_search.proposals={self.proposals!r} is unknown; use gp or grid")
+        for name in ("trials", "random_starts", "largest"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise UserError(f"hparams_search.{name}={value!r} is not a whole number of 1 or more")
+
+    def run(self, num_tasks: int, evaluate: Callable[[Mixture], float], seed: int) -> list[Trial]:
+        """The trials in the order in which they were made; fewer where there are no more ratios to try.
+
+        What is proposed is a function of seed and values alone: repeated after an interruption, with `evaluate` finding
+        what it computed before, a search goes on where it was.
+        """
+        propose = self._gp(num_tasks, seed) if self.proposals == "gp" else self._grid(num_tasks)
+        done: list[Trial] = []
+        value: float | None = None
+        for _ in range(_ASKS_A_TRIAL * self.trials):
+            started = time.perf_counter()
+            try:
+                ratio = lowest_terms(next(propose) if value is None else propose.send(value))
+            except StopIteration:
+                break
+            ask_s = time.perf_counter() - started
+            known = next((trial for trial in done if trial.ratio == ratio), None)
+            value = known.value if known else evaluate(ratio)
+            if not known:
+                done.append(Trial(ratio, value, ask_s))
+            if len(done) == self.trials:
+                break
+        return done
+
+    def _gp(self, num_tasks: int, seed: int) -> Generator[Mixture, float, None]:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = optuna.samplers.GPSampler(seed=seed, n_startup_trials=self.random_starts)
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        study.enqueue_trial({f"task_{i}": 1 for i in range(num_tasks)})
+        while True:
+            trial = study.ask()
+            value = yield tuple(trial.suggest_int(f"task_{i}", int(i == 0), self.largest) for i in range(num_tasks))
+            # A metric that is not defined is no improvement over anything, but must not end the search.
+            study.tell(trial, value if math.isfinite(value) else -1.0)
+
+    def _grid(self, num_tasks: int) -> Generator[Mixture, float, None]:
+        seen = set()
+        for top in range(1, self.largest + 1):
+            for ratio in itertools.product(range(top, -1, -1), repeat=num_tasks):
+                if ratio[0] and max(ratio) == top and (lowest := lowest_terms(ratio)) not in seen:
+                    seen.add(lowest)
+                    yield lowest
+
+
+def lowest_terms(ratio: Mixture) -> Mixture:
+    """The same ratio with the smallest whole numbers."""
+    divisor = math.gcd(*ratio)
+    return tuple(one // divisor for one in ratio)
+
+
+def best(trials: list[Trial]) -> Trial:
+    """The one of highest value, NaN being the lowest; the first of equals."""
+    return max(trials, key=lambda trial: trial.value if math.isfinite(trial.value) else -math.inf)

@@ -1,0 +1,296 @@
+"""The encoder before transformers: word vectors, a bidirectional LSTM, max over time, and a pair's four-part feature.
+
+As in AutoSeM (Guo, Pasunuru and Bansal, NAACL 2019), with learned or GloVe vectors in place of ELMo's. B rows, P of
+them pairs, S = B + P sentences, L tokens, D = 2 x `hidden_size` units of both directions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import tokenizers
+import torch
+from tokenizers import models, normalizers, pre_tokenizers, processors
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from fastmtl.errors import UserError
+from fastmtl.models.encoder import EncoderSpec, sha256_of
+
+T = TypeVar("T")
+
+PAD, UNKNOWN = "<pad>", "<unk>"
+"""Ids 0 and 1 of a vocabulary that comes from a file of word vectors."""
+
+
+@dataclass(frozen=True)
+class BiLSTMSpec:
+    """A BiLSTM over word vectors; it stands wherever an `EncoderSpec` does.
+
+    `embeddings` is a text file as GloVe's, `word v1 ... vd` a line: a lower-cased text is read word by word, and words
+    that the file lacks share the mean vector. Without it vectors of `embedding_size` (128) are learned for the ids of
+    `tokenizer`, any encoder that `EncoderSpec.name` takes. All vectors are trained, the file's too: freeze those of a
+    large file (`fit.freeze_embeddings`) or cut it (its first lines are the frequent words), or each step updates all.
+
+    `layers` are LSTMs of `hidden_size` units a direction; AutoSeM has 2 of 512 (1024 for RTE). The default is half as
+    wide and so a quarter of the arithmetic, for the sake of CPUs. `dropout` is of the vectors and between the layers
+    (AutoSeM 0.5, for MRPC 0.25); that of the pooled feature is `fit.dropout`. Initial weights follow the run's seed.
+    `max_length` is in tokens, of both texts together. A file is read once a process: change it, and start anew.
+    """
+
+    name: str = "bilstm"
+    max_length: int = 128
+    learning_rate: float = 1e-3
+    hidden_size: int = 256
+    layers: int = 2
+    embeddings: str | None = None
+    embedding_size: int | None = None
+    tokenizer: str = "minilm"
+    dropout: float = 0.25
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_length", 4), ("hidden_size", 1), ("layers", 1), ("embedding_size", 1)):
+            value = getattr(self, name)
+            if name == "embedding_size" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise UserError(f"encoder.{name}={value!r} is not a whole number of {least} or more")
+        if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
+            raise UserError(f"encoder.dropout={self.dropout!r} is out of range; use a share in [0, 1)")
+        for name in ("tokenizer", "embeddings"):
+            value = getattr(self, name)
+            if not (isinstance(value, str) and value) and (name, value) != ("embeddings", None):
+                raise UserError(f"encoder.{name}={value!r} is no name; {_WANTED[name]}")
+
+    def identity(self) -> dict[str, Any]:
+        """What fixes the distribution of initial weights and the pooled feature: content, not place."""
+        own = {"bilstm": [self.hidden_size, self.layers, self.dropout], "vocabulary": self._vocabulary_id()}
+        return own if self.embeddings else {**own, "embedding_size": self._size()}
+
+    def tokenizer_identity(self) -> dict[str, Any]:
+        """What fixes the token ids of a text."""
+        return {"tokenizer": self._vocabulary_id(), "max_length": self.max_length, "special_tokens": False}
+
+    def build(self) -> BiLSTMEncoder:
+        """The encoder with fresh weights, in training mode."""
+        return BiLSTMEncoder(self)
+
+    def make_tokenizer(self) -> WordTokenizer:
+        """The tokenizer whose ids the encoder reads."""
+        if self.embeddings is None:
+            borrowed = self._borrow(EncoderSpec.make_tokenizer)
+            unknown = borrowed.inner.unk_token_id
+            return WordTokenizer(borrowed.backend, borrowed.pad_id, borrowed.pad_id if unknown is None else unknown)
+        backend = tokenizers.Tokenizer(models.WordLevel(_word_vectors(self.embeddings)[0], unk_token=UNKNOWN))
+        # GloVe's own words have their accents; BERT's would lose them.
+        backend.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        backend.enable_truncation(self.max_length)
+        return WordTokenizer(backend, pad_id=0, unknown_id=1)
+
+    def vectors(self) -> nn.Embedding:
+        """A vector an id: the file's, or fresh ones."""
+        if self.embeddings is None:
+            ids = self._borrow(EncoderSpec.make_tokenizer).backend.get_vocab().values()
+            return nn.Embedding(max(ids) + 1, self._size())
+        _, vectors = _word_vectors(self.embeddings)
+        if self.embedding_size not in (None, vectors.shape[1]):
+            raise UserError(
+                f"encoder.embedding_size={self.embedding_size}, but the vectors of {self.embeddings!r} have "
+                f"{vectors.shape[1]} values; use null"
+            )
+        return nn.Embedding.from_pretrained(torch.tensor(vectors), freeze=False)  # a copy: the cache stays as it is
+
+    def _size(self) -> int:
+        return self.embedding_size or 128
+
+    def _vocabulary_id(self) -> str:
+        if self.embeddings is not None:
+            return f"words-{_file_id(self.embeddings)}"
+        return self._borrow(EncoderSpec.tokenizer_identity)["tokenizer"]
+
+    def _borrow(self, part: Callable[[EncoderSpec], T]) -> T:
+        try:
+            return part(EncoderSpec(self.tokenizer, max_length=self.max_length))
+        except UserError as error:
+            raise UserError(f"encoder.tokenizer={self.tokenizer!r}: {error}") from error
+
+
+_WANTED = {
+    "tokenizer": "use minilm, a Hub id or a folder",
+    "embeddings": "give the path of a GloVe text file, or null for learned vectors",
+}
+
+
+class WordTokenizer:
+    """A tokenizer without special tokens: the encoder reads each text of a pair by itself."""
+
+    def __init__(self, backend: Any, pad_id: int, unknown_id: int) -> None:
+        self.backend, self.pad_id, self.unknown_id = backend, pad_id, unknown_id
+        # Without a template both texts of a pair would have type 0.
+        backend.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B:1", special_tokens=[])
+
+    def __call__(self, first: list[str], second: list[str] | None) -> tuple[list[list[int]], list[int]]:
+        """See `fastmtl.data.pool.Tokenize`; a text without any token is one unknown token."""
+        rows, starts = [], []
+        for row in self.backend.encode_batch_fast(first if second is None else list(zip(first, second))):
+            ids, start = row.ids, len(row) - sum(row.type_ids)
+            if start == 0:
+                ids, start = [self.unknown_id, *ids], 1
+            if second is not None and start == len(ids):
+                ids = [*ids, self.unknown_id]
+            rows.append(ids)
+            starts.append(start)
+        return rows, starts
+
+
+class BiLSTMEncoder(nn.Module):
+    """One feature a row: [u; v; u * v; |u - v|] (B, 4 D) of the max-pooled texts u and v of a pair.
+
+    A single text has no v, and its feature is [u; 0; 0; 0]: all tasks' heads and the discriminator share one width,
+    and nothing is made up. (AutoSeM has a narrower projection for such tasks.) The discriminator can so tell pairs
+    from single texts at once, as it can in a transformer by the separator.
+    """
+
+    def __init__(self, spec: BiLSTMSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.embeddings = spec.vectors()
+        sizes = [self.embeddings.embedding_dim, *[2 * spec.hidden_size] * (spec.layers - 1)]
+        self.layers = nn.ModuleList(nn.LSTM(size, spec.hidden_size, bidirectional=True) for size in sizes)
+        self.dropout = nn.Dropout(spec.dropout)
+        self.hidden_size = 8 * spec.hidden_size
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Features (B, 4 D) of `input_ids`, `attention_mask` and `token_type_ids` (B, L); no text may be empty."""
+        ids_BL, real_BL = batch["input_ids"], batch["attention_mask"].bool()
+        second_B = (batch["token_type_ids"].bool() & real_BL).sum(1)
+        first_B = real_BL.sum(1) - second_B
+        pairs_P = second_B.nonzero()[:, 0]
+        places_PL = first_B[pairs_P, None] + torch.arange(ids_BL.shape[1], device=ids_BL.device)
+        seconds_PL = ids_BL[pairs_P].gather(1, places_PL.clamp(max=ids_BL.shape[1] - 1))
+        pooled_SD = self.sentences(torch.cat([ids_BL, seconds_PL]), torch.cat([first_B, second_B[pairs_P]]))
+        u_BD = pooled_SD[: len(ids_BL)]
+        v_BD = torch.zeros_like(u_BD).index_copy(0, pairs_P, pooled_SD[len(ids_BL) :])
+        differ_BD = (u_BD - v_BD).abs() * (second_B > 0).unsqueeze(1)
+        return torch.cat([u_BD, v_BD, u_BD * v_BD, differ_BD], 1)
+
+    def sentences(self, ids_SL: Tensor, lengths_S: Tensor) -> Tensor:
+        """Max over time (S, D) of the first `lengths_S` tokens of each row, each read by itself."""
+        # The lengths go to the host, where cuDNN wants the sizes of its packed batches.
+        ids = pack_padded_sequence(ids_SL, lengths_S.cpu(), batch_first=True, enforce_sorted=False)
+        x = ids._replace(data=self.embeddings(ids.data))
+        for lstm in self.layers:
+            x, _ = lstm(x._replace(data=self.dropout(x.data)))
+        h_LSD, _ = pad_packed_sequence(x, padding_value=-math.inf)
+        return h_LSD.amax(0)
+
+    @property
+    def num_layers(self) -> int:
+        """How many LSTMs a token passes."""
+        return len(self.layers)
+
+    def layer_stack(self) -> list[nn.Module]:
+        """The LSTMs, lowest first."""
+        return list(self.layers)
+
+    def embedding_module(self) -> nn.Module:
+        """The word vectors."""
+        return self.embeddings
+
+    def forward_flops(self, lengths: np.ndarray, layers: int | None = None) -> float:
+        """Model FLOPs of one forward pass over rows of `lengths` tokens, padding not counted; all layers or the lowest.
+
+        2 per multiply-add: the four gates of a direction take 8 H (I + H) a token, I being the layer's inputs. What is
+        done value by value is not counted.
+        """
+        hidden = self.spec.hidden_size
+        inputs = [self.embeddings.embedding_dim, *[2 * hidden] * (self.num_layers - 1)][:layers]
+        return float(np.sum(lengths, dtype=np.float64)) * sum(2 * 8 * hidden * (size + hidden) for size in inputs)
+
+
+# --- files of word vectors -------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=32)
+def _file_id(path: str) -> str:
+    return sha256_of(_existing(path))
+
+
+def _existing(path: str) -> Path:
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(f"encoder.embeddings={path!r} is not a file; {_WANTED['embeddings']}")
+    return file
+
+
+@lru_cache(maxsize=1)
+def _word_vectors(path: str) -> tuple[dict[str, int], np.ndarray]:
+    """Ids of words, and vectors (V, d) float32: zeros for padding, the mean for unknown words, then the file's lines.
+
+    Of words that are alike in lower case, the one in lower case counts, else the first.
+    """
+    file = _existing(path)
+    with open(file, "rb") as lines:
+        columns = next((len(_fields(line)) for line in lines if line.strip()), 0)
+    if not columns:
+        raise UserError(f"encoder.embeddings={path!r} is empty; {_WANTED['embeddings']}")
+    names = ["word", *map(str, range(columns - 1))]
+    try:
+        table = pa.csv.read_csv(
+            file,
+            pa.csv.ReadOptions(column_names=names),
+            pa.csv.ParseOptions(delimiter=" ", quote_char=False),
+            pa.csv.ConvertOptions(
+                column_types={"word": pa.binary(), **dict.fromkeys(names[1:], pa.float32())},
+                null_values=[], check_utf8=False,
+            ),
+        )  # fmt: skip
+    except pa.ArrowInvalid as error:
+        raise UserError(f"encoder.embeddings={path!r}: {_fault(file, columns) or str(error).splitlines()[0]}") from None
+    vectors = np.empty((2 + len(table), columns - 1), np.float32)
+    for i, column in enumerate(table.columns[1:]):
+        vectors[2:, i] = column.to_numpy()
+    if columns == 1 or not np.isfinite(vectors[2:]).all():
+        raise UserError(f"encoder.embeddings={path!r}: {_fault(file, columns)}")
+    vectors[0], vectors[1] = 0, vectors[2:].mean(0, dtype=np.float64)
+    words = [word.decode(errors="replace") for word in table["word"].to_pylist()]
+    ids = {PAD: 0, UNKNOWN: 1}
+    for spell in (str, str.lower):
+        for i, word in enumerate(map(spell, words), 2):
+            ids.setdefault(word, i)
+    return ids, vectors
+
+
+def _fields(line: bytes) -> list[bytes]:
+    return line.rstrip(b"\r\n").split(b" ")
+
+
+def _fault(file: Path, columns: int) -> str | None:
+    """The first line that is not a word and `columns` - 1 numbers, what it is instead, and what to do."""
+    wanted = "write `word v1 ... vd` with single spaces, as GloVe's files do"
+    with open(file, "rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            _, *values = _fields(line)
+            if not values:
+                return f"line {number} has no values; {wanted}"
+            if len(values) != columns - 1:
+                return f"line {number} has {len(values)} values, not {columns - 1} as the first; mend or remove it"
+            for value in values:
+                try:
+                    good = math.isfinite(float(value))
+                except ValueError:
+                    good = False
+                if not good:
+                    return f"line {number} has {value.decode(errors='replace')[:20]!r} for a number; {wanted}"
+    return None
