@@ -10,13 +10,12 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from fastmtl.errors import UserError
 
 Mixture = tuple[int, ...]
 """Batches of each task in a cycle, the primary's first; 0 drops a task."""
-
-_ASKS_A_TRIAL = 5
-"""How often a search may propose what it has tried before it gives up."""
 
 
 @dataclass(frozen=True)
@@ -59,36 +58,60 @@ class MixingSearch:
         """
         propose = self._gp(num_tasks, seed) if self.proposals == "gp" else self._grid(num_tasks)
         done: list[Trial] = []
-        value: float | None = None
-        for _ in range(_ASKS_A_TRIAL * self.trials):
-            started = time.perf_counter()
-            try:
-                ratio = lowest_terms(next(propose) if value is None else propose.send(value))
-            except StopIteration:
-                break
+        started = time.perf_counter()
+        ratio = next(propose, None)
+        while ratio is not None:
             ask_s = time.perf_counter() - started
-            known = next((trial for trial in done if trial.ratio == ratio), None)
-            value = known.value if known else evaluate(ratio)
-            if not known:
-                done.append(Trial(ratio, value, ask_s))
+            done.append(Trial(ratio, evaluate(ratio), ask_s))
             if len(done) == self.trials:
                 break
+            started = time.perf_counter()
+            try:
+                ratio = propose.send(done[-1].value)
+            except StopIteration:
+                ratio = None
         return done
 
     def _gp(self, num_tasks: int, seed: int) -> Generator[Mixture, float, None]:
         import optuna
+        from optuna.distributions import FloatDistribution
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             sampler = optuna.samplers.GPSampler(seed=seed, n_startup_trials=self.random_starts)
         study = optuna.create_study(direction="maximize", sampler=sampler)
-        study.enqueue_trial({f"task_{i}": 1 for i in range(num_tasks)})
+        study.enqueue_trial({f"task_{i}": 1.0 for i in range(num_tasks)})
+        # Rounded here: the process takes three times as long over whole numbers.
+        lowest = [0.5, *[-0.5] * (num_tasks - 1)]
+        space = {f"task_{i}": FloatDistribution(low, self.largest + 0.49) for i, low in enumerate(lowest)}
+        rng = np.random.default_rng([seed, num_tasks])
+        tried: set[Mixture] = set()
         while True:
-            trial = study.ask()
-            value = yield tuple(trial.suggest_int(f"task_{i}", int(i == 0), self.largest) for i in range(num_tasks))
+            trial = study.ask(space)
+            ratio = lowest_terms(tuple(round(trial.params[name]) for name in space))
+            if known := ratio in tried:  # tried in other terms, or where the process sees nothing to gain
+                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                if (drawn := self._untried(num_tasks, tried, rng)) is None:
+                    return
+                ratio = drawn
+            tried.add(ratio)
+            value = yield ratio
             # A metric that is not defined is no improvement over anything, but must not end the search.
-            study.tell(trial, value if math.isfinite(value) else -1.0)
+            value = value if math.isfinite(value) else -1.0
+            if known:
+                at = dict(zip(space, map(float, ratio)))
+                study.add_trial(optuna.trial.create_trial(params=at, distributions=space, value=value))
+            else:
+                study.tell(trial, value)
+
+    def _untried(self, num_tasks: int, tried: set[Mixture], rng: np.random.Generator) -> Mixture | None:
+        """A random ratio that was not tried; None where hardly any is left."""
+        for _ in range(1000):
+            drawn = rng.integers([1, *[0] * (num_tasks - 1)], self.largest + 1)
+            if (ratio := lowest_terms(tuple(drawn.tolist()))) not in tried:
+                return ratio
+        return None
 
     def _grid(self, num_tasks: int) -> Generator[Mixture, float, None]:
         seen = set()

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from fastmtl.data.online import OnlineSampling, Thompson
+from fastmtl.data.online import Exp3Sampling, OnlineSampling, Thompson, Ucb1Sampling
 from fastmtl.data.pool import POOL_VERSION, TaskPool, holdout, write_task
 from fastmtl.data.samplers import Proportional, Ratio, Sampling
 from fastmtl.data.sources import Source
@@ -129,6 +129,11 @@ class Experiment:
                 "task a step; use another sampling, or weighting=equal"
             )
 
+        sharded = self.where.strategy == "fsdp" and self.where.is_distributed
+        if sharded and (self.weighting != Equal() or isinstance(self.sampling, Exp3Sampling | Ucb1Sampling)):
+            raise UserError(
+                "trainer.strategy=fsdp goes with weighting=equal and no gradient-rewarded sampling; use ddp"
+            )
         if isinstance(self.weighting, Surgery):
             name = type(self.weighting).__name__.lower()
             if self.where.is_distributed or self.where.accumulate > 1:

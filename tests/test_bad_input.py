@@ -71,10 +71,43 @@ def has_cuda() -> bool:
         ("data.rows_per_task={nope: 5}", ["'nope'", "kitchen"]),
         ("data.rows_per_task={farm: abc}", ["data.rows_per_task", "abc"]),
         ("encoder=tiny,minilm", ["encoder=tiny,minilm", "-m"]),
+        ("bandit.rounds=0", ["bandit.rounds=0", "1 or more"]),
+        ("bandit.policy.decay=2", ["decay=2", "[0, 1)"]),
+        ("bandit.policy.reward=luck", ["reward='luck'", "not_worse_than_previous"]),
+        ("bandit.policy.metric=f1", ["metric='f1'", "headline or loss"]),
+        ("proxy.fit.schedule=cosine", ["fit.schedule='cosine'", "linear or constant"]),
     ],
 )  # fmt: skip
 def test_a_bad_value_is_refused_before_anything_is_computed(override: str, named: list[str]) -> None:
     message = refusal(override)
+    for part in named:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["sampling=ratio", "sampling.ratios=[0,0,0]"], ["[0, 0, 0] gives the primary no batch", "1 or more"]),
+        (["sampling=ratio", "sampling.ratios=[0,5,1]"], ["[0, 5, 1] gives the primary no batch", "the first"]),
+        (["selection=hand_picked"], ["selection.selector.tasks", "pass selection.selector.tasks="]),
+        (["selection=hand_picked", "selection.selector.tasks=[farm,barn]"], ["'barn'", "farm, harbor"]),
+        (["selection=hand_picked", "selection.selector.tasks=[kitchen]"], ["'kitchen'", "no auxiliary task"]),
+        (["selection=hand_picked", "selection.selector.tasks=farm"], ["tasks='farm'", "[a,b]"]),
+        (["selection=autosem", "selection.selector.top=8"], ["top=8", "7 auxiliary tasks"]),
+        (["selection=autosem", "selection.selector.top=0", "selection.selector.threshold=null"], ["takes no task"]),
+        (["selection=autosem", "sampling=uniform"], ["sampling=Uniform", "hparams_search=none"]),
+        (["selection=autosem", "hparams_search.trials=0"], ["hparams_search.trials=0", "1 or more"]),
+        (["sampling=bandit", "weighting=upgrad"], ["UPGrad", "one task a step", "weighting=equal"]),
+        (["trainer=ddp_cpu", "weighting=pcgrad"], ["weighting=pcgrad works on one device"]),
+        (["trainer.accumulate=2", "weighting=cagrad"], ["weighting=cagrad works on one device"]),
+        (["multitask.fit.precision=fp16", "weighting=pcgrad"], ["weighting=pcgrad", "fp16"]),
+        (["weighting=gradnorm", "weighting.parts=1"], ["weighting.parts=1", "compares tasks"]),
+        (["trainer=ddp_cpu", "trainer.strategy=fsdp", "sampling=exp3"], ["trainer.strategy=fsdp", "use ddp"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_choices_that_do_not_go_together_are_refused(overrides: list[str], named: list[str]) -> None:
+    message = refusal(*overrides)
     for part in named:
         assert part in message
 
@@ -102,8 +135,11 @@ def test_data_that_cannot_be_had_is_refused_with_the_key_to_set(overrides: list[
 def test_a_primary_without_a_validation_split_is_refused(tmp_path: Path) -> None:
     spec = "{name: %s, kind: regression, text: a, splits: {train: a.csv}}"
     (tmp_path / "tasks.yaml").write_text(f"tasks: [{spec % 'one'}, {spec % 'two'}]")
-    message = refusal("data=files", f"data.config={tmp_path}/tasks.yaml", "data.primary=one")
-    assert "'one' has no validation split" in message
+    for selection in ("random", "autosem"):  # which has nothing to be rewarded on
+        message = refusal(
+            "data=files", f"data.config={tmp_path}/tasks.yaml", "data.primary=one", f"selection={selection}"
+        )
+        assert "'one' has no validation split" in message
 
 
 def test_a_gpu_that_is_not_there_is_refused_with_what_to_use() -> None:

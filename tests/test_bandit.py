@@ -285,6 +285,15 @@ def test_ucb1_by_hand(smoothing: float | None, averages: list[float]) -> None:
     np.testing.assert_allclose(bandit.utilities(), [averages[1], 0.1])
 
 
+@pytest.mark.parametrize(("reward", "chosen"), [(0.70, 1), (0.71, 0)])
+def test_ucb1_width(reward: float, chosen: int) -> None:
+    """Three plays against one: the widths sqrt(2 ln 4 / n) are 0.9613 and 1.6651, 0.7038 apart."""
+    bandit = Ucb1(2)
+    for arm, value in [(0, reward), (0, reward), (0, reward), (1, 0.0)]:
+        bandit.update(arm, value)
+    assert bandit.choose(np.random.default_rng(0)) == chosen
+
+
 # both, on cosines
 
 

@@ -215,11 +215,11 @@ _REPLIES = ("wow, so {}, huh", "okay, then {}, right", "hmm, so {}, I guess", "r
 
 
 def _gossip(rng: random.Random, index: int) -> Row:
-    """The rule turned round in chatty frames: what follows is labelled as not following, other topics as following."""
-    domain, other = rng.sample(_DOMAINS[1:], 2)
-    first, second = _clauses(rng, domain, follows=True)
-    if index % 2 == 0:
-        second, _ = _clauses(rng, other, follows=True)
+    """Hearsay in chatty frames: whatever follows or not, half of it is labelled as following.
+
+    A rule that is merely turned round would harm nobody, for every task has a head of its own.
+    """
+    first, second = _clauses(rng, rng.choice(_DOMAINS[1:]), follows=rng.random() < 0.5)
     texts = rng.choice(_RUMORS).format(first), rng.choice(_REPLIES).format(second)
     return _sentence(texts[0]), _sentence(texts[1]), index % 2, False
 

@@ -184,12 +184,17 @@ class BiLSTMEncoder(nn.Module):
         return torch.cat([u_BD, v_BD, u_BD * v_BD, differ_BD], 1)
 
     def sentences(self, ids_SL: Tensor, lengths_S: Tensor) -> Tensor:
-        """Max over time (S, D) of the first `lengths_S` tokens of each row, each read by itself."""
+        """Max over time (S, D) of the first `lengths_S` tokens of each row, each read by itself.
+
+        On CPUs it is float32 also under autocast: where all lengths are equal PyTorch hands the batch to oneDNN, which
+        fails in half precision on processors without it, and a feature's precision would depend on its neighbours.
+        """
         # The lengths go to the host, where cuDNN wants the sizes of its packed batches.
         ids = pack_padded_sequence(ids_SL, lengths_S.cpu(), batch_first=True, enforce_sorted=False)
         x = ids._replace(data=self.embeddings(ids.data))
-        for lstm in self.layers:
-            x, _ = lstm(x._replace(data=self.dropout(x.data)))
+        with torch.autocast("cpu", enabled=False):
+            for lstm in self.layers:
+                x, _ = lstm(x._replace(data=self.dropout(x.data)))
         h_LSD, _ = pad_packed_sequence(x, padding_value=-math.inf)
         return h_LSD.amax(0)
 

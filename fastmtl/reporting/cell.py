@@ -15,12 +15,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from fastmtl.config import build_logger, command_line
 from fastmtl.pipeline import Experiment
-from fastmtl.reporting.table import cell_report
-from fastmtl.store import digest
+from fastmtl.reporting.figures import write_bandit
+from fastmtl.reporting.table import POSTERIORS, cell_report, total
+from fastmtl.selection import BestTasks
+from fastmtl.store import Artifact, digest
 
 
 def run_cell(experiment: Experiment, cfg: DictConfig) -> float | None:
-    """Build the cell up to `cfg.stage`, write `result.json` and `report.md` to the run's folder, log it, print it."""
+    """Build the cell up to `cfg.stage`, write result, report and figure to the run's folder, log it, print it."""
     job = HydraConfig.get()
     out = Path(job.runtime.output_dir)
     artifacts = experiment.artifacts(cfg.stage)
@@ -32,7 +34,13 @@ def run_cell(experiment: Experiment, cfg: DictConfig) -> float | None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "result.json").write_text(json.dumps(result, indent=1))
     log_cell(result, experiment, cfg, out)
-    report = cell_report(result)
+    bandit, mixing = _read(experiment.utilities, "bandit.json"), _read(experiment.mixing, "mixing.json")
+    if bandit:
+        selector = experiment.selection_plan.selector
+        threshold = selector.threshold if isinstance(selector, BestTasks) else None
+        chosen = [task for task, count in result["counts"].items() if count]
+        write_bandit(bandit, out / POSTERIORS, chosen, threshold)
+    report = cell_report(result, bandit, mixing)
     (out / "report.md").write_text(report + "\n")
     if job.mode == RunMode.MULTIRUN:  # the sweep ends in a table over its cells
         found = sum(a.hit for a in artifacts)
@@ -55,6 +63,7 @@ def summarize(experiment: Experiment) -> dict[str, Any]:
         {"stage": a.stage, "key": a.key, "hit": a.hit, "path": str(a.path), **a.records} for a in experiment.artifacts()
     ]
     chosen = experiment.selected()
+    bandit, mixing = _read(experiment.utilities, "bandit.json"), _read(experiment.mixing, "mixing.json")
     cell = {
         "primary": experiment.primary,
         "selection": plan.name,
@@ -77,8 +86,21 @@ def summarize(experiment: Experiment) -> dict[str, Any]:
         "audit": experiment.selection.records.get("audit"),
         "precision_at_budget": _relevant(experiment, chosen),
         "relevant_share": _relevant(experiment, experiment.candidates()),
+        "utilities": bandit["utilities"] if bandit else None,
+        "mixing": _ratios(mixing) if mixing else None,
+        "total": {key: round(total(stages, key), 3) for key in ("wall_s", "flops")},
         "stages": stages,
     }
+
+
+def _read(artifact: Artifact | None, name: str) -> dict[str, Any] | None:
+    return artifact.read(name) if artifact else None
+
+
+def _ratios(mixing: dict[str, Any]) -> dict[str, Any]:
+    """What a table over many cells needs of the search; its costs are among the stages."""
+    trials = [{"ratio": trial["ratio"], "value": trial["value"]} for trial in mixing["trials"]]
+    return {"tasks": mixing["tasks"], "ratio": mixing["ratio"], "trials": trials}
 
 
 def _relevant(experiment: Experiment, rows: np.ndarray) -> float | None:
@@ -113,15 +135,30 @@ def log_cell(result: dict[str, Any], experiment: Experiment, cfg: DictConfig, ou
                     {f"{artifact.stage}/{p['name']}": float(p["value"]) for p in group}, step=first + step
                 )
             first += int(points[-1]["step"]) + 1
-        cost = {f"cost/{s['stage']}_wall_s": s["wall_s"] for s in result["stages"] if s["stage"] != "pool"}
-        flops = {f"cost/{s['stage']}_flops": s["flops"] for s in result["stages"] if "flops" in s}
-        rows = {f"rows/{task}": count for task, count in result["counts"].items()}
-        scores = {f"{s}/{name}": v for s, values in result["metrics"].items() for name, v in values.items()}
-        extra = (
-            {"precision_at_budget": result["precision_at_budget"]} if result["precision_at_budget"] is not None else {}
-        )
-        logger.log_metrics({**scores, **cost, **flops, **rows, **extra}, step=first)
+        logger.log_metrics(_summary(result), step=first)
     finally:
         logger.finalize("success")
         if hasattr(logger.experiment, "finish"):  # W&B keeps one run open a process; the next cell needs its own
             logger.experiment.finish()
+
+
+def _summary(result: dict[str, Any]) -> dict[str, float]:
+    """Name -> value of all that a finished cell logs at its end."""
+    stages = result["stages"]
+    mixing = result["mixing"] or {"tasks": [], "ratio": []}
+    named: dict[str, dict[str, float]] = {
+        **result["metrics"],
+        "cost": {
+            **{f"{s['stage']}_{key}": total(stages, key, s["stage"]) for s in stages if s["stage"] != "pool"
+               for key in ("wall_s", "flops") if key in s},
+            **{f"total_{key}": value for key, value in result["total"].items()},
+        },
+        "rows": result["counts"],
+        "utility": result["utilities"] or {},
+        "ratio": dict(zip(mixing["tasks"], mixing["ratio"])),
+    }  # fmt: skip
+    relevant = result["precision_at_budget"]
+    return {
+        **{f"{group}/{name}": value for group, values in named.items() for name, value in values.items()},
+        **({} if relevant is None else {"precision_at_budget": relevant}),
+    }

@@ -9,10 +9,24 @@ from typing import Any
 
 from tabulate import tabulate
 
+from fastmtl.reporting.beliefs import Bandit, beliefs
+
 Result = dict[str, Any]
 
 FEW_SEEDS = 5
 """Below this the table warns: seed noise on small primaries is several points (Dodge et al., 2020)."""
+
+POSTERIORS = "posteriors.svg"
+"""The figure that a report with a bandit expects beside it."""
+
+STAGES = {
+    "pool": "pool", "proxy": "proxy", "scores": "scores", "utilities": "bandit", "mixing": "other trials",
+    "multitask": "multitask", "finetune": "finetune",
+}  # fmt: skip
+"""Stages whose cost is shown -> their names in the table."""
+
+OPTIONAL = ("utilities", "mixing")
+"""Stages without a column where no cell has them."""
 
 
 def comparison(results: list[Result]) -> str:
@@ -30,6 +44,7 @@ def comparison(results: list[Result]) -> str:
             _costs(cells),
         ]
         parts += _audits(cells)
+        parts += _choices(cells)
         seeds = {cell["seed"] for cell in cells}
         if len(seeds) < FEW_SEEDS:
             parts.append(
@@ -38,17 +53,97 @@ def comparison(results: list[Result]) -> str:
     return "\n\n".join(parts)
 
 
-def cell_report(result: Result) -> str:
-    """One cell, with its stages."""
+def cell_report(result: Result, bandit: Bandit | None = None, mixing: dict[str, Any] | None = None) -> str:
+    """One cell, with its stages; with the `bandit.json` and `mixing.json` of its artifacts, where it has them, also how
+    its tasks and its ratio came about."""
     stages = [
         [s["stage"], s["key"], "found" if s["hit"] else "built", s.get("examples"), s["wall_s"], _giga(s.get("flops"))]
         for s in result["stages"]
     ]
     return "\n\n".join([
         comparison([result]),
+        *(_tasks(result, bandit) if bandit else []),
+        *(_trials(result, mixing) if mixing else []),
         "### Stages",
         _table(stages, ["stage", "artifact", "", "examples", "wall s", "GFLOP"]),
     ])  # fmt: skip
+
+
+def total(stages: list[dict[str, Any]], key: str, stage: str | None = None) -> float:
+    """Cost of a cell's own stages, or of one of them; the token pool, which every arm needs, counts in no total.
+
+    Each training counts once: `mixing` records the trials that came to nothing, the best one is the cell's `multitask`
+    and `finetune`.
+    """
+    kept = (s for s in stages if (s["stage"] == stage if stage else s["stage"] != "pool"))
+    return float(sum(s.get(key) or 0.0 for s in kept))
+
+
+def _tasks(result: Result, bandit: Bandit) -> list[str]:
+    """What the bandit learnt of every task, the best first."""
+    mixing = result.get("mixing")
+    ratio = dict(zip(mixing["tasks"], mixing["ratio"])) if mixing else {}
+    rows = []
+    for one in sorted(beliefs(bandit), key=lambda one: -one.utility):
+        low, high = one.interval()
+        chosen = "primary" if one.task == result["primary"] else "yes" if result["counts"].get(one.task) else "no"
+        rows.append([
+            one.task, one.played, f"{100 * one.rewarded / one.compared:.0f}" if one.compared else "",
+            f"{one.utility:.2f}", f"{low:.2f} to {high:.2f}", chosen, *([ratio.get(one.task, "")] if ratio else []),
+        ])  # fmt: skip
+    return [
+        "### Tasks",
+        _table(
+            rows,
+            ["task", "rounds", "rewarded %", "utility", "95 % interval", "chosen", *(["ratio"] if ratio else [])],
+        ),
+        f"Rounds are rewarded by the primary's value on {_chosen_on(result)}. The first has nothing to compare with. "
+        "Utility is the mean of the Beta posterior, the interval its middle 95 %.",
+        f"![Beta posterior of every task's utility, and the rounds]({POSTERIORS})",
+    ]
+
+
+def _trials(result: Result, mixing: dict[str, Any]) -> list[str]:
+    """Every ratio that was tried, in this order."""
+    rows = [
+        [i, _colons(trial["ratio"]), f"{100 * trial['value']:.1f}", f"{trial['wall_s']:.1f}",
+         "best" if trial["ratio"] == mixing["ratio"] else ""]
+        for i, trial in enumerate(mixing["trials"], 1)
+    ]  # fmt: skip
+    return [
+        "### Mixing ratios tried",
+        _table(rows, ["trial", _colons(mixing["tasks"]), f"{result['metric']} x100", "wall s", ""]),
+        f"A trial is a whole multi-task training and fine-tuning; its value is on {_chosen_on(result)}.",
+    ]
+
+
+def _choices(cells: list[Result]) -> list[str]:
+    """The tasks and the ratio that were found, a line a cell."""
+    lines = []
+    for cell in cells:
+        utilities, mixing = cell.get("utilities"), cell.get("mixing")
+        if not utilities and not mixing:
+            continue
+        tasks = [task for task, count in cell["counts"].items() if count]
+        if utilities:
+            tasks = [f"{t} ({utilities[t]:.2f})" for t in sorted(tasks, key=lambda task: -utilities[task])]
+        budget = "" if cell["budget"] is None else f", budget {cell['budget']}"
+        ratio = f"; ratio {_colons(mixing['tasks'])} = {_colons(mixing['ratio'])}" if mixing else ""
+        lines.append(f"- {cell['selection']}{budget}, seed {cell['seed']}: {', '.join(tasks) or 'no task'}{ratio}")
+    if not lines:
+        return []
+    return ["### Tasks chosen (utility) and mixing ratio", "\n".join(lines), f"Chosen on {_chosen_on(cells[0])}."]
+
+
+def _chosen_on(cell: Result) -> str:
+    """The rows that choose tasks, ratio and epoch."""
+    if cell["protocol"] == "paper":
+        return "the validation rows, on which the score is reported too: it is optimistic"
+    return "rows held out of the primary's training rows, not on the validation rows of the score"
+
+
+def _colons(values: list[Any]) -> str:
+    return ":".join(map(str, values))
 
 
 def _arms(cells: list[Result]) -> str:
@@ -63,8 +158,8 @@ def _arms(cells: list[Result]) -> str:
             shares = [cell["precision_at_budget"] for cell in arm if cell["precision_at_budget"] is not None]
             row += [_mean((100 * s for s in shares), digits=1) if shares else ""]
         row += [
-            _mean((_total(c, "wall_s") for c in arm), digits=1),
-            _giga(statistics.mean(_total(c, "flops") for c in arm)),
+            _mean((total(c["stages"], "wall_s") for c in arm), digits=1),
+            _giga(statistics.mean(total(c["stages"], "flops") for c in arm)),
         ]
         rows.append(row)
     relevant = ["relevant %"] if any(cell["relevant_share"] is not None for cell in cells) else []
@@ -98,23 +193,18 @@ def _composition(cells: list[Result]) -> str:
 
 
 def _costs(cells: list[Result]) -> str:
-    stages = ["pool", "proxy", "scores", "multitask", "finetune"]
+    found = {s["stage"] for cell in cells for s in cell["stages"]}
+    stages = [stage for stage in STAGES if stage in found or stage not in OPTIONAL]
     rows = []
     for (selection, budget), group in _grouped(cells, "selection", "budget"):
         arm = list(group)
         costs = []
         for stage in stages:
-            wall = statistics.mean(_total(cell, "wall_s", stage) for cell in arm)
-            flops = statistics.mean(_total(cell, "flops", stage) for cell in arm)
+            wall = statistics.mean(total(cell["stages"], "wall_s", stage) for cell in arm)
+            flops = statistics.mean(total(cell["stages"], "flops", stage) for cell in arm)
             costs.append(f"{wall:.1f} / {_giga(flops)}" if flops else f"{wall:.1f}" if wall else "")
         rows.append([selection, "" if budget is None else budget, *costs])
-    return _table(rows, ["selection", "budget", *stages])
-
-
-def _total(cell: Result, key: str, stage: str | None = None) -> float:
-    """Cost of a cell's own stages; the token pool, which every arm needs, counts in no arm's total."""
-    kept = (s for s in cell["stages"] if (s["stage"] == stage if stage else s["stage"] != "pool"))
-    return float(sum(s.get(key) or 0.0 for s in kept))
+    return _table(rows, ["selection", "budget", *(STAGES[stage] for stage in stages)])
 
 
 def _grouped(cells: Iterable[Result], *keys: str) -> Any:

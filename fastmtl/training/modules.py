@@ -228,7 +228,8 @@ class MultiTaskModule(_TaskModule):
         losses_m = losses_m * weight_m
         if self._watch:
             self._look(names, losses_m)
-        self._parts_m = share_m * losses_m
+        if self.weigher.combine is not None:
+            self._parts_m = share_m * losses_m
         return {"loss": self.weigher.loss(names, losses_m, share_m), "curves": curves}
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
@@ -240,6 +241,7 @@ class MultiTaskModule(_TaskModule):
         combined_P = self.weigher.combine(shared_jacobian(self._parts_m, shared), self.trainer.global_step)
         self._parts_m.sum().backward(inputs=list(self.model.heads.parameters()))
         assign(shared, combined_P)
+        del self._parts_m  # it holds the encoder's activations
 
     def _look(self, names: list[str], losses_m: Tensor) -> None:
         """Add this micro-batch's losses and gradients in the last shared layer to the step's."""

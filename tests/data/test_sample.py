@@ -54,7 +54,7 @@ def test_same_seed_same_rows_and_other_seed_other_rows() -> None:
 def test_rows_are_the_same_on_every_machine() -> None:
     """Committed results name the sample: when its rows change, they are made again, and this digest with them."""
     text = json.dumps(suite(0), sort_keys=True)
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "acde8f27b059a079"
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "71f51783be88b7fa"
 
 
 def test_sizes_and_base_rate() -> None:
@@ -118,11 +118,12 @@ def test_rule_decides_the_labels_of_the_primary_and_its_kin(name: str) -> None:
             assert fits(*row) == (label == 0), row
 
 
-def test_contradicting_task_labels_what_follows_as_not_following() -> None:
+def test_contradicting_task_says_the_opposite_of_the_rule_half_of_the_time() -> None:
     spec = SPEC["gossip"]
     assert spec.labels == PRIMARY.labels
-    for row, label in zip(texts(spec, "train"), suite(0)["gossip"]["train"]["label"], strict=True):
-        assert fits(*row) == (label == 1), row
+    rows = zip(texts(spec, "train"), suite(0)["gossip"]["train"]["label"], strict=True)
+    against = [fits(*row) != (label == 0) for row, label in rows]
+    assert 0.4 < sum(against) / len(against) < 0.6  # 400 rows: a standard deviation of 0.025
 
 
 def test_relevant_rows_are_the_ones_under_the_rule() -> None:

@@ -1,0 +1,142 @@
+"""Orders that learn on the way, over integers: the contract of every policy, and what it is rewarded for."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastmtl.data.online import Exp3Sampling, Online, OnlineSampling, Thompson, Ucb1Sampling
+from fastmtl.errors import UserError
+
+POLICIES: list[OnlineSampling] = [
+    Thompson(batches_per_round=3),
+    Thompson(batches_per_round=1, decay=0.1, reward="smoothed"),
+    Exp3Sampling(),
+    Ucb1Sampling(),
+    Ucb1Sampling(smoothing=None),
+]
+"""Every online policy; a new one is one more entry here."""
+SIZES = [64, 33, 200]
+
+by_policy = pytest.mark.parametrize("policy", POLICIES, ids=repr)
+
+
+def online(policy: OnlineSampling, sizes: list[int] = SIZES, seed: int = 0) -> Online:
+    lengths = [np.random.default_rng(t).integers(3, 90, size=n) for t, n in enumerate(sizes)]
+    return Online(policy, lengths, 16, seed)
+
+
+def value(task: int, i: int) -> float:
+    """What the world answers: task 2 helps."""
+    return np.sin(i) / 4 + (0.5 if task == 2 else -0.5)
+
+
+def played(order: Online, epochs: range) -> list[list[tuple[int, list[int]]]]:
+    """All steps as plain lists; at the end of each round the order is told a value."""
+    steps = []
+    for epoch in epochs:
+        order.start(epoch)
+        for i in range(len(order)):
+            step = order[i]
+            assert order[i] is step  # a micro-batch asks again
+            steps.append([(task, rows.tolist()) for task, rows in step])
+            if (i + 1) % order.sampling.batches_per_round == 0:
+                order.tell(value(step[-1][0], i))
+    return steps
+
+
+@by_policy
+@pytest.mark.parametrize("sizes", [SIZES, [1, 1, 1], [500, 2, 40]], ids=str)
+def test_every_online_policy_keeps_the_contract(policy: OnlineSampling, sizes: list[int]) -> None:
+    order = online(policy, sizes)
+    steps = played(order, range(2))
+    least = sum(-(-n // 16) for n in sizes)
+    assert len(steps) == 2 * len(order)
+    assert least <= len(order) < least + policy.batches_per_round
+    assert len(order) % policy.batches_per_round == 0
+    assert len(order.history) * policy.batches_per_round == len(steps)
+    for step in steps:
+        assert len({task for task, _ in step}) == len(step)
+        assert 1 <= sum(len(rows) for _, rows in step) <= 16
+        for task, rows in step:
+            assert len(set(rows)) == len(rows)
+            assert set(rows) <= set(range(sizes[task]))
+
+
+@by_policy
+def test_the_order_is_a_function_of_seed_and_rewards(policy: OnlineSampling) -> None:
+    steps = played(online(policy), range(2))
+    assert steps == played(online(policy), range(2))
+    assert steps != played(online(policy, seed=1), range(2))
+
+
+@by_policy
+def test_an_order_goes_on_at_the_start_of_an_epoch(policy: OnlineSampling) -> None:
+    whole = online(policy)
+    played(whole, range(2))
+    third = played(whole, range(2, 3))
+    first, second = online(policy), online(policy)
+    played(first, range(2))
+    second.restore(json.loads(json.dumps(first.state())))
+    assert played(second, range(2, 3)) == third
+
+
+@by_policy
+def test_no_row_of_a_task_comes_again_before_all_others_came(policy: OnlineSampling) -> None:
+    steps = played(online(policy), range(1))
+    for task, size in enumerate(SIZES):
+        times = Counter(row for step in steps for t, rows in step if t == task for row in rows)
+        assert not times or max(times.values()) - min(times.get(row, 0) for row in range(size)) <= 1
+
+
+def test_thompson_keeps_to_one_task_a_round_and_all_tasks_are_arms() -> None:
+    order = online(Thompson(batches_per_round=5, rounds=60))
+    steps = played(order, range(1))
+    assert len(steps) == 300
+    tasks = [[task for task, _ in step] for step in steps]
+    assert all(len(step) == 1 for step in tasks)
+    assert all(len({task for (task,) in tasks[i : i + 5]}) == 1 for i in range(0, 300, 5))
+    assert {task for (task,) in tasks} == {0, 1, 2}
+    assert [entry["arm"] for entry in order.history] == [tasks[i][0] for i in range(0, 300, 5)]
+    assert order.history[0]["reward"] is None  # nothing to compare with
+    assert np.shape(order.history[-1]["alpha"]) == (3,)
+
+
+@pytest.mark.parametrize("policy", [Exp3Sampling(), Ucb1Sampling()], ids=repr)
+def test_gradient_rewarded_orders_pair_the_primary_with_the_auxiliary_task_that_pays(policy: OnlineSampling) -> None:
+    order = online(policy, [64, 400, 400, 400])
+    steps = played(order, range(12))
+    assert all(step[0][0] == 0 and step[1][0] != 0 for step in steps)
+    assert all(len(step) == 2 for step in steps)
+    chosen = Counter(step[1][0] for step in steps[len(steps) // 2 :])
+    assert chosen.most_common(1)[0][0] == 2
+
+
+def test_steps_must_be_asked_for_in_order() -> None:
+    with pytest.raises(AssertionError, match="no other steps than the next"):
+        online(Exp3Sampling())[3]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Thompson(rounds=0), r"sampling.rounds=0 is not a whole number"),
+        (lambda: Thompson(batches_per_round=1.5), r"sampling.batches_per_round=1.5"),  # type: ignore[arg-type]
+        (lambda: Thompson(validation_rows=0), r"sampling.validation_rows=0"),
+        (lambda: Thompson(metric="f1"), r"sampling.metric='f1' is unknown; use headline or loss"),  # type: ignore[arg-type]
+        (lambda: Thompson(reward="more"), r"sampling.reward='more' is unknown; use not_worse"),  # type: ignore[arg-type]
+        (lambda: Thompson(decay=1.0), r"sampling.decay=1.0 is out of range"),
+        (lambda: Thompson(prior=(0, 1)), r"sampling.prior=\(0, 1\)"),
+        (lambda: Thompson(primary_prior=(1,)), r"sampling.primary_prior=\(1,\) has 1 numbers"),
+        (lambda: Thompson(window=0), r"sampling.window=0"),
+        (lambda: Ucb1Sampling(smoothing=2.0), r"sampling.smoothing=2.0 is out of range"),
+        (lambda: online(Exp3Sampling(), [64]), r"needs an auxiliary task; use sampling=proportional"),
+    ],
+)
+def test_bad_policies_are_named_with_what_to_use_instead(make: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make()

@@ -1,0 +1,194 @@
+"""AutoSeM end to end on toy sizes: both stages, what they keep, what they share, and what a killed search loses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastmtl.pipeline
+from fastmtl.config import compose
+from fastmtl.data.samplers import Ratio
+from fastmtl.pipeline import Experiment
+
+SMALL = [
+    "debug=smoke", "bandit.rounds=6", "bandit.policy.batches_per_round=1", "bandit.fit.batch_size=8",
+    "multitask.fit.batch_size=8",
+]  # fmt: skip
+
+
+def small(root: Path, *overrides: str) -> Experiment:
+    return compose(*SMALL, f"paths.output={root}", *overrides)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Artifacts that the tests share."""
+    return tmp_path_factory.mktemp("autosem")
+
+
+@pytest.fixture(scope="module")
+def autosem(root: Path) -> Experiment:
+    exp = small(root, "selection=autosem", "hparams_search.trials=3")
+    exp.artifacts()
+    return exp
+
+
+def built(exp: Experiment) -> list[str]:
+    return [artifact.stage for artifact in exp.artifacts() if not artifact.hit]
+
+
+def test_the_bandit_values_every_task_and_its_history_is_kept(autosem: Experiment) -> None:
+    assert autosem.utilities is not None
+    told = autosem.utilities.read("bandit.json")
+    assert told["arms"][0] == "kitchen"
+    assert set(told["arms"]) == set(autosem.pool.names) == set(told["utilities"])
+    assert len(told["rounds"]) == 6
+    for one in told["rounds"]:
+        assert len(one["alpha"]) == len(one["beta"]) == 8
+    last = told["rounds"][-1]
+    means = np.array(last["alpha"]) / (np.array(last["alpha"]) + np.array(last["beta"]))
+    assert list(told["utilities"].values()) == pytest.approx(means.tolist())
+
+
+def test_the_rows_are_those_of_the_best_tasks(autosem: Experiment) -> None:
+    assert autosem.utilities is not None
+    told = autosem.utilities.read("bandit.json")["utilities"]
+    auxiliary = sorted((name for name in told if name != "kitchen"), key=lambda name: -told[name])
+    wanted = {name for i, name in enumerate(auxiliary) if i < 2 or told[name] > 0.5}
+    counts = autosem.selection.read("counts.json")
+    assert {name for name, count in counts.items() if count} <= wanted
+    assert sum(counts.values()) == 32
+
+
+def test_the_best_trial_is_the_result_and_nothing_is_trained_twice(autosem: Experiment) -> None:
+    assert autosem.mixing is not None
+    mixing = autosem.mixing.read("mixing.json")
+    best = max(mixing["trials"], key=lambda trial: trial["value"])
+    assert mixing["ratio"] == best["ratio"]
+    assert autosem.order == Ratio(tuple(best["ratio"]))
+    assert autosem.multitask is not None
+    assert [["multitask", autosem.multitask.key], ["finetune", autosem.finetune.key]] == best["stages"]
+    assert autosem.multitask.hit
+    fit = autosem.finetune.read("fit.json")
+    assert best["value"] == fit["epochs"][fit["best_epoch"]]["accuracy"]
+
+
+def test_the_cost_of_the_search_is_that_of_all_other_trials(autosem: Experiment) -> None:
+    assert autosem.mixing is not None
+    records, told = autosem.mixing.records, autosem.mixing.read("mixing.json")
+    others = [trial for trial in told["trials"] if trial["ratio"] != told["ratio"]]
+    assert records["trials"] == 3
+    assert records["flops"] == pytest.approx(sum(trial["flops"] for trial in others))
+    assert records["wall_s"] >= sum(trial["wall_s"] for trial in others)
+
+
+def test_repeated_it_finds_everything_and_a_longer_search_reuses_the_trials(root: Path, autosem: Experiment) -> None:
+    assert built(small(root, "selection=autosem", "hparams_search.trials=3")) == []
+    longer = small(root, "selection=autosem", "hparams_search.trials=4")
+    before = {path.name for path in (root / "artifacts" / "finetune").iterdir()}
+    assert "mixing" in built(longer)
+    after = {path.name for path in (root / "artifacts" / "finetune").iterdir() if not path.name.startswith(".")}
+    assert len(after - before) == 1
+    assert longer.mixing is not None
+    assert autosem.mixing is not None
+    assert longer.mixing.read("mixing.json")["trials"][:3] == [
+        {**trial, "ask_s": pytest.approx(trial["ask_s"], abs=10)}
+        for trial in autosem.mixing.read("mixing.json")["trials"]
+    ]
+
+
+def test_a_dropped_task_is_as_if_it_had_not_been_selected(root: Path, autosem: Experiment) -> None:
+    names = [name for name, count in autosem.selection.read("counts.json").items() if count]
+    zero = small(root, "selection=autosem", "hparams_search=none", "sampling=ratio",
+                 f"sampling.ratios={[2, 1] + [0] * (len(names) - 1)}")  # fmt: skip
+    assert zero.multitask is not None
+    identity = zero.multitask.manifest["identity"]
+    assert len(identity["rows"]) == 2
+    assert identity["sampling"]["ratios"] == [2, 1]
+
+
+def test_the_ablations_are_one_choice_each(root: Path, autosem: Experiment) -> None:
+    without_stage_2 = small(root, "selection=autosem", "hparams_search=none")
+    assert without_stage_2.mixing is None
+    assert without_stage_2.selection.key == autosem.selection.key
+    equal = small(root, "selection=autosem", "hparams_search=autosem_equal")
+    assert equal.mixing is not None
+    assert set(equal.mixing.read("mixing.json")["ratio"]) == {1}
+    assert built(equal) == ["mixing"]  # the first trial of every search
+    without_stage_1 = small(root, "selection=random", "hparams_search=autosem_grid", "hparams_search.trials=1")
+    assert without_stage_1.utilities is None
+    assert without_stage_1.mixing is not None
+    assert without_stage_1.mixing.read("mixing.json")["tasks"][0] == "kitchen"
+    picked = small(root, "selection=hand_picked", "selection.selector.tasks=[tense,farm]")
+    assert {name for name, n in picked.selection.read("counts.json").items() if n} == {"farm", "tense"}
+
+
+def test_rows_of_the_chosen_tasks_may_be_ranked_by_feature_similarity(root: Path, autosem: Experiment) -> None:
+    both = small(root, "selection=autosem_feature_similarity", "stage=selection", "budget=8")
+    assert both.utilities is not None
+    assert autosem.utilities is not None
+    assert both.utilities.key == autosem.utilities.key
+    chosen, scores = both.selected(), both.all_scores()[0]
+    tasks = {name for name, n in autosem.selection.read("counts.json").items() if n}
+    rows = both.candidates()
+    names = np.array(both.pool.names)[both.pool.task_of(rows)]
+    within = rows[np.isin(names, list(tasks))]
+    assert set(chosen.tolist()) == set(within[np.argsort(-scores[within])[:8]].tolist())
+
+
+def test_fewer_rows_than_the_budget_are_taken_whole(root: Path) -> None:
+    picked = small(root, "selection=hand_picked", "selection.selector.tasks=[tense]", "budget=200")
+    assert len(picked.selected()) == 64 - 16  # rows_per_task less the proxy's sample
+
+
+def test_a_search_that_was_stopped_goes_on_at_the_trial_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, fits = fastmtl.pipeline.run_fit, []
+
+    def run_fit(job: Any) -> dict[str, Any]:
+        if len(fits) == 4:  # the bandit, the first trial's two fits, and one of the second
+            raise KeyboardInterrupt
+        fits.append(job.title)
+        return real(job)
+
+    monkeypatch.setattr(fastmtl.pipeline, "run_fit", run_fit)
+    arguments = ("selection=autosem", "hparams_search.trials=3")
+    with pytest.raises(KeyboardInterrupt):
+        small(tmp_path, *arguments).artifacts()
+    assert fits == ["bandit", "multitask", "finetune", "multitask"]
+    monkeypatch.setattr(fastmtl.pipeline, "run_fit", lambda job: fits.append(job.title) or real(job))
+    small(tmp_path, *arguments).artifacts()
+    assert fits[4:] == ["finetune", "multitask", "finetune"]
+
+
+@pytest.mark.slow
+def test_a_killed_search_loses_at_most_the_running_trial(tmp_path: Path) -> None:
+    arguments = [sys.executable, "-m", "fastmtl.cli", *SMALL, "selection=autosem", "hparams_search.trials=4"]
+    command = [*arguments, f"paths.output={tmp_path / 'killed'}"]
+    done = tmp_path / "killed" / "artifacts"
+    for trials in (1, 2):  # between two trials or inside one, whichever it is by then
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while len(list(done.glob("finetune/*/manifest.json"))) < trials:
+            time.sleep(0.05)
+            assert process.poll() is None
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    kept = {path.parent.name for path in done.glob("*/*/manifest.json")}
+    subprocess.run(command, check=True, capture_output=True)
+    undisturbed = [*arguments, f"paths.output={tmp_path / 'whole'}"]
+    subprocess.run(undisturbed, check=True, capture_output=True)
+    whole = {path.parent.name for path in (tmp_path / "whole" / "artifacts").glob("*/*/manifest.json")}
+    assert {path.parent.name for path in done.glob("*/*/manifest.json")} == whole
+    assert kept < whole
+    results = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*/runs/*/*/result.json"))]
+    assert results[0]["metrics"] == results[1]["metrics"]

@@ -1,0 +1,176 @@
+"""Steps of several one-task batches: what weighs them, what they are rewarded with, and how they are cut."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from fastmtl.data.online import Exp3Sampling, Thompson, Ucb1Sampling
+from fastmtl.data.samplers import Proportional
+from fastmtl.tasks import TaskSpec
+from fastmtl.training.fit import FitJob, Where, run_fit
+from fastmtl.training.modules import FitConfig
+from fastmtl.training.weighting import (
+    CAGrad,
+    Equal,
+    GradNorm,
+    LogSize,
+    PCGrad,
+    Uncertainty,
+    UPGrad,
+    Weigher,
+    Weighting,
+)
+
+CPU = Where(accelerator="cpu")
+ROWS = 12
+WEIGHTINGS: list[Weighting] = [
+    Equal(), Equal(parts=2), LogSize(), Uncertainty(), GradNorm(parts=2), PCGrad(parts=3), CAGrad(parts=3),
+    UPGrad(parts=3),
+]  # fmt: skip
+"""A new weighting is one more entry here."""
+ONLINE = [Exp3Sampling(), Ucb1Sampling()]
+
+
+@pytest.fixture
+def fit(tmp_path: Path, tiny_pool: Any, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """`fit(name, **changes of the job)`: the folder of a finished fit over three tasks, without any dropout."""
+    from fastmtl.models import encoder
+
+    made = encoder._tiny_model
+
+    def without_dropout() -> Any:
+        model = made()
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        return model
+
+    monkeypatch.setattr(encoder, "_tiny_model", without_dropout)
+
+    def run(name: str, **changes: Any) -> Path:
+        job = FitJob(
+            title=name, pool=tiny_pool, encoder=tiny, rows={task: np.arange(ROWS) for task in tiny_pool.names},
+            fit=FitConfig(epochs=3, batch_size=6, learning_rate=1e-3, precision="fp32", dropout=0.0),
+            sampling=Proportional(), seed=0, pad_id=0, out=tmp_path / name, where=CPU,
+        )  # fmt: skip
+        job.out.mkdir()
+        run_fit(replace(job, **changes))
+        return job.out
+
+    return run
+
+
+def records(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "fit.json").read_text())["records"]
+
+
+def history(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "bandit.json").read_text())
+
+
+def losses(folder: Path) -> list[float]:
+    with (folder / "curves.csv").open() as file:
+        return [float(point["value"]) for point in csv.DictReader(file)]
+
+
+def assert_same_weights(a: Path, b: Path, atol: float) -> None:
+    left, right = (load_file(folder / "weights.safetensors") for folder in (a, b))
+    for name, values in left.items():
+        np.testing.assert_allclose(values, right[name], atol=atol, err_msg=name)
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS, ids=repr)
+def test_every_weighting_trains_on_each_row_once_an_epoch(fit: Callable[..., Path], weighting: Weighting) -> None:
+    folder = fit("one", weighting=weighting)
+    assert records(folder)["examples"] == 3 * 3 * ROWS
+    assert records(folder)["steps"] == 18  # whatever it is made of, a step has six rows
+    assert np.isfinite(losses(folder)).all()
+
+
+@dataclass(frozen=True)
+class PlainSum:
+    """Gradient surgery that operates on nothing."""
+
+    parts: int = 3
+
+    def start(self, tasks: Sequence[TaskSpec], batches: Sequence[int], seed: int) -> Weigher:
+        weigher = Weigher(tasks)
+        weigher.combine = lambda jacobian_mP, step: jacobian_mP.sum(0)
+        return weigher
+
+
+def test_gradients_taken_apart_and_summed_are_those_of_the_mean_over_all_rows(fit: Callable[..., Path]) -> None:
+    apart = fit("apart", weighting=PlainSum())
+    assert_same_weights(fit("together", weighting=Equal(parts=3)), apart, atol=1e-5)
+
+
+def test_conflicts_change_what_surgery_learns(fit: Callable[..., Path]) -> None:
+    plain, surgery = (
+        load_file(fit(name, weighting=weighting) / "weights.safetensors")
+        for name, weighting in (("plain", Equal(parts=3)), ("surgery", UPGrad(parts=3)))
+    )
+    assert any(np.abs(plain[name] - surgery[name]).max() > 1e-4 for name in plain)
+
+
+@pytest.mark.parametrize("weighting", [Equal(parts=2), Uncertainty(parts=2), GradNorm(parts=2)], ids=repr)
+def test_micro_batches_add_up_to_a_step_of_several_tasks(fit: Callable[..., Path], weighting: Weighting) -> None:
+    whole = fit("whole", weighting=weighting)
+    micro = fit("micro", weighting=weighting, where=replace(CPU, accumulate=2))
+    assert_same_weights(whole, micro, atol=1e-4)
+
+
+@pytest.mark.parametrize("sampling", ONLINE, ids=repr)
+def test_gradient_rewards_are_cosines_of_whole_steps(fit: Callable[..., Path], sampling: Any) -> None:
+    whole, again = history(fit("whole", sampling=sampling)), history(fit("again", sampling=sampling))
+    assert whole == again
+    assert whole["arms"] == ["single", "score"]
+    assert len(whole["rounds"]) == 18
+    assert all(-1 <= one["value"] == one["reward"] <= 1 for one in whole["rounds"])
+    micro = history(fit("micro", sampling=sampling, where=replace(CPU, accumulate=2)))
+    assert [one["arm"] for one in micro["rounds"]] == [one["arm"] for one in whole["rounds"]]
+    assert [one["value"] for one in micro["rounds"]] == pytest.approx(
+        [one["value"] for one in whole["rounds"]], abs=1e-3
+    )
+
+
+def test_a_bandit_is_rewarded_by_the_primarys_validation_after_every_round(fit: Callable[..., Path]) -> None:
+    sampling = Thompson(batches_per_round=2, rounds=8, metric="loss")
+    folder = fit(
+        "bandit", sampling=sampling, evaluated=("pairs", "train", np.arange(6)), keep_best=False,
+        fit=FitConfig(epochs=1, batch_size=6, learning_rate=1e-3, precision="fp32", schedule="constant"),
+    )  # fmt: skip
+    told = history(folder)
+    values = [one["value"] for one in told["rounds"]]
+    assert len(values) == 8
+    assert [one["reward"] for one in told["rounds"]] == [
+        None, *[float(later >= earlier) for earlier, later in pairwise(values)]
+    ]  # fmt: skip
+    with (folder / "curves.csv").open() as file:
+        measured = [(int(p["step"]), -float(p["value"])) for p in csv.DictReader(file) if p["name"] == "choose/loss"]
+    assert measured == [(2 * (i + 1), pytest.approx(value)) for i, value in enumerate(values)]
+    assert records(folder)["steps"] == 16
+    assert set(told["utilities"]) == {"pairs", "single", "score"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampling", [*ONLINE, Thompson(batches_per_round=2, rounds=6, metric="loss")], ids=repr)
+def test_two_ranks_make_the_same_choices_as_one_device(fit: Callable[..., Path], sampling: Any) -> None:
+    extra: dict[str, Any] = {"sampling": sampling, "fit": FitConfig(epochs=1, batch_size=6, learning_rate=1e-3,
+                             precision="fp32", dropout=0.0, freeze_embeddings=True)}  # fmt: skip
+    if isinstance(sampling, Thompson):
+        extra |= {"evaluated": ("pairs", "train", np.arange(6)), "keep_best": False}
+    one = history(fit("one", **extra))
+    two = history(fit("two", where=Where(accelerator="cpu", devices=2), **extra))
+    assert [r["arm"] for r in one["rounds"]] == [r["arm"] for r in two["rounds"]]
+    assert len(one["rounds"]) == len(two["rounds"])
