@@ -74,7 +74,7 @@ def has_cuda() -> bool:
         ("bandit.rounds=0", ["bandit.rounds=0", "1 or more"]),
         ("bandit.policy.decay=2", ["decay=2", "[0, 1)"]),
         ("bandit.policy.reward=luck", ["reward='luck'", "not_worse_than_previous"]),
-        ("bandit.policy.metric=f1", ["metric='f1'", "headline or loss"]),
+        ("bandit.policy.metric=f1", ["metric='f1'", "headline, loss or probability"]),
         ("proxy.fit.schedule=cosine", ["fit.schedule='cosine'", "linear or constant"]),
     ],
 )  # fmt: skip

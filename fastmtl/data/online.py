@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, overload
 
@@ -34,19 +34,21 @@ class OnlineSampling(Protocol):
 class Thompson:
     """AutoSeM's stage 1 as an order of batches: a Beta-Bernoulli bandit with Thompson sampling (Guo et al. 2019, 3.2).
 
-    A round is rewarded if the primary's `metric` (its headline, or `loss`) on `validation_rows` held-out rows is, with
-    `reward` `not_worse_than_previous`, at least that of the round before; `better_than_best` and `smoothed` compare
-    with the best and with a moving average. `prior` and `primary_prior` are (alpha, beta); `decay` draws every arm
+    A round is rewarded if the primary's `metric` on `validation_rows` held-out rows is, with `reward`
+    `not_worse_than_previous`, at least that of the round before; `better_than_best` and `smoothed` compare with the
+    best and with a moving average. `metric` is its `headline`, which takes few values on few rows, its `loss`, which
+    grows with overconfidence and then rewards whatever undoes it, or the mean `probability` of the right class, which
+    does neither (for a regression the headline is as smooth, and is taken). `prior` and `primary_prior` are (alpha, beta); `decay` draws every arm
     back to its prior after each round. `rounds` is the length of an epoch; without it as many as `Proportional` has.
     """
 
     batches_per_round: int = 10
     validation_rows: int = 256
-    metric: Literal["headline", "loss"] = "headline"
+    metric: Literal["headline", "loss", "probability"] = "probability"
     reward: Literal["not_worse_than_previous", "better_than_best", "smoothed"] = "not_worse_than_previous"
     prior: Sequence[float] = (1.0, 1.0)
     primary_prior: Sequence[float] = (2.0, 1.0)
-    decay: float = 0.0
+    decay: float = 0.01
     rounds: int | None = None
     window: int = 50
     feedback: ClassVar[Literal["validation"]] = "validation"
@@ -57,10 +59,16 @@ class Thompson:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UserError(f"sampling.{name}={value!r} is not a whole number of 1 or more")
-        if self.metric not in ("headline", "loss"):
-            raise UserError(f"sampling.metric={self.metric!r} is unknown; use headline or loss")
+        if self.metric not in ("headline", "loss", "probability"):
+            raise UserError(f"sampling.metric={self.metric!r} is unknown; use headline, loss or probability")
         make_reward(self.reward)
         self.bandit(2)
+
+    def value(self, measured: Mapping[str, float], headline: str) -> float:
+        """The value of a round, higher is better, from all that validation measured."""
+        if self.metric == "loss":
+            return -measured["loss"]
+        return measured.get("probability", measured[headline]) if self.metric == "probability" else measured[headline]
 
     def bandit(self, arms: int) -> BetaBernoulli:
         """See `OnlineSampling`."""

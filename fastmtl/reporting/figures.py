@@ -12,7 +12,7 @@ from fastmtl.reporting.beliefs import Bandit, Belief, beliefs
 
 if TYPE_CHECKING:  # who prints a table does not wait for matplotlib
     from matplotlib.axes import Axes
-    from matplotlib.figure import FigureBase
+    from matplotlib.figure import Figure, SubFigure
 
 COLORS = (
     "#000000", "#0072B2", "#D55E00", "#009E73", "#AA4499", "#B07F00", "#3D9FD6", "#882255", "#8A8A1F", "#7F7F7F",
@@ -41,7 +41,7 @@ def write_bandit(bandit: Bandit, path: Path, chosen: Collection[str] = (), thres
 
     with style.context(["default", STYLE]):
         figure = Figure()
-        left, right = figure.subfigures(1, 2)
+        left, right = figure.subfigures(1, 2, squeeze=False)[0]
         name = _longest(figure, bandit["arms"])
         height = _above(name) + CURVES + ROW * len(bandit["arms"]) + BELOW
         figure.set_size_inches(2 * (WIDTH + 2 * _beside(name)), height)
@@ -50,7 +50,9 @@ def write_bandit(bandit: Bandit, path: Path, chosen: Collection[str] = (), thres
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
-def posteriors(bandit: Bandit, figure: FigureBase, chosen: Collection[str] = (), threshold: float | None = 0.5) -> None:
+def posteriors(
+    bandit: Bandit, figure: Figure | SubFigure, chosen: Collection[str] = (), threshold: float | None = 0.5
+) -> None:
     """Every task's Beta posterior of its utility at the end (Guo et al. 2019, figure 3), on an empty (sub)figure.
 
     Above, the densities, each named at its peak; below, best first, mean and 95 % interval. The primary and the
@@ -83,7 +85,7 @@ def posteriors(bandit: Bandit, figure: FigureBase, chosen: Collection[str] = (),
     _name_peaks(upper, told)
 
 
-def rounds(bandit: Bandit, figure: FigureBase, threshold: float | None = 0.5) -> None:
+def rounds(bandit: Bandit, figure: Figure | SubFigure, threshold: float | None = 0.5) -> None:
     """Every task's utility after each round, from when it is first played on; below, which task was played."""
     from matplotlib.ticker import MaxNLocator
 
@@ -114,10 +116,9 @@ def rounds(bandit: Bandit, figure: FigureBase, threshold: float | None = 0.5) ->
 _DASHED: dict[str, Any] = {"color": "#555555", "linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 0}
 
 
-def _panels(figure: FigureBase, names: list[str], title: str) -> tuple[Axes, Axes]:
+def _panels(figure: Figure | SubFigure, names: list[str], title: str) -> tuple[Axes, Axes]:
     """Axes for curves, and below them axes for a row a task, with room for the names."""
-    box, dpi = figure.get_window_extent(), figure.get_figure(root=True).dpi
-    width, height = box.width / dpi, box.height / dpi
+    width, height = _inches(figure)
     name = _longest(figure, names)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(CURVES, ROW * len(names)))
     beside = _beside(name) / width
@@ -129,11 +130,10 @@ def _panels(figure: FigureBase, names: list[str], title: str) -> tuple[Axes, Axe
     return upper, lower
 
 
-def _longest(figure: FigureBase, names: list[str]) -> float:
+def _longest(figure: Figure | SubFigure, names: list[str]) -> float:
     """Width of the longest name, in inches; bold, since the primary's may be it."""
     texts = [figure.text(0, 0, name, fontweight="bold") for name in names]
-    dpi = figure.get_figure(root=True).dpi
-    width = max(text.get_window_extent().width for text in texts) / dpi
+    width = max(text.get_window_extent().width for text in texts) / figure.dpi
     for text in texts:
         text.remove()
     return width
@@ -162,7 +162,7 @@ def _name_rows(axes: Axes, names: list[str], order: list[int]) -> None:
 def _name_peaks(axes: Axes, told: list[Belief]) -> None:
     """Slanted names above the axes, each with a thin line to the peak of its density."""
     order = sorted(range(len(told)), key=lambda i: (told[i].mode, i))
-    gap = 0.2 / _inches(axes).width
+    gap = 0.2 / _inches(axes)[0]
     for i, place in zip(order, _spread([told[i].mode for i in order], gap, 0, 1)):
         _leader(axes, i, (told[i].mode, _peak(told[i])), (place, 1.05), ("data", "axes fraction"))
         axes.text(
@@ -175,7 +175,7 @@ def _name_ends(axes: Axes, told: list[Belief]) -> None:
     """Names right of the axes, each with a thin line to the end of its curve."""
     order = sorted(range(len(told)), key=lambda i: (told[i].utility, -i))
     (low, high), end = axes.get_ylim(), axes.get_xlim()[1] - 1
-    gap = 0.16 / _inches(axes).height * (high - low)
+    gap = 0.16 / _inches(axes)[1] * (high - low)
     for i, place in zip(order, _spread([told[i].utility for i in order], gap, low, high)):
         _leader(axes, i, (end, told[i].utility), (1.02, place), ("axes fraction", "data"))
         axes.text(1.03, place, told[i].task, transform=axes.get_yaxis_transform(), va="center", **_text(i))
@@ -194,9 +194,11 @@ def _spread(wanted: list[float], gap: float, low: float, high: float) -> np.ndar
     return np.clip(isotonic_regression(np.array(wanted) - steps).x, low, high - steps[-1]) + steps
 
 
-def _inches(axes: Axes) -> Any:
-    """The box of the axes in inches."""
-    return axes.get_window_extent().transformed(axes.get_figure(root=True).dpi_scale_trans.inverted())
+def _inches(artist: Axes | Figure | SubFigure) -> tuple[float, float]:
+    """Width and height."""
+    box, figure = artist.get_window_extent(), artist.figure
+    assert figure is not None
+    return box.width / figure.dpi, box.height / figure.dpi
 
 
 def _peak(one: Belief) -> float:

@@ -138,8 +138,8 @@ def _choices(cells: list[Result]) -> list[str]:
 def _chosen_on(cell: Result) -> str:
     """The rows that choose tasks, ratio and epoch."""
     if cell["protocol"] == "paper":
-        return "the validation rows, on which the score is reported too: it is optimistic"
-    return "rows held out of the primary's training rows, not on the validation rows of the score"
+        return "the validation rows, on which the score is reported too: optimistic"
+    return "rows held out of the primary's training rows; the validation rows of the score take no part"
 
 
 def _colons(values: list[Any]) -> str:

@@ -28,6 +28,12 @@ def full_state(model: nn.Module, keep: bool) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in whole if keep}
 
 
+def measured(trainer: pl.Trainer) -> dict[str, float]:
+    """What validation has just measured on the evaluated rows."""
+    named = ((name.partition("/"), float(value)) for name, value in trainer.callback_metrics.items())
+    return {name: value for (group, _, name), value in named if group == "choose"}
+
+
 class KeepBest(Callback):
     """Keeps the weights of the epoch with the best headline metric; ties go to the lower loss, then the earlier."""
 
@@ -40,11 +46,7 @@ class KeepBest(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compare this epoch; the metrics are the same on every rank."""
-        values = {
-            name.removeprefix("choose/"): float(value)
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith("choose/")
-        }
+        values = measured(trainer)
         self.history.append(values)
         value = values[self.metric]
         score = (value if np.isfinite(value) else -np.inf, -values["loss"])  # a constant prediction has no correlation
@@ -63,9 +65,7 @@ class Feedback(Callback):
         if isinstance(online, Online) and isinstance(online.sampling, Thompson):
             evaluated = pl_module.evaluated
             assert isinstance(evaluated, TaskSpec)
-            loss = online.sampling.metric == "loss"
-            value = float(trainer.callback_metrics[f"choose/{'loss' if loss else evaluated.metrics[0]}"])
-            online.tell(-value if loss else value)
+            online.tell(online.sampling.value(measured(trainer), evaluated.metrics[0]))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -213,6 +213,7 @@ class MultiTaskModule(_TaskModule):
         if evaluated is not None:
             self.metrics = build_metrics(evaluated)
             self.mean_loss = MeanMetric()
+            self.mean_probability = MeanMetric()
 
     def other_parameters(self) -> list[dict[str, Any]]:
         """What the weighting learns."""
@@ -271,10 +272,15 @@ class MultiTaskModule(_TaskModule):
             answers(logits, self.evaluated), labels if self.evaluated.kind == "regression" else labels.long()
         )
         self.mean_loss.update(task_loss(logits, labels, self.evaluated), len(labels))
+        if self.evaluated.kind == "classification":
+            self.mean_probability.update(torch.softmax(logits, 1).gather(1, labels.long().unsqueeze(1)))
 
     def on_validation_epoch_end(self) -> None:
-        """Metrics and mean loss over all ranks' rows."""
+        """Metrics, mean loss and mean probability of the right class over all ranks' rows."""
+        assert self.evaluated is not None
         values = {**self.metrics.compute(), "loss": self.mean_loss.compute()}
+        if self.evaluated.kind == "classification":
+            values["probability"] = self.mean_probability.compute()
         self.log_dict({f"choose/{name}": value for name, value in values.items()})
-        self.metrics.reset()
-        self.mean_loss.reset()
+        for measured in (self.metrics, self.mean_loss, self.mean_probability):
+            measured.reset()

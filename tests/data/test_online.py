@@ -127,7 +127,7 @@ def test_steps_must_be_asked_for_in_order() -> None:
         (lambda: Thompson(rounds=0), r"sampling.rounds=0 is not a whole number"),
         (lambda: Thompson(batches_per_round=1.5), r"sampling.batches_per_round=1.5"),  # type: ignore[arg-type]
         (lambda: Thompson(validation_rows=0), r"sampling.validation_rows=0"),
-        (lambda: Thompson(metric="f1"), r"sampling.metric='f1' is unknown; use headline or loss"),  # type: ignore[arg-type]
+        (lambda: Thompson(metric="f1"), r"sampling.metric='f1' is unknown; use headline, loss or probability"),  # type: ignore[arg-type]
         (lambda: Thompson(reward="more"), r"sampling.reward='more' is unknown; use not_worse"),  # type: ignore[arg-type]
         (lambda: Thompson(decay=1.0), r"sampling.decay=1.0 is out of range"),
         (lambda: Thompson(prior=(0, 1)), r"sampling.prior=\(0, 1\)"),

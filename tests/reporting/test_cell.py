@@ -1,0 +1,142 @@
+"""From a finished experiment, here a hand-made one, to its result, its folder and its log."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from fastmtl.reporting import cell
+from fastmtl.selection import BestTasks, Random
+from fastmtl.store import Artifact
+
+BANDIT = {
+    "arms": ["rte", "mnli", "qqp"],
+    "utilities": {"rte": 2 / 3, "mnli": 2 / 3, "qqp": 0.5},
+    "rounds": [
+        {"arm": "qqp", "value": 0.5, "reward": None, "alpha": [2, 1, 1], "beta": [1, 1, 1]},
+        {"arm": "mnli", "value": 0.6, "reward": 1.0, "alpha": [2, 2, 1], "beta": [1, 1, 1]},
+    ],
+}
+TRIALS = [
+    {"ratio": [1, 1], "value": 0.55, "ask_s": 0.1, "stages": [["finetune", "x"]], "wall_s": 6.0, "flops": 6e9},
+    {"ratio": [3, 1], "value": 0.58, "ask_s": 0.1, "stages": [["finetune", "y"]], "wall_s": 6.0, "flops": 6e9},
+]
+MIXING = {"tasks": ["rte", "mnli"], "ratio": [3, 1], "trials": TRIALS}
+FINETUNE = {"validation": {"accuracy": 0.6, "loss": 0.7}, "best_epoch": 1}
+
+
+def experiment(folder: Path, searches: bool) -> Any:
+    def made(stage: str, wall_s: float, flops: float = 0.0, **files: Any) -> Artifact:
+        path = folder / stage
+        path.mkdir()
+        for name, content in files.items():
+            (path / f"{name}.json").write_text(json.dumps(content))
+        return Artifact(stage, "0", path, {"records": {"wall_s": wall_s, **({"flops": flops} if flops else {})}}, False)
+
+    parts = {
+        "pool": made("pool", 100.0),
+        "utilities": made("utilities", 8.0, 8e9, bandit=BANDIT) if searches else None,
+        "selection": made("selection", 0.5, counts={"mnli": 60, "qqp": 0}),
+        "mixing": made("mixing", 6.2, 6e9, mixing=MIXING) if searches else None,
+        "multitask": made("multitask", 4.0, 4e9),
+        "finetune": made("finetune", 2.0, 2e9, metrics=FINETUNE),
+    }
+    pool = SimpleNamespace(
+        fingerprint="0123456789", task=lambda name: SimpleNamespace(metrics=["accuracy"]),
+        split=lambda task, split: np.arange(277), flags_of=lambda rows: None,
+    )  # fmt: skip
+    plan = SimpleNamespace(name="autosem", selector=BestTasks(threshold=0.6) if searches else Random())
+    named = {**parts, "pool": pool}
+    return SimpleNamespace(
+        primary="rte", budget=60, seed=0, encoder=SimpleNamespace(name="tiny"), protocol=SimpleNamespace(name="strict"),
+        selection_plan=plan, selected=lambda: np.arange(60), candidates=lambda: np.arange(90),
+        artifacts=lambda stage="finetune": [part for part in parts.values() if part], **named,
+    )  # fmt: skip
+
+
+def test_a_result_has_the_same_keys_with_and_without_searches(tmp_path: Path) -> None:
+    for name in ("with", "without"):
+        (tmp_path / name).mkdir()
+    found, plain = (
+        cell.summarize(experiment(tmp_path / name, searches)) for name, searches in (("with", True), ("without", False))
+    )
+    assert list(found) == list(plain)
+    assert (plain["utilities"], plain["mixing"]) == (None, None)
+    assert plain["total"] == {"wall_s": 6.5, "flops": 6e9}
+    assert found["utilities"] == BANDIT["utilities"]
+    assert found["mixing"] == {
+        "tasks": ["rte", "mnli"],
+        "ratio": [3, 1],
+        "trials": [{"ratio": [1, 1], "value": 0.55}, {"ratio": [3, 1], "value": 0.58}],
+    }
+    assert found["total"] == {"wall_s": 20.7, "flops": 20e9}  # both trials: one in mixing, one as the cell's own stages
+
+
+class Logger:
+    """Keeps what it is told."""
+
+    experiment = None
+
+    def __init__(self) -> None:
+        self.metrics: dict[str, float] = {}
+
+    def log_hyperparams(self, values: dict[str, Any]) -> None:
+        pass
+
+    def log_metrics(self, values: dict[str, float], step: int) -> None:
+        self.metrics |= values
+
+    def finalize(self, status: str) -> None:
+        assert status == "success"
+
+
+@pytest.mark.parametrize("searches", [True, False])
+def test_the_summary_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, searches: bool) -> None:
+    logger = Logger()
+    monkeypatch.setattr(cell, "build_logger", lambda *_: logger)
+    made = experiment(tmp_path, searches)
+    cell.log_cell(cell.summarize(made), made, OmegaConf.create({}), tmp_path)
+    expected = {
+        "validation/accuracy": 0.6, "validation/loss": 0.7, "rows/mnli": 60, "rows/qqp": 0,
+        "cost/selection_wall_s": 0.5, "cost/multitask_wall_s": 4.0, "cost/multitask_flops": 4e9,
+        "cost/finetune_wall_s": 2.0, "cost/finetune_flops": 2e9, "cost/total_wall_s": 6.5, "cost/total_flops": 6e9,
+    }  # fmt: skip
+    if searches:
+        expected |= {
+            "cost/utilities_wall_s": 8.0, "cost/utilities_flops": 8e9, "cost/mixing_wall_s": 6.2,
+            "cost/mixing_flops": 6e9, "cost/total_wall_s": 20.7, "cost/total_flops": 20e9,
+            "utility/rte": 2 / 3, "utility/mnli": 2 / 3, "utility/qqp": 0.5, "ratio/rte": 3, "ratio/mnli": 1,
+        }  # fmt: skip
+    assert logger.metrics == expected
+
+
+def test_shards_of_a_stage_are_logged_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = Logger()
+    monkeypatch.setattr(cell, "build_logger", lambda *_: logger)
+    made = experiment(tmp_path, False)
+    result = cell.summarize(made)
+    result["stages"] += [{"stage": "scores", "wall_s": wall_s, "flops": 1e9} for wall_s in (1.0, 2.0)]
+    cell.log_cell(result, made, OmegaConf.create({}), tmp_path)
+    assert (logger.metrics["cost/scores_wall_s"], logger.metrics["cost/scores_flops"]) == (3.0, 2e9)
+
+
+@pytest.mark.parametrize("searches", [True, False])
+def test_a_run_leaves_result_report_and_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, searches: bool) -> None:
+    job = SimpleNamespace(
+        runtime=SimpleNamespace(output_dir=str(tmp_path / "run")), overrides=SimpleNamespace(task=["seed=0"]),
+        mode=RunMode.RUN,
+    )  # fmt: skip
+    monkeypatch.setattr(cell.HydraConfig, "get", lambda: job)
+    cfg = OmegaConf.create({"stage": "report", "logger": None})
+    assert cell.run_cell(experiment(tmp_path, searches), cfg) == 0.6
+    report, figure = (tmp_path / "run/report.md").read_text(), tmp_path / "run/posteriors.svg"
+    assert ("posteriors.svg" in report) == figure.exists() == searches
+    if searches:
+        assert "dashed: tasks above 0.6 are chosen" in figure.read_text()
+        assert "| 3:1 " in report
+    assert json.loads((tmp_path / "run/result.json").read_text())["command"] == "fastmtl seed=0"
