@@ -74,7 +74,7 @@ class MixingSearch:
 
     def _gp(self, num_tasks: int, seed: int) -> Generator[Mixture, float, None]:
         import optuna
-        from optuna.distributions import FloatDistribution
+        from optuna.distributions import BaseDistribution, FloatDistribution
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with warnings.catch_warnings():
@@ -83,8 +83,10 @@ class MixingSearch:
         study = optuna.create_study(direction="maximize", sampler=sampler)
         study.enqueue_trial({f"task_{i}": 1.0 for i in range(num_tasks)})
         # Rounded here: the process takes three times as long over whole numbers.
-        lowest = [0.5, *[-0.5] * (num_tasks - 1)]
-        space = {f"task_{i}": FloatDistribution(low, self.largest + 0.49) for i, low in enumerate(lowest)}
+        lowest = [1, *[0] * (num_tasks - 1)]
+        space: dict[str, BaseDistribution] = {
+            f"task_{i}": FloatDistribution(low - 0.49, self.largest + 0.49) for i, low in enumerate(lowest)
+        }
         rng = np.random.default_rng([seed, num_tasks])
         tried: set[Mixture] = set()
         while True:

@@ -41,6 +41,8 @@ from fastmtl.training.weighting import Equal, Surgery, Weighting
 STAGES = ("pool", "proxy", "scores", "utilities", "selection", "mixing", "multitask", "finetune", "report")
 
 LINES_A_STAGE = 2
+FEW_REWARDED = 50
+"""A share of right answers over fewer rows than this has a standard error of seven points or more."""
 
 Evaluated = tuple[str, str, np.ndarray]
 """Task, split, and places (n,) of the rows that are measured."""
@@ -103,7 +105,8 @@ class Experiment:
     def _check_scoring(self, names: list[str]) -> None:
         if self.scoring.precision == "int8" and self.where.device.type != "cpu":
             raise UserError("scoring.precision=int8 is for CPUs; use auto on a GPU")
-        if self.scoring.cascade and isinstance(self.selection_plan.selector, MatchedRandom):
+        selector = self.selection_plan.selector
+        if self.scoring.cascade and isinstance(getattr(selector, "rows", selector), MatchedRandom):
             raise UserError(
                 f"selection={self.selection_plan.name} draws from all candidates, which a cascade does not score to "
                 "the end; use scoring.cascade=[]"
@@ -368,6 +371,11 @@ class Experiment:
         }
 
         def build(out: Path) -> dict[str, Any]:
+            if (n := len(rewarded[2])) < FEW_REWARDED:
+                print(
+                    f"fastmtl: {n} rows reward the bandit, few for a reliable choice; raise protocol.holdout",
+                    flush=True,
+                )
             job = self._job("bandit", rows, plan.fit, out, self.encoder, sampling=policy, evaluated=rewarded)
             return run_fit(replace(job, keep_best=False))
 
@@ -513,7 +521,8 @@ class Experiment:
         trials = search.run(len(tasks), evaluate, self.seed)
         winner = best(trials).ratio
         told = [
-            {**vars(trial), "stages": [[a.stage, a.key] for a in stages[trial.ratio]],
+            {**vars(trial), "value": trial.value if np.isfinite(trial.value) else None,  # JSON has no NaN
+             "stages": [[a.stage, a.key] for a in stages[trial.ratio]],
              **{name: _total(stages[trial.ratio], name) for name in ("wall_s", "flops")}}
             for trial in trials
         ]  # fmt: skip

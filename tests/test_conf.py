@@ -47,6 +47,7 @@ def needed(tmp_path: Path) -> dict[str, list[str]]:
         "data=glue_local": [f"data.root={tmp_path}"],
         "encoder=auto": ["encoder.name=any/encoder"],
         "sampling=ratio": ["sampling.ratios=[5,1]"],
+        "selection=hand_picked": ["selection.selector.tasks=[farm]"],
     }
 
 
@@ -159,7 +160,7 @@ def test_help_shows_the_choices_without_importing_torch() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
-    for option in ("selection: feature_similarity", "encoder: auto, bert_base_cased", "budget: 400"):
+    for option in ("selection: autosem, autosem_feature_similarity", "encoder: auto, bert_base_cased", "budget: 400"):
         assert option in ran.stdout
     last = ran.stdout.splitlines()[-1]
     assert last.endswith("heavy=[]")

@@ -62,3 +62,27 @@ def test_the_proxy_economy_compares_every_shortcut_with_the_full_proxy(
     assert all(cell["flops"] < 1 for cell in cells if cell["way"] == "1 layer")
     assert all(0 <= cell["audit"]["low"] <= 1 for cell in cells if cell["way"] == "cascade")
     assert "random rows" in (tmp_path / "results.md").read_text()
+
+
+def test_the_autosem_study_reports_what_has_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = script("autosem/study.py")
+    small = ["debug=smoke", "bandit.rounds=4", "bandit.policy.batches_per_round=1", "bandit.fit.batch_size=4"]
+    monkeypatch.setattr(study, "RUNS", 3)
+    monkeypatch.setattr(study, "SAMPLE", [*small, "selection=autosem"])
+    monkeypatch.setattr(study, "ARMS", {
+        "none": ["selection=none"], "AutoSeM": ["selection=autosem", "hparams_search.trials=2"],
+        "later": ["selection=random", "budget=9"],
+    })  # fmt: skip
+    for part, primaries in (("sample", []), ("glue", ["kitchen"])):
+        arms = {name: study.ARMS[name] for name in ("none", "AutoSeM")}
+        with monkeypatch.context() as only:
+            only.setattr(study, "ARMS", arms)
+            study.main(part, tmp_path, small, primaries, 2, tmp_path)
+    study.main("report", tmp_path, small, ["kitchen"], 3, tmp_path)  # neither a third seed nor the last arm is there
+    text = (tmp_path / "results.md").read_text()
+    assert "in 0 of 2 seeds" in text or "in 1 of 2 seeds" in text or "in 2 of 2 seeds" in text
+    assert "| AutoSeM" in text
+    assert "later" not in text
+    kept = json.loads((tmp_path / "results.json").read_text())
+    assert len(kept["mixing"]["kitchen"]["trials"]) == 2
+    assert "kitchen" in (tmp_path / "posteriors_kitchen.svg").read_text()

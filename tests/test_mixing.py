@@ -29,14 +29,14 @@ def test_trials_are_different_ratios_in_lowest_terms_that_begin_with_equal_share
         assert 0 <= min(ratio) <= max(ratio) <= 20
 
 
-def test_the_process_finds_a_better_ratio_than_as_many_random_ones() -> None:
-    """Over four seeds; the random ratios are the same up to the fifth."""
+def test_the_process_finds_better_ratios_than_as_many_random_ones() -> None:
+    """On average over four seeds; the random ratios are the same up to the fifth."""
     target = share((0.62, 0.33, 0.05))
-    for seed in range(4):
-        guided, random = (
-            best(MixingSearch(trials=14, random_starts=starts).run(3, target, seed)).value for starts in (5, 14)
-        )
-        assert guided >= random
+    guided, random = (
+        [best(MixingSearch(trials=14, random_starts=starts).run(3, target, seed)).value for seed in range(4)]
+        for starts in (5, 14)
+    )
+    assert np.mean(guided) > np.mean(random)
 
 
 def test_an_interrupted_search_goes_on_where_it_was() -> None:

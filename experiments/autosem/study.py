@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tabulate import tabulate
 from fastmtl import compose
 from fastmtl.bandit import BetaBernoulli, priors
 from fastmtl.pipeline import Experiment
-from fastmtl.reporting.figures import posteriors
+from fastmtl.reporting.figures import write_bandit
 
 KIN = {"farm": "related", "harbor": "related", "answers": "40 % related", "gossip": "contradicting"}
 """What the sample's tasks are to its primary; the others are unrelated."""
@@ -57,12 +58,20 @@ PAPER = {
 """Baseline and AutoSeM, accuracy (MRPC's test: accuracy/F1): Guo et al. 2019, section 5.2 and Tables 1 and 3."""
 
 
+RUNS = 500
+"""Simulations of a policy: shares have a standard error of two points at most."""
+
+
 def sample_cell(seed: int, output: Path) -> Experiment:
     return compose(*SAMPLE, f"seed={seed}", f"paths.output={output}")
 
 
-def glue_cell(primary: str, arm: list[str], seed: int, root: Path, output: Path) -> Experiment:
-    return compose(*GLUE, f"data.root={root}", f"primary={primary}", f"seed={seed}", f"paths.output={output}", *arm)
+def glue_cell(primary: str, arm: list[str], base: list[str], output: Path) -> Experiment:
+    return compose(*base, f"primary={primary}", f"paths.output={output}", *arm)
+
+
+def arms(primary: str) -> dict[str, list[str]]:
+    return {**ARMS, **(ABLATIONS if primary == "mrpc" else {})}
 
 
 def told(exp: Experiment) -> dict[str, Any]:
@@ -101,7 +110,7 @@ def rates(bandits: list[dict[str, Any]]) -> tuple[list[str], np.ndarray]:
     return names, np.array([(won[name] + 1) / (played[name] + 2) for name in names])
 
 
-def defaults_table(bandits: list[dict[str, Any]], runs: int = 1000, rounds: int = 200) -> str:
+def defaults_table(bandits: list[dict[str, Any]], rounds: int = 200) -> str:
     """How often policies find the two tasks of highest rate, if the sample's measured rates were the true ones."""
     names, rate = rates(bandits)
     truly = set(np.argsort(-rate[1:])[:2] + 1)
@@ -112,52 +121,42 @@ def defaults_table(bandits: list[dict[str, Any]], runs: int = 1000, rounds: int 
                 continue
             rng = np.random.default_rng(0)
             found, share = 0, 0
-            for _ in range(runs):
+            for _ in range(RUNS):
                 bandit = BetaBernoulli(*priors(len(names), primary_prior=primary), decay)
                 for _ in range(rounds):
                     arm = bandit.choose(rng)
                     share += arm == 0
                     bandit.update(arm, float(rng.random() < rate[arm]))
                 found += set(np.argsort(-bandit.utilities()[1:])[:2] + 1) == truly
-            rows.append([decay, f"{primary[0]}, {primary[1]}", f"{100 * found / runs:.0f} %",
-                         f"{100 * share / runs / rounds:.0f} %"])  # fmt: skip
+            rows.append([decay, f"{primary[0]}, {primary[1]}", f"{100 * found / RUNS:.0f} %",
+                         f"{100 * share / RUNS / rounds:.0f} %"])  # fmt: skip
     heads = ["decay", "primary prior", "best two found", "rounds on the primary"]
     measured = ", ".join(f"{name} {value:.2f}" for name, value in sorted(zip(names, rate), key=lambda one: -one[1]))
     return f"Measured rates: {measured}.\n\n{tabulate(rows, heads, tablefmt='github', disable_numparse=True)}"
 
 
-def glue_rows(primary: str, cells: dict[str, Experiment]) -> list[list[Any]]:
-    rows = []
-    for arm, exp in cells.items():
-        fit, metrics = exp.finetune.read("fit.json"), exp.finetune.read("metrics.json")
-        validation = {name: 100 * value for name, value in metrics["validation"].items() if name != "loss"}
-        counts = exp.selection.read("counts.json")
-        chosen = [name for name, count in counts.items() if count]
-        ratio = ":".join(map(str, exp.mixing.read("mixing.json")["ratio"])) if exp.mixing else ""
-        spent = [a for a in exp.artifacts() if a.stage != "pool"]
-        rows.append([
-            primary, arm, ", ".join(chosen) if len(chosen) < 8 else "all", ratio,
-            f"{100 * fit['epochs'][fit['best_epoch']]['accuracy']:.1f}",
-            " / ".join(f"{validation[name]:.1f}" for name in ("accuracy", "f1") if name in validation),
-            f"{sum(a.records['wall_s'] for a in spent):.0f}",
-            f"{sum(a.records.get('flops', 0) for a in spent) / 1e12:.1f}",
-        ])  # fmt: skip
-    return rows
-
-
-def finished(exp: Experiment) -> bool:
-    """Whether the cell's results are there, so that asking for them trains nothing."""
-    try:
-        return exp.store.find("finetune", exp._finetune_identity(exp.multitask)) is not None
-    except _Missing:
-        return False
+def glue_row(primary: str, arm: str, exp: Experiment) -> list[Any]:
+    spent = [artifact for artifact in exp.artifacts() if artifact.stage != "pool"]
+    fit, metrics = exp.finetune.read("fit.json"), exp.finetune.read("metrics.json")
+    chosen = [name for name, count in exp.selection.read("counts.json").items() if count]
+    return [
+        primary, arm, ", ".join(chosen),
+        ":".join(map(str, exp.mixing.read("mixing.json")["ratio"])) if exp.mixing else "",
+        f"{100 * fit['epochs'][fit['best_epoch']]['accuracy']:.1f}",
+        " / ".join(f"{100 * metrics['validation'][name]:.1f}" for name in ("accuracy", "f1")
+                   if name in metrics["validation"]),
+        f"{sum(artifact.records['wall_s'] for artifact in spent):.0f}",
+        f"{sum(artifact.records.get('flops', 0) for artifact in spent) / 1e12:.1f}",
+    ]  # fmt: skip
 
 
 class _Missing(Exception):
-    pass
+    """A stage that has not been computed."""
 
 
 def _only_find(exp: Experiment) -> Experiment:
+    """The experiment, which now raises instead of computing anything."""
+
     def get(stage: str, identity: Any, build: Any) -> Any:
         if (found := exp.store.find(stage, identity)) is None:
             raise _Missing(stage)
@@ -167,45 +166,38 @@ def _only_find(exp: Experiment) -> Experiment:
     return exp
 
 
-def report(output: Path, root: Path | None, out: Path, seeds: range) -> None:
+def report(output: Path, base: list[str], primaries: list[str], seeds: int, out: Path) -> None:
+    """Tables, figures and numbers of all that has finished."""
+    kept: dict[str, Any] = {"sample": SAMPLE, "glue": GLUE, "bandits": {}, "mixing": {}}
     parts: list[str] = []
-    kept: dict[str, Any] = {"sample": SAMPLE, "glue": GLUE}
     bandits: dict[int, dict[str, Any]] = {}
-    for seed in seeds:
-        try:
+    for seed in range(seeds):
+        with suppress(_Missing):
             bandits[seed] = told(_only_find(sample_cell(seed, output / "sample")))
-        except _Missing:
-            continue
     if bandits:
-        kept["sample_bandits"] = bandits
+        kept["bandits"]["sample"] = bandits
         parts += ["## The sample: utility of each task", sample_table(bandits)]
         parts += ["## Decay and the primary's prior", defaults_table(list(bandits.values()))]
-    rows, utilities = [], []
-    for primary in ("rte", "mrpc") if root else ():
-        assert root is not None
-        cells = {}
-        for arm, overrides in {**ARMS, **(ABLATIONS if primary == "mrpc" else {})}.items():
-            exp = _only_find(glue_cell(primary, overrides, 0, root, output / "glue"))
-            if finished(exp):
-                cells[arm] = exp
-        rows += glue_rows(primary, cells)
-        if "AutoSeM" in cells:
-            exp = cells["AutoSeM"]
-            bandit = told(exp)
-            assert exp.mixing is not None
-            kept[primary] = {"bandit": bandit, "mixing": exp.mixing.read("mixing.json")}
-            plays = Counter(one["arm"] for one in bandit["rounds"])
-            utilities.append([primary, *(f"{bandit['utilities'][n]:.2f} ({plays[n]})" for n in sorted(bandit["arms"]))])
-            names = sorted(bandit["arms"])
-            figure = posteriors(bandit)
-            figure.savefig(out / f"posteriors_{primary}.svg", metadata={"Date": None})
+    rows, utilities = [], {}
+    for primary in primaries:
+        for arm, overrides in arms(primary).items():
+            exp = _only_find(glue_cell(primary, overrides, base, output / "glue"))
+            with suppress(_Missing):
+                rows.append(glue_row(primary, arm, exp))
+                if arm == "AutoSeM":
+                    utilities[primary] = kept["bandits"][primary] = told(exp)
+                    assert exp.mixing is not None
+                    kept["mixing"][primary] = exp.mixing.read("mixing.json")
     if rows:
         heads = ["primary", "arm", "auxiliary tasks", "ratio", "held-out accuracy", "validation", "total s", "TFLOP"]
         parts += ["## GLUE rows", tabulate(rows, heads, tablefmt="github", disable_numparse=True)]
-        kept["glue_rows"] = rows
+        kept["arms"] = rows
     if utilities:
-        parts += ["## Utilities (rounds played)",
-                  tabulate(utilities, ["primary", *names], tablefmt="github", disable_numparse=True)]  # fmt: skip
+        names = sorted(next(iter(utilities.values()))["arms"])
+        parts += ["## Utility of each task (rounds played)", utility_table(utilities, names)]
+        for primary, bandit in utilities.items():
+            parts += [f"## Every trial, {primary}", trial_table(kept["mixing"][primary])]
+            write_bandit(bandit, out / f"posteriors_{primary}.svg", chosen=kept["mixing"][primary]["tasks"][1:])
         paper = [[name, *values.values()] for name, values in PAPER.items()]
         parts += ["## The paper", tabulate(paper, ["primary", *PAPER["rte"]], tablefmt="github")]
     (out / "results.json").write_text(json.dumps(kept, indent=1) + "\n")
@@ -213,27 +205,50 @@ def report(output: Path, root: Path | None, out: Path, seeds: range) -> None:
     print("\n\n".join(parts))
 
 
+def utility_table(utilities: dict[str, dict[str, Any]], names: list[str]) -> str:
+    rows = []
+    for primary, bandit in utilities.items():
+        plays = Counter(one["arm"] for one in bandit["rounds"])
+        rows.append([primary, *(f"{bandit['utilities'][name]:.2f} ({plays[name]})" for name in names)])
+    return tabulate(rows, ["primary", *names], tablefmt="github", disable_numparse=True)
+
+
+def trial_table(mixing: dict[str, Any]) -> str:
+    rows = [
+        [
+            ":".join(map(str, one["ratio"])),
+            "" if one["value"] is None else f"{100 * one['value']:.1f}",
+            f"{one['wall_s']:.0f}",
+            f"{one['ask_s']:.2f}",
+        ]
+        for one in mixing["trials"]
+    ]
+    heads = [":".join(mixing["tasks"]), "held-out headline x100", "s", "s to propose"]
+    return tabulate(rows, heads, tablefmt="github", disable_numparse=True)
+
+
+def main(part: str, output: Path, base: list[str], primaries: list[str], seeds: int, out: Path) -> None:
+    if part == "sample":
+        for seed in range(seeds):
+            told(sample_cell(seed, output / "sample"))
+    elif part == "glue":
+        for primary in primaries:
+            for overrides in arms(primary).values():
+                glue_cell(primary, overrides, base, output / "glue").artifacts()
+    else:
+        report(output, base, primaries, seeds, out)
+
+
 if __name__ == "__main__":
     here = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=("sample", "glue", "ablations", "report"))
-    parser.add_argument("--root", type=Path, help="folder of GLUE as Parquet, for glue, ablations and report")
+    parser.add_argument("part", choices=("sample", "glue", "report"))
+    parser.add_argument("--root", type=Path, help="folder of GLUE as Parquet")
     parser.add_argument("--output", type=Path, default=Path("outputs/autosem"))
-    parser.add_argument("--out", type=Path, default=here, help="where results go")
     parser.add_argument("--seeds", type=int, default=5, help="of the sample")
-    parser.add_argument("--primaries", nargs="+", default=["rte", "mrpc"])
+    parser.add_argument("--primaries", nargs="*", default=["rte", "mrpc"])
     given = parser.parse_args()
-    if given.part in ("glue", "ablations") and given.root is None:
-        parser.error(f"{given.part} needs --root, a folder of GLUE as Parquet files")
-    if given.part == "sample":
-        for seed in range(given.seeds):
-            told(sample_cell(seed, given.output / "sample"))
-    elif given.part == "glue":
-        for primary in given.primaries:
-            for arm in reversed(ARMS.values()):
-                glue_cell(primary, arm, 0, given.root, given.output / "glue").artifacts()
-    elif given.part == "ablations":
-        for arm in ABLATIONS.values():
-            glue_cell("mrpc", arm, 0, given.root, given.output / "glue").artifacts()
-    else:
-        report(given.output, given.root, given.out, range(given.seeds))
+    if given.part == "glue" and given.root is None:
+        parser.error("glue needs --root, a folder of GLUE as Parquet files")
+    primaries = given.primaries if given.root else []
+    main(given.part, given.output, [*GLUE, f"data.root={given.root}"], primaries, given.seeds, here)

@@ -38,8 +38,9 @@ class Thompson:
     `not_worse_than_previous`, at least that of the round before; `better_than_best` and `smoothed` compare with the
     best and with a moving average. `metric` is its `headline`, which takes few values on few rows, its `loss`, which
     grows with overconfidence and then rewards whatever undoes it, or the mean `probability` of the right class, which
-    does neither (for a regression the headline is as smooth, and is taken). `prior` and `primary_prior` are (alpha, beta); `decay` draws every arm
-    back to its prior after each round. `rounds` is the length of an epoch; without it as many as `Proportional` has.
+    does neither (for a regression the headline is as smooth, and is taken). `prior` and `primary_prior` are (alpha,
+    beta); `decay` draws every arm back to its prior after each round. `rounds` is the length of an epoch; without it
+    an epoch is as long as that of `Proportional`.
     """
 
     batches_per_round: int = 10

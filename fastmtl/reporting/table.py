@@ -106,7 +106,7 @@ def _tasks(result: Result, bandit: Bandit) -> list[str]:
 def _trials(result: Result, mixing: dict[str, Any]) -> list[str]:
     """Every ratio that was tried, in this order."""
     rows = [
-        [i, _colons(trial["ratio"]), f"{100 * trial['value']:.1f}", f"{trial['wall_s']:.1f}",
+        [i, _colons(trial["ratio"]), f"{100 * (trial['value'] or float('nan')):.1f}", f"{trial['wall_s']:.1f}",
          "best" if trial["ratio"] == mixing["ratio"] else ""]
         for i, trial in enumerate(mixing["trials"], 1)
     ]  # fmt: skip

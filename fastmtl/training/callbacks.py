@@ -104,7 +104,8 @@ class Curves(Callback):
             names = sorted(self._waiting)
             sums = torch.stack([torch.stack(self._waiting[name]).sum(0) for name in names])
             for name, (value, weight) in zip(names, sums.tolist()):
-                self._point(trainer, name, value / weight)
+                if weight > 0:  # else this rank had no row of the task
+                    self._point(trainer, name, value / weight)
             self._waiting = {}
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -54,7 +54,7 @@ def test_same_seed_same_rows_and_other_seed_other_rows() -> None:
 def test_rows_are_the_same_on_every_machine() -> None:
     """Committed results name the sample: when its rows change, they are made again, and this digest with them."""
     text = json.dumps(suite(0), sort_keys=True)
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "71f51783be88b7fa"
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "298dd75b6aedc9e4"
 
 
 def test_sizes_and_base_rate() -> None:
