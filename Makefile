@@ -16,7 +16,7 @@ $(STAMP): again
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test test-slow check wheel first-results sample-arms bench proxy-economy gc clean again
+.PHONY: help demo setup test test-slow check wheel first-results sample-arms bench proxy-economy autosem gc clean again
 
 help: ## this list
 	@awk -F ':[^#]*## ' '/^[a-z-]+:[^#]*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -55,6 +55,11 @@ bench: $(STAMP) ## speed against the reference path and the machine's own bound:
 
 proxy-economy: $(STAMP) ## what cheaper ways to score lose; GLUE=FOLDER for real rows, else the sample
 	@$(BIN)/python experiments/proxy_economy/study.py $(if $(GLUE),--root $(GLUE))
+
+autosem: $(STAMP) ## AutoSeM on the sample and, with GLUE=FOLDER, on real rows: an hour or two
+	@$(BIN)/python experiments/autosem/study.py sample
+	@$(if $(GLUE),$(BIN)/python experiments/autosem/study.py glue --root $(GLUE))
+	@$(BIN)/python experiments/autosem/study.py report $(if $(GLUE),--root $(GLUE))
 
 gc: $(STAMP) ## remove what killed runs left half-written among the artifacts; running ones keep theirs
 	@$(BIN)/python -c "$$GC_SCRIPT" '$(ARTIFACTS)'

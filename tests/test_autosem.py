@@ -20,8 +20,8 @@ from fastmtl.data.samplers import Ratio
 from fastmtl.pipeline import Experiment
 
 SMALL = [
-    "debug=smoke", "bandit.rounds=6", "bandit.policy.batches_per_round=1", "bandit.fit.batch_size=8",
-    "multitask.fit.batch_size=8",
+    "debug=smoke", "bandit.rounds=6", "bandit.policy.batches_per_round=1", "bandit.policy.warmup_rounds=1",
+    "bandit.fit.batch_size=8", "multitask.fit.batch_size=8",
 ]  # fmt: skip
 
 

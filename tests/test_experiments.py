@@ -66,7 +66,13 @@ def test_the_proxy_economy_compares_every_shortcut_with_the_full_proxy(
 
 def test_the_autosem_study_reports_what_has_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = script("autosem/study.py")
-    small = ["debug=smoke", "bandit.rounds=4", "bandit.policy.batches_per_round=1", "bandit.fit.batch_size=4"]
+    small = [
+        "debug=smoke",
+        "bandit.rounds=4",
+        "bandit.policy.batches_per_round=1",
+        "bandit.policy.warmup_rounds=1",
+        "bandit.fit.batch_size=4",
+    ]
     monkeypatch.setattr(study, "RUNS", 3)
     monkeypatch.setattr(study, "SAMPLE", [*small, "selection=autosem"])
     monkeypatch.setattr(study, "ARMS", {

@@ -24,8 +24,8 @@ from fastmtl.reporting.figures import write_bandit
 KIN = {"farm": "related", "harbor": "related", "answers": "40 % related", "gossip": "contradicting"}
 """What the sample's tasks are to its primary; the others are unrelated."""
 SAMPLE = [
-    "data=sample", "encoder=minilm", "encoder.learning_rate=2e-4", "protocol.holdout=0.3", "selection=autosem",
-    "bandit.rounds=60", "bandit.fit.batch_size=16",
+    "data=sample", "encoder=minilm", "protocol.holdout=0.3", "selection=autosem", "bandit.fit.batch_size=16",
+    "bandit.rounds=80", "bandit.policy.warmup_rounds=40", "bandit.policy.batches_per_round=5",
 ]  # fmt: skip
 GLUE = [
     "data=glue_local", "data.tasks=[mnli,rte,qqp,qnli,mrpc,sst2,cola,stsb,wnli]", "data.rows_per_task=640",

@@ -40,7 +40,8 @@ class Thompson:
     grows with overconfidence and then rewards whatever undoes it, or the mean `probability` of the right class, which
     does neither (for a regression the headline is as smooth, and is taken). `prior` and `primary_prior` are (alpha,
     beta); `decay` draws every arm back to its prior after each round. `rounds` is the length of an epoch; without it
-    an epoch is as long as that of `Proportional`.
+    an epoch is as long as that of `Proportional`. The `warmup_rounds`, which come first and are not among the
+    `rounds`, draw each batch's task by size and reward nobody: before the primary is learned at all, values are noise.
     """
 
     batches_per_round: int = 10
@@ -51,6 +52,7 @@ class Thompson:
     primary_prior: Sequence[float] = (2.0, 1.0)
     decay: float = 0.01
     rounds: int | None = None
+    warmup_rounds: int = 0
     window: int = 50
     feedback: ClassVar[Literal["validation"]] = "validation"
 
@@ -60,6 +62,8 @@ class Thompson:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UserError(f"sampling.{name}={value!r} is not a whole number of 1 or more")
+        if isinstance(self.warmup_rounds, bool) or not isinstance(self.warmup_rounds, int) or self.warmup_rounds < 0:
+            raise UserError(f"sampling.warmup_rounds={self.warmup_rounds!r} is not a whole number of 0 or more")
         if self.metric not in ("headline", "loss", "probability"):
             raise UserError(f"sampling.metric={self.metric!r} is unknown; use headline, loss or probability")
         make_reward(self.reward)
@@ -114,11 +118,12 @@ class Ucb1Sampling:
 
 
 class Online(Sequence[Step]):
-    """The steps of one epoch after another, asked for in order; `feedback` must come before the next round is asked.
+    """The steps of one epoch after another, asked for in order; `tell` must come before the next round is asked for.
 
     Rows come in passes, each shuffled anew, from a generator made of seed and epoch: at the end of an epoch `state()`
-    is all that the next one needs. `history` has one entry a finished round: arm (place of the task), value, reward
-    (None where there was nothing to compare with), and under Thompson sampling every arm's alpha and beta.
+    is all that the next one needs. `history` has one entry a finished round after the warm-up: arm (place of the
+    task), value, reward (None where there was nothing to compare with), and under Thompson sampling every arm's alpha
+    and beta.
     """
 
     def __init__(self, sampling: OnlineSampling, lengths: list[np.ndarray], batch_size: int, seed: int) -> None:
@@ -130,19 +135,23 @@ class Online(Sequence[Step]):
         self.bandit = sampling.bandit(len(self.arms))
         self.compare = make_reward(sampling.reward) if isinstance(sampling, Thompson) else None
         self.history: list[dict[str, Any]] = []
+        self._warmup = sampling.warmup_rounds if isinstance(sampling, Thompson) else 0
+        self._played = 0
         self.start(0)
 
     def __len__(self) -> int:
         """Whole rounds: as many as `Proportional` has batches, rounded up, unless the sampling says how many."""
         each = self.sampling.batches_per_round
-        rounds = getattr(self.sampling, "rounds", None)
-        return each * (rounds or -(-num_batches([len(one) for one in self.lengths], self.batch_size) // each))
+        if isinstance(self.sampling, Thompson) and self.sampling.rounds is not None:
+            return each * (self._warmup + self.sampling.rounds)
+        return each * -(-num_batches([len(one) for one in self.lengths], self.batch_size) // each)
 
     def start(self, epoch: int) -> None:
         """Begin an epoch."""
         self._rng = np.random.default_rng([self.seed, epoch])
         self._waiting: dict[int, list[np.ndarray]] = {}
         self._at, self._step = -1, list[tuple[int, np.ndarray]]()
+        self._arm: int | None = None
 
     @overload
     def __getitem__(self, i: int) -> Step: ...
@@ -154,12 +163,16 @@ class Online(Sequence[Step]):
         if i != self._at:
             assert i == self._at + 1, "an online order has no other steps than the next"
             if i % self.sampling.batches_per_round == 0:
-                self._arm = self.bandit.choose(self._rng)
+                self._arm = self.bandit.choose(self._rng) if self._played >= self._warmup else None
             self._at, self._step = i, self._next()
         return self._step
 
     def _next(self) -> Step:
-        task = self.arms[self._arm]
+        if self._arm is None:
+            sizes = np.array([len(one) for one in self.lengths])
+            task = int(self._rng.choice(len(sizes), p=sizes / sizes.sum()))
+        else:
+            task = self.arms[self._arm]
         if not self.joint:
             return [(task, self._rows(task, self.batch_size))]
         half = max(1, self.batch_size // 2)
@@ -173,7 +186,10 @@ class Online(Sequence[Step]):
 
     def tell(self, value: float) -> None:
         """The value of the round just played: of the primary's metric, higher is better, or a cosine."""
+        self._played += 1
         reward = value if self.compare is None else self.compare(value)
+        if self._arm is None:
+            return
         if reward is not None:
             self.bandit.update(self._arm, reward)
         told = self.bandit.state() if isinstance(self.bandit, BetaBernoulli) else {}
@@ -181,10 +197,12 @@ class Online(Sequence[Step]):
 
     def state(self) -> dict[str, Any]:
         """Plain values from which `restore` goes on at the start of an epoch."""
-        return {"bandit": self.bandit.state(), "compare": self.compare.state() if self.compare else None}
+        compare = self.compare.state() if self.compare else None
+        return {"bandit": self.bandit.state(), "compare": compare, "played": self._played}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Back to what `state` gave."""
         self.bandit.restore(state["bandit"])
+        self._played = state["played"]
         if self.compare:
             self.compare.restore(state["compare"])

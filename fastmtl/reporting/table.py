@@ -106,7 +106,7 @@ def _tasks(result: Result, bandit: Bandit) -> list[str]:
 def _trials(result: Result, mixing: dict[str, Any]) -> list[str]:
     """Every ratio that was tried, in this order."""
     rows = [
-        [i, _colons(trial["ratio"]), f"{100 * (trial['value'] or float('nan')):.1f}", f"{trial['wall_s']:.1f}",
+        [i, _colons(trial["ratio"]), _percent(trial["value"]), f"{trial['wall_s']:.1f}",
          "best" if trial["ratio"] == mixing["ratio"] else ""]
         for i, trial in enumerate(mixing["trials"], 1)
     ]  # fmt: skip
@@ -140,6 +140,10 @@ def _chosen_on(cell: Result) -> str:
     if cell["protocol"] == "paper":
         return "the validation rows, on which the score is reported too: optimistic"
     return "rows held out of the primary's training rows; the validation rows of the score take no part"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
 
 
 def _colons(values: list[Any]) -> str:

@@ -153,6 +153,7 @@ class GradNorm:
     in its means and keep their factors; those of the step are rescaled to their former sum, so that all factors always
     sum to the number of tasks. Other than in the paper n_i is divided by the step's mean norm, which makes a move
     about `learning_rate` whatever the scale of the losses (as the paper's Adam does), and a factor stops near 0.01.
+    Memory: m x P x 4 bytes for the last layer's gradients: with m = 4, 28 MB for all-MiniLM-L6, 113 MB for BERT-base.
     """
 
     alpha: float = 1.5

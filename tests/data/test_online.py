@@ -15,6 +15,7 @@ from fastmtl.errors import UserError
 POLICIES: list[OnlineSampling] = [
     Thompson(batches_per_round=3),
     Thompson(batches_per_round=1, decay=0.1, reward="smoothed"),
+    Thompson(batches_per_round=2, warmup_rounds=3),
     Exp3Sampling(),
     Ucb1Sampling(),
     Ucb1Sampling(smoothing=None),
@@ -58,7 +59,8 @@ def test_every_online_policy_keeps_the_contract(policy: OnlineSampling, sizes: l
     assert len(steps) == 2 * len(order)
     assert least <= len(order) < least + policy.batches_per_round
     assert len(order) % policy.batches_per_round == 0
-    assert len(order.history) * policy.batches_per_round == len(steps)
+    warm = policy.warmup_rounds if isinstance(policy, Thompson) else 0
+    assert (len(order.history) + warm) * policy.batches_per_round == len(steps)
     for step in steps:
         assert len({task for task, _ in step}) == len(step)
         assert 1 <= sum(len(rows) for _, rows in step) <= 16
@@ -91,6 +93,17 @@ def test_no_row_of_a_task_comes_again_before_all_others_came(policy: OnlineSampl
     for task, size in enumerate(SIZES):
         times = Counter(row for step in steps for t, rows in step if t == task for row in rows)
         assert not times or max(times.values()) - min(times.get(row, 0) for row in range(size)) <= 1
+
+
+def test_warm_up_rounds_draw_every_batch_by_size_and_reward_nobody() -> None:
+    order = online(Thompson(batches_per_round=4, rounds=5, warmup_rounds=50), [100, 300, 600])
+    steps = played(order, range(1))
+    assert len(steps) == 4 * 55
+    warm = Counter(step[0][0] for step in steps[:200])
+    assert warm[0] < warm[1] < warm[2]
+    assert len(order.history) == 5
+    assert order.history[0]["reward"] is not None  # the warm-up left a value to compare with
+    assert all(len({step[0][0] for step in steps[i : i + 4]}) == 1 for i in range(200, 220, 4))
 
 
 def test_thompson_keeps_to_one_task_a_round_and_all_tasks_are_arms() -> None:
@@ -127,6 +140,7 @@ def test_steps_must_be_asked_for_in_order() -> None:
         (lambda: Thompson(rounds=0), r"sampling.rounds=0 is not a whole number"),
         (lambda: Thompson(batches_per_round=1.5), r"sampling.batches_per_round=1.5"),  # type: ignore[arg-type]
         (lambda: Thompson(validation_rows=0), r"sampling.validation_rows=0"),
+        (lambda: Thompson(warmup_rounds=-1), r"sampling.warmup_rounds=-1 is not a whole number of 0"),
         (lambda: Thompson(metric="f1"), r"sampling.metric='f1' is unknown; use headline, loss or probability"),  # type: ignore[arg-type]
         (lambda: Thompson(reward="more"), r"sampling.reward='more' is unknown; use not_worse"),  # type: ignore[arg-type]
         (lambda: Thompson(decay=1.0), r"sampling.decay=1.0 is out of range"),

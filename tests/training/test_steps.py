@@ -174,3 +174,14 @@ def test_two_ranks_make_the_same_choices_as_one_device(fit: Callable[..., Path],
     two = history(fit("two", where=Where(accelerator="cpu", devices=2), **extra))
     assert [r["arm"] for r in one["rounds"]] == [r["arm"] for r in two["rounds"]]
     assert len(one["rounds"]) == len(two["rounds"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weighting", [Uncertainty(parts=2), GradNorm(parts=2)], ids=repr)
+def test_two_ranks_weigh_as_one_device_does(fit: Callable[..., Path], weighting: Weighting) -> None:
+    frozen = FitConfig(
+        epochs=2, batch_size=6, learning_rate=1e-3, precision="fp32", dropout=0.0, freeze_embeddings=True
+    )
+    one = fit("one", weighting=weighting, fit=frozen)
+    two = fit("two", weighting=weighting, fit=frozen, where=Where(accelerator="cpu", devices=2))
+    assert_same_weights(one, two, atol=2e-3)
