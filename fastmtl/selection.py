@@ -265,17 +265,17 @@ class BestTasks:
         """See `Selector`."""
         return self.rows.uses_budget
 
-    def chosen(self, utilities: np.ndarray, task_ids: np.ndarray) -> np.ndarray:
-        """Ids of the chosen ones of `task_ids` (m,), best first; equal utilities in the order given."""
-        values = utilities[task_ids]
-        order = np.argsort(-values, kind="stable")
-        above = np.zeros(len(order), dtype=bool) if self.threshold is None else values[order] > self.threshold
-        return task_ids[order[above | (np.arange(len(order)) < self.top)]]
+    def chosen(self, utilities: np.ndarray, task_ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Ids of the chosen ones of `task_ids` (m,), best first; equal utilities in random order."""
+        shuffled = rng.permutation(task_ids)
+        ranked = shuffled[np.argsort(-utilities[shuffled], kind="stable")]
+        above = np.zeros(len(ranked), dtype=bool) if self.threshold is None else utilities[ranked] > self.threshold
+        return ranked[above | (np.arange(len(ranked)) < self.top)]
 
     def select(self, candidates: Candidates, k: int, rng: np.random.Generator) -> np.ndarray:
         """See `Selector`."""
         assert candidates.utilities is not None
-        chosen = self.chosen(candidates.utilities, np.unique(candidates.task_ids))
+        chosen = self.chosen(candidates.utilities, np.unique(candidates.task_ids), rng)
         return _within(candidates, chosen, self.rows, k, rng)
 
 

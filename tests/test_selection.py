@@ -11,10 +11,12 @@ import pytest
 from fastmtl import selection
 from fastmtl.errors import UserError
 from fastmtl.selection import (
+    BestTasks,
     Candidates,
     Full,
     MatchedRandom,
     Nothing,
+    PickedTasks,
     PoolExhausted,
     Random,
     Selector,
@@ -26,6 +28,7 @@ from fastmtl.selection import (
 
 SELECTORS: list[Selector] = [TopK(), Random(), MatchedRandom(), Full(), Nothing()]
 """A new selector is one more entry here."""
+TASKS = ("red", "green", "blue")
 
 
 def candidates(n: int = 30, seed: int = 0) -> Candidates:
@@ -217,3 +220,49 @@ def test_a_budget_above_the_candidates_is_refused_with_their_number(budget: int 
 
 def test_an_exhausted_pool_is_an_error_for_the_user() -> None:
     assert issubclass(PoolExhausted, UserError)
+
+
+def of_tasks(utilities: list[float]) -> Candidates:
+    """Ten rows of each of three tasks."""
+    scores = np.random.default_rng(3).normal(size=30).astype(np.float32)
+    return Candidates(np.arange(30), np.repeat(np.arange(3), 10), scores, TASKS, np.array(utilities))
+
+
+def tasks_of(selector: Selector, candidates: Candidates, k: int, seed: int = 0) -> set[str]:
+    picks = selector.select(candidates, k, rng(seed))
+    assert len(set(picks.tolist())) == len(picks)
+    return {TASKS[t] for t in candidates.task_ids[picks]}
+
+
+@pytest.mark.parametrize(
+    ("selector", "utilities", "chosen"),
+    [
+        (BestTasks(top=1, threshold=None), [0.2, 0.9, 0.6], {"green"}),
+        (BestTasks(top=1), [0.2, 0.9, 0.6], {"green", "blue"}),  # blue is above the threshold
+        (BestTasks(top=2), [0.2, 0.4, 0.3], {"green", "blue"}),  # of which none is
+        (BestTasks(top=0, threshold=0.5), [0.5, 0.51, 0.1], {"green"}),
+        (BestTasks(top=0, threshold=0.99), [0.5, 0.51, 0.1], set()),
+        (BestTasks(top=3, threshold=None), [0.5, 0.51, 0.1], set(TASKS)),
+        (PickedTasks(("blue", "red")), [0.0, 0.0, 0.0], {"red", "blue"}),
+    ],
+    ids=repr,
+)
+def test_rows_come_from_the_chosen_tasks_alone(selector: Selector, utilities: list[float], chosen: set[str]) -> None:
+    assert tasks_of(selector, of_tasks(utilities), 30) == chosen
+    assert len(selector.select(of_tasks(utilities), 7, rng())) == (7 if chosen else 0)
+    assert len(selector.select(of_tasks(utilities), 30, rng())) == 10 * len(chosen)  # all there are
+
+
+def test_rows_within_tasks_are_chosen_by_the_inner_selector() -> None:
+    candidates = of_tasks([0.1, 0.8, 0.9])
+    assert candidates.scores is not None
+    best = PickedTasks(("green", "blue"), rows=TopK()).select(candidates, 5, rng())
+    assert best.tolist() == (10 + np.argsort(-candidates.scores[10:])[:5]).tolist()
+    assert len(BestTasks(rows=Full()).select(candidates, 3, rng())) == 20
+    assert BestTasks(rows=TopK()).needs_scores
+    assert not BestTasks(rows=Full()).uses_budget
+
+
+def test_equal_utilities_are_not_decided_by_the_order_of_the_tasks() -> None:
+    picked = [tasks_of(BestTasks(top=1, threshold=None), of_tasks([0.5, 0.5, 0.5]), 5, seed) for seed in range(30)]
+    assert {name for one in picked for name in one} == set(TASKS)

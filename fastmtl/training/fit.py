@@ -254,7 +254,7 @@ def train(job: FitJob) -> None:
     save_file(state, job.out / "weights.safetensors")
     curves.write(job.out / "curves.csv")
     if data.online is not None:
-        write_history(job.out, data)
+        _write_history(job.out, data)
     lengths = data.visited()
     flops = training_flops(module.model, job.fit, lengths)
     peak_mib = peak_memory_mib()  # before the machine's own rate is measured, which takes memory too
@@ -285,7 +285,7 @@ def _keep_freed_memory() -> None:
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
-def write_history(folder: Path, data: TaskData) -> None:
+def _write_history(folder: Path, data: TaskData) -> None:
     """`bandit.json`: tasks, final utility of each arm, and every round (see `Online`); arms are named."""
     assert data.online is not None
     arms = [data.names[i] for i in data.online.arms]
