@@ -84,7 +84,7 @@ def test_a_cascade_reads_all_rows_with_its_first_level_and_the_best_with_its_las
     made = built(exp)
     assert 8 < made.pop("scores") <= 15  # small: 8 tasks; large: the auxiliary ones of which rows reach it
     assert made == {"proxy": 1, "selection": 1}
-    read = [[shard.places.size for shard, _ in level] for level in exp._scored]
+    read = [[shard.places.size for shard, _ in level] for level in exp._scored.levels]
     assert sum(read[0]) == 8 * 80
     assert sum(read[1]) == round(0.3 * 560) + 30
     audit = exp.selection.records["audit"]

@@ -30,8 +30,9 @@ SAMPLE = [
 GLUE = [
     "data=glue_local", "data.tasks=[mnli,rte,qqp,qnli,mrpc,sst2,cola,stsb,wnli]", "data.rows_per_task=640",
     "encoder=minilm", "encoder.max_length=64", "protocol.holdout=0.2", "budget=600", "bandit.rounds=60",
-    "bandit.fit.batch_size=16", "bandit.fit.freeze_layers=3", "multitask.fit.freeze_layers=3",
-    "finetune.fit.freeze_layers=3", "multitask.fit.epochs=1", "finetune.fit.epochs=2",
+    "bandit.policy.warmup_rounds=0", "bandit.fit.batch_size=16", "bandit.fit.freeze_layers=3",
+    "multitask.fit.freeze_layers=3", "finetune.fit.freeze_layers=3", "multitask.fit.epochs=1",
+    "finetune.fit.epochs=2",
 ]  # fmt: skip
 SEARCH = ["hparams_search.trials=8", "hparams_search.random_starts=3"]
 ARMS = {

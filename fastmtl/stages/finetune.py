@@ -1,0 +1,57 @@
+"""The stage `finetune`: the primary alone, from the multi-task weights where there are some."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from fastmtl.data.samplers import Proportional
+from fastmtl.stages.ground import Ground
+from fastmtl.store import Artifact
+from fastmtl.training.finetuned import load_finetuned, predict, write_config
+from fastmtl.training.modules import FitConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Finetune:
+    """Weights, predictions and metrics of the best epoch."""
+
+    ground: Ground
+    fit: FitConfig
+    multitask: Artifact | None
+    name: ClassVar[str] = "finetune"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """See `Stage`."""
+        ground = self.ground
+        train, held = ground.primary_rows
+        return {
+            "version": 1,
+            "held_out": ground.rows_identity({ground.primary: held}, ground.encoder),
+            "multitask": self.multitask.key if self.multitask else None,
+            **ground.fit_identity({ground.primary: train}, self.fit, ground.encoder, Proportional()),
+        }
+
+    def build(self, out: Path) -> dict[str, Any]:
+        """See `Stage`."""
+        ground = self.ground
+        records = ground.fit(
+            "finetune", {ground.primary: ground.primary_rows[0]}, self.fit, out, ground.encoder,
+            init=self.multitask.path / "weights.safetensors" if self.multitask else None, evaluated=ground.evaluated,
+        )  # fmt: skip
+        task = ground.pool.task(ground.primary)
+        write_config(out, ground.encoder, task)
+        model = load_finetuned(out)[0].to(ground.where.device)
+        how = ground.inference(ground.encoder, self.fit.precision)
+        metrics = {
+            split: predict(model, task, ground.pool.split(task.name, split), how, out / f"{split}.parquet")
+            for split in ("validation", "test")
+            if ground.pool.has_split(task.name, split)
+        }
+        fit = json.loads((out / "fit.json").read_text())
+        chosen = {"best_epoch": fit["best_epoch"], "epochs": fit["epochs"], "protocol": ground.protocol.name}
+        (out / "metrics.json").write_text(json.dumps({**metrics, **chosen}, indent=1))
+        return records
