@@ -175,7 +175,7 @@ def test_a_regression_task_can_be_the_primary(shared: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.slow  # tests/test_scoring.py kills a scoring pass in the default run
+@pytest.mark.slow  # tests/test_autosem.py stops a search in the default run
 def test_a_killed_run_is_finished_by_the_same_command(tmp_path: Path) -> None:
     command = [*SMALL, "finetune.fit.epochs=200"]
     quiet = subprocess.DEVNULL
@@ -194,6 +194,7 @@ def test_a_killed_run_is_finished_by_the_same_command(tmp_path: Path) -> None:
     assert not list(drafts.glob(".*.draft"))
 
 
+@pytest.mark.slow
 def test_a_failing_cell_is_reported_at_the_end_and_the_others_finish(tmp_path: Path) -> None:
     ran = run_cli(tmp_path, "-m", *SMALL, "selection=random", "budget=30,100000")
     assert ran.returncode == 2

@@ -177,6 +177,7 @@ def test_an_added_task_is_scored_without_training_or_scoring_anything_else_anew(
     assert np.isfinite(after.all_scores()[:, 24:]).all()
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_shards_and_give_the_same_scores(shared: Path) -> None:
     one = cell(shared, "scoring.shard_rows=50")
     shard_rows = ("scoring.shard_rows=51", "trainer=ddp_cpu")
@@ -187,6 +188,7 @@ def test_two_processes_share_the_shards_and_give_the_same_scores(shared: Path) -
     assert not list((shared / "artifacts").glob(".job-*"))
 
 
+@pytest.mark.slow
 def test_a_killed_scoring_pass_goes_on_at_the_shard_where_it_was(tmp_path: Path) -> None:
     command = [*SMALL, "scoring.shard_rows=2", "stage=selection", f"paths.output={tmp_path}"]
     process = subprocess.Popen([sys.executable, "-m", "fastmtl.cli", *command], stdout=subprocess.DEVNULL)

@@ -86,6 +86,7 @@ def test_smoke_run(run: Run, tmp_path: Path) -> None:
     assert 0 <= json.loads(result.read_text())["headline"] <= 1
 
 
+@pytest.mark.slow
 def test_own_files_of_three_formats(run: Run, tmp_path: Path) -> None:
     texts = [f"the printer on floor {n} {'is on fire' if n % 2 else 'works'}" for n in range(40)]
     tickets = [(text, "yes" if "fire" in text else "no") for text in texts]
