@@ -66,14 +66,11 @@ def test_the_proxy_economy_compares_every_shortcut_with_the_full_proxy(
 
 def test_the_autosem_study_reports_what_has_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = script("autosem/study.py")
-    small = [
-        "debug=smoke",
-        "bandit.rounds=4",
-        "bandit.policy.batches_per_round=1",
-        "bandit.policy.warmup_rounds=1",
-        "bandit.fit.batch_size=4",
-    ]
+    small = ["debug=smoke", "bandit.policy.batches_per_round=1", "bandit.policy.warmup_rounds=1",
+             "bandit.fit.batch_size=4"]  # fmt: skip
+    real = [*small, "bandit.rounds=3"]
     monkeypatch.setattr(study, "RUNS", 3)
+    monkeypatch.setattr(study, "ROUNDS", (3, 4))
     monkeypatch.setattr(study, "SAMPLE", [*small, "selection=autosem"])
     monkeypatch.setattr(study, "ARMS", {
         "none": ["selection=none"], "AutoSeM": ["selection=autosem", "hparams_search.trials=2"],
@@ -83,8 +80,8 @@ def test_the_autosem_study_reports_what_has_finished(tmp_path: Path, monkeypatch
         arms = {name: study.ARMS[name] for name in ("none", "AutoSeM")}
         with monkeypatch.context() as only:
             only.setattr(study, "ARMS", arms)
-            study.main(part, tmp_path, small, primaries, 2, tmp_path)
-    study.main("report", tmp_path, small, ["kitchen"], 3, tmp_path)  # neither a third seed nor the last arm is there
+            study.main(part, tmp_path, real, primaries, 2, tmp_path)
+    study.main("report", tmp_path, real, ["kitchen"], 3, tmp_path)  # neither a third seed nor the last arm is there
     text = (tmp_path / "results.md").read_text()
     assert "in 0 of 2 seeds" in text or "in 1 of 2 seeds" in text or "in 2 of 2 seeds" in text
     assert "| AutoSeM" in text

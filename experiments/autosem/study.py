@@ -25,8 +25,9 @@ KIN = {"farm": "related", "harbor": "related", "answers": "40 % related", "gossi
 """What the sample's tasks are to its primary; the others are unrelated."""
 SAMPLE = [
     "data=sample", "encoder=minilm", "protocol.holdout=0.3", "selection=autosem", "bandit.fit.batch_size=16",
-    "bandit.rounds=80", "bandit.policy.warmup_rounds=40", "bandit.policy.batches_per_round=5",
+    "bandit.policy.warmup_rounds=40", "bandit.policy.batches_per_round=5",
 ]  # fmt: skip
+ROUNDS = (80, 200)
 GLUE = [
     "data=glue_local", "data.tasks=[mnli,rte,qqp,qnli,mrpc,sst2,cola,stsb,wnli]", "data.rows_per_task=640",
     "encoder=minilm", "encoder.max_length=64", "protocol.holdout=0.2", "budget=600", "bandit.rounds=60",
@@ -63,8 +64,8 @@ RUNS = 500
 """Simulations of a policy: shares have a standard error of two points at most."""
 
 
-def sample_cell(seed: int, output: Path) -> Experiment:
-    return compose(*SAMPLE, f"seed={seed}", f"paths.output={output}")
+def sample_cell(rounds: int, seed: int, output: Path) -> Experiment:
+    return compose(*SAMPLE, f"bandit.rounds={rounds}", f"seed={seed}", f"paths.output={output}")
 
 
 def glue_cell(primary: str, arm: list[str], base: list[str], output: Path) -> Experiment:
@@ -171,14 +172,18 @@ def report(output: Path, base: list[str], primaries: list[str], seeds: int, out:
     """Tables, figures and numbers of all that has finished."""
     kept: dict[str, Any] = {"sample": SAMPLE, "glue": GLUE, "bandits": {}, "mixing": {}}
     parts: list[str] = []
-    bandits: dict[int, dict[str, Any]] = {}
-    for seed in range(seeds):
-        with suppress(_Missing):
-            bandits[seed] = told(_only_find(sample_cell(seed, output / "sample")))
-    if bandits:
-        kept["bandits"]["sample"] = bandits
-        parts += ["## The sample: utility of each task", sample_table(bandits)]
-        parts += ["## Decay and the primary's prior", defaults_table(list(bandits.values()))]
+    sampled: list[dict[str, Any]] = []
+    for rounds in ROUNDS:
+        bandits: dict[int, dict[str, Any]] = {}
+        for seed in range(seeds):
+            with suppress(_Missing):
+                bandits[seed] = told(_only_find(sample_cell(rounds, seed, output / "sample")))
+        if bandits:
+            kept["bandits"][f"sample, {rounds} rounds"] = bandits
+            parts += [f"## The sample: utility of each task after {rounds} rounds", sample_table(bandits)]
+            sampled += bandits.values()
+    if sampled:
+        parts += ["## Decay and the primary's prior", defaults_table(sampled)]
     rows, utilities = [], {}
     for primary in primaries:
         for arm, overrides in arms(primary).items():
@@ -230,8 +235,9 @@ def trial_table(mixing: dict[str, Any]) -> str:
 
 def main(part: str, output: Path, base: list[str], primaries: list[str], seeds: int, out: Path) -> None:
     if part == "sample":
-        for seed in range(seeds):
-            told(sample_cell(seed, output / "sample"))
+        for rounds in ROUNDS:
+            for seed in range(seeds):
+                told(sample_cell(rounds, seed, output / "sample"))
     elif part == "glue":
         for primary in primaries:
             for overrides in arms(primary).values():
