@@ -64,6 +64,7 @@ def test_the_proxy_economy_compares_every_shortcut_with_the_full_proxy(
     assert "random rows" in (tmp_path / "results.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_autosem_study_reports_what_has_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = script("autosem/study.py")
     small = ["debug=smoke", "bandit.policy.batches_per_round=1", "bandit.policy.warmup_rounds=1",
