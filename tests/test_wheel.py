@@ -79,6 +79,7 @@ def test_help_names_the_options(run: Run, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_smoke_run(run: Run, tmp_path: Path) -> None:
     text = run("fastmtl", "debug=smoke", "encoder=tiny")
     assert "accuracy" in text
