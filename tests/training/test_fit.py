@@ -22,7 +22,7 @@ from fastmtl.data.collate import collate
 from fastmtl.data.samplers import Proportional
 from fastmtl.errors import UserError
 from fastmtl.models.dropout import drop, use_cpu_dropout
-from fastmtl.models.encoder import EncoderSpec, _tiny_tokenizer
+from fastmtl.models.encoder import EncoderSpec
 from fastmtl.models.multitask import MultiTaskModel
 from fastmtl.models.roofline import gemm_flops_per_s
 from fastmtl.training.fit import FitJob, Where, run_distributed, run_fit
@@ -33,21 +33,6 @@ ROWS = 12
 FIT = FitConfig(  # batches of 7 and 5 rows, every gradient clipped
     epochs=2, batch_size=7, learning_rate=1e-3, max_grad_norm=0.1, precision="fp32", dropout=0.0
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> EncoderSpec:
-    """Two layers without dropout, so that fits can be compared weight by weight."""
-    from transformers import BertConfig, BertModel
-
-    folder = str(tmp_path_factory.mktemp("encoder"))
-    config = BertConfig(
-        vocab_size=len(_tiny_tokenizer()), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, pad_token_id=0,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    BertModel(config).save_pretrained(folder)
-    return EncoderSpec(folder, pooling="mean", max_length=32)
 
 
 @pytest.fixture

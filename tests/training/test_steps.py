@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file
 
 from fastmtl.data.online import Exp3Sampling, Thompson, Ucb1Sampling
 from fastmtl.data.samplers import Proportional
+from fastmtl.models.encoder import EncoderSpec
 from fastmtl.tasks import TaskSpec
 from fastmtl.training.fit import FitJob, Where, run_fit
 from fastmtl.training.modules import FitConfig
@@ -43,24 +43,12 @@ ONLINE = [Exp3Sampling(), Ucb1Sampling()]
 
 
 @pytest.fixture
-def fit(tmp_path: Path, tiny_pool: Any, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+def fit(tmp_path: Path, tiny_pool: Any, encoder: EncoderSpec) -> Callable[..., Path]:
     """`fit(name, **changes of the job)`: the folder of a finished fit over three tasks, without any dropout."""
-    from fastmtl.models import encoder
-
-    made = encoder._tiny_model
-
-    def without_dropout() -> Any:
-        model = made()
-        for module in model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
-        return model
-
-    monkeypatch.setattr(encoder, "_tiny_model", without_dropout)
 
     def run(name: str, **changes: Any) -> Path:
         job = FitJob(
-            title=name, pool=tiny_pool, encoder=tiny, rows={task: np.arange(ROWS) for task in tiny_pool.names},
+            title=name, pool=tiny_pool, encoder=encoder, rows={task: np.arange(ROWS) for task in tiny_pool.names},
             fit=FitConfig(epochs=3, batch_size=6, learning_rate=1e-3, precision="fp32", dropout=0.0),
             sampling=Proportional(), seed=0, pad_id=0, out=tmp_path / name, where=CPU,
         )  # fmt: skip
@@ -184,4 +172,4 @@ def test_two_ranks_weigh_as_one_device_does(fit: Callable[..., Path], weighting:
     )
     one = fit("one", weighting=weighting, fit=frozen)
     two = fit("two", weighting=weighting, fit=frozen, where=Where(accelerator="cpu", devices=2))
-    assert_same_weights(one, two, atol=2e-3)
+    assert_same_weights(one, two, atol=2e-4)
