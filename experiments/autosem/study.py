@@ -79,7 +79,10 @@ def arms(primary: str) -> dict[str, list[str]]:
 def told(exp: Experiment) -> dict[str, Any]:
     """The bandit's utilities and rounds."""
     assert exp.utilities is not None
-    return {**exp.utilities.read("bandit.json"), "wall_s": exp.utilities.records["wall_s"]}
+    bandit = exp.utilities.read("bandit.json")
+    for one in bandit["rounds"]:
+        one |= {name: [round(value, 3) for value in one[name]] for name in ("alpha", "beta")}
+    return {**bandit, "wall_s": exp.utilities.records["wall_s"]}
 
 
 def best_two(bandit: dict[str, Any]) -> list[str]:
@@ -113,9 +116,10 @@ def rates(bandits: list[dict[str, Any]]) -> tuple[list[str], np.ndarray]:
 
 
 def defaults_table(bandits: list[dict[str, Any]], rounds: int = 200) -> str:
-    """How often policies find the two tasks of highest rate, if the sample's measured rates were the true ones."""
+    """How often a policy's best two are both among the three tasks of highest rate (by chance in 14 % of all runs), if
+    the rates measured on the sample were the true ones."""
     names, rate = rates(bandits)
-    truly = set(np.argsort(-rate[1:])[:2] + 1)
+    truly = set(np.argsort(-rate[1:])[:3] + 1)
     rows = []
     for decay in (0.0, 0.01, 0.03, 0.1, 0.3):
         for primary in ((1, 1), (2, 1), (5, 1), (10, 1)):
@@ -129,10 +133,10 @@ def defaults_table(bandits: list[dict[str, Any]], rounds: int = 200) -> str:
                     arm = bandit.choose(rng)
                     share += arm == 0
                     bandit.update(arm, float(rng.random() < rate[arm]))
-                found += set(np.argsort(-bandit.utilities()[1:])[:2] + 1) == truly
+                found += set(np.argsort(-bandit.utilities()[1:])[:2] + 1) <= truly
             rows.append([decay, f"{primary[0]}, {primary[1]}", f"{100 * found / RUNS:.0f} %",
                          f"{100 * share / RUNS / rounds:.0f} %"])  # fmt: skip
-    heads = ["decay", "primary prior", "best two found", "rounds on the primary"]
+    heads = ["decay", "primary prior", "best two are of the best three", "rounds on the primary"]
     measured = ", ".join(f"{name} {value:.2f}" for name, value in sorted(zip(names, rate), key=lambda one: -one[1]))
     return f"Measured rates: {measured}.\n\n{tabulate(rows, heads, tablefmt='github', disable_numparse=True)}"
 
@@ -206,7 +210,7 @@ def report(output: Path, base: list[str], primaries: list[str], seeds: int, out:
             write_bandit(bandit, out / f"posteriors_{primary}.svg", chosen=kept["mixing"][primary]["tasks"][1:])
         paper = [[name, *values.values()] for name, values in PAPER.items()]
         parts += ["## The paper", tabulate(paper, ["primary", *PAPER["rte"]], tablefmt="github")]
-    (out / "results.json").write_text(json.dumps(kept, indent=1) + "\n")
+    (out / "results.json").write_text(json.dumps(kept) + "\n")
     (out / "results.md").write_text("\n\n".join(parts) + "\n")
     print("\n\n".join(parts))
 
