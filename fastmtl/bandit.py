@@ -1,13 +1,12 @@
 """Bandits on arrays: which of K arms to play next, given the rewards so far. An arm is a number from 0 to K - 1.
 
-Also here: AutoSeM's rewards, which turn the primary's validation values into the 0 or 1 that its bandit learns from.
+Also here: AutoSeM's rewards, which turn the primary's validation values into what its bandit learns from, from 0 to 1.
 All state goes through `state` and `restore` as plain values that survive JSON unchanged.
 """
 
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -225,19 +224,29 @@ REWARD_SMOOTHING = 0.3
 
 
 class _Rule(NamedTuple):
-    helped: Callable[[float, float], bool]  # (value, reference)
+    judge: Callable[[float, float], float]  # (change from the reference, root mean square of the changes so far)
     next_reference: Callable[[float, float], float]  # (value, reference)
 
 
+def _previous(value: float, reference: float) -> float:
+    return value
+
+
 _RULES = {
-    "not_worse_than_previous": _Rule(operator.ge, lambda value, reference: value),
-    "better_than_best": _Rule(operator.gt, max),
-    "smoothed": _Rule(operator.ge, lambda value, reference: reference + REWARD_SMOOTHING * (value - reference)),
+    "graded": _Rule(
+        lambda change, usual: 0.5 * math.erfc(-change / (usual * math.sqrt(2))) if usual else 0.5, _previous
+    ),
+    "not_worse_than_previous": _Rule(lambda change, _: float(change >= 0), _previous),
+    "better_than_best": _Rule(lambda change, _: float(change > 0), max),
+    "smoothed": _Rule(
+        lambda change, _: float(change >= 0),
+        lambda value, reference: reference + REWARD_SMOOTHING * (value - reference),
+    ),
 }
 
 
 class Reward:
-    """1.0 if the primary's validation value, higher is better, says that the round helped, else 0.0; see `make_reward`.
+    """How far the primary's validation value, higher is better, says that the round helped: in [0, 1]; see `make_reward`.
 
     The value is compared with a reference taken from the values before. The first has nothing to be compared with: its
     reward is None, for which no arm is updated (AutoSeM's release compares with 0, a free success for its first arm).
@@ -248,6 +257,8 @@ class Reward:
     def __init__(self, rule: _Rule):
         self._rule = rule
         self._reference: float | None = None
+        self._changes = 0
+        self._square = 0.0  # mean of the squared changes
 
     def __call__(self, value: float) -> float | None:
         """The round's reward, given the primary's value after it."""
@@ -256,17 +267,19 @@ class Reward:
         if self._reference is None:
             self._reference = float(value)
             return None
-        reward = float(self._rule.helped(value, self._reference))
-        self._reference = float(self._rule.next_reference(value, self._reference))
-        return reward
+        change = float(value) - self._reference
+        self._changes += 1
+        self._square += (change**2 - self._square) / self._changes
+        self._reference = float(self._rule.next_reference(float(value), self._reference))
+        return self._rule.judge(change, math.sqrt(self._square))
 
     def state(self) -> dict[str, Any]:
         """What a call changes, as plain values."""
-        return {"reference": self._reference}
+        return {"reference": self._reference, "changes": self._changes, "square": self._square}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue as the reward of the same name whose `state` this is."""
-        self._reference = state["reference"]
+        self._reference, self._changes, self._square = state["reference"], state["changes"], state["square"]
 
 
 def make_reward(name: str) -> Reward:
@@ -275,7 +288,9 @@ def make_reward(name: str) -> Reward:
     `not_worse_than_previous`: 1 if value >= the one before (the paper, section 3.2). Where validation is flat every
     round holds, so that all utilities drift to 1. `better_than_best`: 1 if value > the highest so far; rarer and rarer.
     `smoothed`: 1 if value >= the moving average of those before, in which the newest weighs REWARD_SMOOTHING, so that
-    one lucky round does not make the next one a failure. The last two are ours.
+    one lucky round does not make the next one a failure. `graded`: the normal distribution function of the change
+    from the value before over the root mean square of all changes so far, which is free of the value's unit; no change
+    is 0.5, and a large gain says more than a hair's breadth. The last three are ours.
     """
     if name not in list(_RULES):
         raise UserError(f"sampling.reward={name!r} is unknown; use {', '.join(_RULES)}")

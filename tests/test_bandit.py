@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from fastmtl.bandit import Bandit, BetaBernoulli, Exp3, Reward, Ucb1, make_reward, priors
 from fastmtl.errors import UserError
@@ -21,7 +22,7 @@ BANDITS: dict[str, Callable[[], Bandit]] = {
     "ucb1_mean": lambda: Ucb1(ARMS, smoothing=None),
 }
 """A new bandit is one more entry here."""
-REWARDS = ["not_worse_than_previous", "better_than_best", "smoothed"]
+REWARDS = ["graded", "not_worse_than_previous", "better_than_best", "smoothed"]
 
 each_bandit = pytest.mark.parametrize("make", BANDITS.values(), ids=list(BANDITS))
 
@@ -342,7 +343,7 @@ def test_the_smoothed_reference_is_updated_after_the_comparison() -> None:
     reward = make_reward("smoothed")
     reward(1.0)
     assert reward(0.0) == 0
-    assert reward.state() == {"reference": pytest.approx(0.7)}
+    assert reward.state()["reference"] == pytest.approx(0.7)
     assert reward(0.69) == 0  # although better than the value before
     assert reward(0.71) == 1
 
@@ -350,8 +351,20 @@ def test_the_smoothed_reference_is_updated_after_the_comparison() -> None:
 @pytest.mark.parametrize("name", REWARDS)
 def test_an_undefined_value_is_no_improvement_and_is_forgotten(name: str) -> None:
     reward = make_reward(name)
-    assert list(rewards_of(reward, [math.nan, 0.5, math.nan, math.nan, 0.6])) == [None, None, 0, 0, 1]
-    assert list(rewards_of(make_reward(name), [0.5, -math.inf, math.inf, 0.4])) == [None, 0, 0, 0]
+    up, down = (norm.cdf(1), norm.cdf(-1)) if name == "graded" else (1, 0)
+    given = list(rewards_of(reward, [math.nan, 0.5, math.nan, math.nan, 0.6]))
+    assert given == [None, None, 0, 0, pytest.approx(up)]
+    given = list(rewards_of(make_reward(name), [0.5, -math.inf, math.inf, 0.4]))
+    assert given == [None, 0, 0, pytest.approx(down)]
+
+
+def test_a_graded_reward_is_the_rank_of_a_change_among_normal_ones_whatever_the_unit() -> None:
+    values = np.array([1.0, 1.0, 4.0, 0.0, 0.0])  # changes 0, 3, -4, 0; root mean squares 0, 2.12, 2.89, 2.5
+    expected = [None, 0.5, *norm.cdf([3 / math.sqrt(4.5), -4 / math.sqrt(25 / 3), 0])]
+    for unit in (1.0, 1e-6, 1e6):
+        given = list(rewards_of(make_reward("graded"), (unit * values).tolist()))
+        assert given[0] is None
+        assert given[1:] == pytest.approx(expected[1:])
 
 
 @pytest.mark.parametrize("name", REWARDS)

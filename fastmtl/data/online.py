@@ -34,9 +34,9 @@ class OnlineSampling(Protocol):
 class Thompson:
     """AutoSeM's stage 1 as an order of batches: a Beta-Bernoulli bandit with Thompson sampling (Guo et al. 2019, 3.2).
 
-    A round is rewarded if the primary's `metric` on `validation_rows` held-out rows is, with `reward`
-    `not_worse_than_previous`, at least that of the round before; `better_than_best` and `smoothed` compare with the
-    best and with a moving average. `metric` is its `headline`, which takes few values on few rows, its `loss`, which
+    A round is rewarded by the primary's `metric` on `validation_rows` held-out rows: `reward` `graded` by how far it
+    rose since the round before, `not_worse_than_previous` with 1 if it did not fall (the paper), `better_than_best`
+    and `smoothed` by comparing it with the best and with a moving average. `metric` is its `headline`, which takes few values on few rows, its `loss`, which
     grows with overconfidence and then rewards whatever undoes it, or the mean `probability` of the right class, which
     does neither (for a regression the headline is as smooth, and is taken). `prior` and `primary_prior` are (alpha,
     beta); `decay` draws every arm back to its prior after each round. `rounds` is the length of an epoch; without it
@@ -47,7 +47,7 @@ class Thompson:
     batches_per_round: int = 10
     validation_rows: int = 256
     metric: Literal["headline", "loss", "probability"] = "probability"
-    reward: Literal["not_worse_than_previous", "better_than_best", "smoothed"] = "not_worse_than_previous"
+    reward: Literal["graded", "not_worse_than_previous", "better_than_best", "smoothed"] = "graded"
     prior: Sequence[float] = (1.0, 1.0)
     primary_prior: Sequence[float] = (2.0, 1.0)
     decay: float = 0.01

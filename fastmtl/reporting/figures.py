@@ -78,7 +78,7 @@ def posteriors(
     _name_rows(lower, bandit["arms"], order)
     filled = " (filled: primary and chosen)" if chosen else ""
     dashed = "" if threshold is None else f"\ndashed: tasks above {threshold:g} are chosen"
-    lower.set_xlabel(f"utility: rate of rewarded rounds\nbar: 95 % interval; dot: mean{filled}{dashed}")
+    lower.set_xlabel(f"utility: mean reward of a round\nbar: 95 % interval; dot: mean{filled}{dashed}")
     for axes in (upper, lower):
         if threshold is not None:
             axes.axvline(threshold, **_DASHED)
@@ -99,8 +99,9 @@ def rounds(bandit: Bandit, figure: Figure | SubFigure, threshold: float | None =
         mine = [(r, one["reward"]) for r, one in zip(number, history) if one["arm"] == told[i].task]
         first = max(mine[0][0] - 2, 0) if mine else len(number)  # the round before, which has the prior
         upper.plot(number[first:], utility_RK[first:, i], **_line(i))
-        up = [0.1 if reward is None else 0.4 if reward else 0.0 for _, reward in mine]
-        down = [0.1 if reward is None else 0.0 if reward else 0.4 for _, reward in mine]
+        reach = [None if reward is None else 0.8 * (reward - 0.5) for _, reward in mine]
+        up = [0.1 if r is None else max(r, 0.0) for r in reach]
+        down = [0.1 if r is None else max(-r, 0.0) for r in reach]
         lower.vlines([r for r, _ in mine], row - np.array(up), row + np.array(down), color=_color(i), linewidth=1.2)
         lower.axhline(row, color=_color(i), linewidth=0.4, alpha=0.5)
     low, high = utility_RK.min(), utility_RK.max()
@@ -109,7 +110,7 @@ def rounds(bandit: Bandit, figure: Figure | SubFigure, threshold: float | None =
         upper.axhline(threshold, **_DASHED)
     _name_rows(lower, bandit["arms"], order)
     lower.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    lower.set_xlabel("round\nmark upwards: rewarded; downwards: not\n(the first has nothing to compare with)")
+    lower.set_xlabel("round\nmark upwards: reward above one half; downwards: below\n(the first has nothing to compare with)")
     _name_ends(upper, told)
 
 

@@ -95,7 +95,7 @@ def _tasks(result: Result, bandit: Bandit) -> list[str]:
         "### Tasks",
         _table(
             rows,
-            ["task", "rounds", "rewarded %", "utility", "95 % interval", "chosen", *(["ratio"] if ratio else [])],
+            ["task", "rounds", "mean reward %", "utility", "95 % interval", "chosen", *(["ratio"] if ratio else [])],
         ),
         f"Rounds are rewarded by the primary's value on {_chosen_on(result)}. The first has nothing to compare with. "
         "Utility is the mean of the Beta posterior, the interval its middle 95 %.",

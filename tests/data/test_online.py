@@ -142,7 +142,7 @@ def test_steps_must_be_asked_for_in_order() -> None:
         (lambda: Thompson(validation_rows=0), r"sampling.validation_rows=0"),
         (lambda: Thompson(warmup_rounds=-1), r"sampling.warmup_rounds=-1 is not a whole number of 0"),
         (lambda: Thompson(metric="f1"), r"sampling.metric='f1' is unknown; use headline, loss or probability"),  # type: ignore[arg-type]
-        (lambda: Thompson(reward="more"), r"sampling.reward='more' is unknown; use not_worse"),  # type: ignore[arg-type]
+        (lambda: Thompson(reward="more"), r"sampling.reward='more' is unknown; use graded, not_worse"),  # type: ignore[arg-type]
         (lambda: Thompson(decay=1.0), r"sampling.decay=1.0 is out of range"),
         (lambda: Thompson(prior=(0, 1)), r"sampling.prior=\(0, 1\)"),
         (lambda: Thompson(primary_prior=(1,)), r"sampling.primary_prior=\(1,\) has 1 numbers"),
