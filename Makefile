@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 ARTIFACTS ?= outputs/artifacts
+SCALE ?= smoke
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -16,10 +17,13 @@ $(STAMP): again
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test test-slow check wheel first-results sample-arms bench proxy-economy autosem gc clean again
+TABLES := table-budget table-runtime table-single-multi table-in-task table-loss table-proxy-size table-power
+.PHONY: help demo setup test test-slow check wheel $(TABLES) table-autosem figure-tsne dashboard glue-submission \
+  first-results sample-arms bench proxy-economy gc clean again
+RUN_STUDY = @$(BIN)/python experiments/study.py $(1) --scale $(SCALE) $(if $(GLUE),--glue $(GLUE))
 
 help: ## this list
-	@awk -F ':[^#]*## ' '/^[a-z-]+:[^#]*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':[^#]*## ' '/^[a-z-]+:[^#]*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
 
 demo: $(STAMP) ## four ways to choose auxiliary rows on generated data, and their table: minutes, no network after set-up
 	@$(BIN)/fastmtl -m experiment=demo selection=none,random,feature_similarity,full
@@ -44,6 +48,42 @@ wheel: $(STAMP) ## dist/fastmtl-*.whl
 	@rm -rf dist
 	@$(BIN)/python -m build --wheel --no-isolation
 
+# Studies: SCALE=smoke (generated rows, a tiny encoder: seconds), cpu (GLUE=FOLDER, MiniLM: hours), full (BERT: days of a GPU)
+
+table-budget: $(STAMP) ## score against budget, FastMTL's Figures 3-5; SCALE=smoke|cpu|full, GLUE=FOLDER for cpu
+	$(call RUN_STUDY,budget)
+
+table-runtime: $(STAMP) ## what each arm costs, stage by stage
+	$(call RUN_STUDY,runtime)
+
+table-single-multi: $(STAMP) ## single-task against multi-task, with the one-standard-deviation rule
+	$(call RUN_STUDY,single_multi)
+
+table-in-task: $(STAMP) ## feature similarity against random rows of the same tasks
+	$(call RUN_STUDY,in_task_control)
+
+table-loss: $(STAMP) ## cross-entropy against binary cross-entropy in the discriminator
+	$(call RUN_STUDY,discriminator_loss)
+
+table-proxy-size: $(STAMP) ## rows that the proxy is trained on
+	$(call RUN_STUDY,proxy_size)
+
+table-power: $(STAMP) ## low-resource primaries with large validation splits
+	$(call RUN_STUDY,power)
+
+table-autosem: $(STAMP) ## AutoSeM's Tables 1-3 and posteriors
+	@$(BIN)/python experiments/autosem/study.py all --scale $(SCALE) $(if $(GLUE),--root $(GLUE))
+
+figure-tsne: $(STAMP) ## pooled features without and with the task discriminator
+	@$(BIN)/python experiments/tsne/study.py --scale $(SCALE) $(if $(GLUE),--glue $(GLUE))
+
+dashboard: $(STAMP) ## W&B workspace and report: STUDY=NAME ENTITY=NAME; ARGS=--dry-run writes what they would be
+	@$(BIN)/python -m fastmtl.reporting.dashboard $(if $(STUDY),--study $(STUDY)) $(if $(ENTITY),--entity $(ENTITY)) $(ARGS)
+
+glue-submission: $(STAMP) ## the GLUE server's zip: GLUE=FOLDER (else the Hub) TASKS=rte,mrpc OUT=x.zip ALLOW_MISSING=true ARGS="budget=500"
+	@$(BIN)/python -m fastmtl.reporting.submission $(if $(TASKS),--tasks $(TASKS)) $(if $(OUT),--out $(OUT)) \
+	  $(if $(filter true,$(ALLOW_MISSING)),--allow-missing) $(if $(GLUE),data=glue_local data.root=$(GLUE),data=glue) $(ARGS)
+
 first-results: $(STAMP) ## the runs behind the first results
 	@PATH="$(abspath $(BIN)):$$PATH" bash experiments/first_results/run.sh
 
@@ -55,11 +95,6 @@ bench: $(STAMP) ## speed against the reference path and the machine's own bound:
 
 proxy-economy: $(STAMP) ## what cheaper ways to score lose; GLUE=FOLDER for real rows, else the sample
 	@$(BIN)/python experiments/proxy_economy/study.py $(if $(GLUE),--root $(GLUE))
-
-autosem: $(STAMP) ## AutoSeM on the sample and, with GLUE=FOLDER, on real rows: an hour or two
-	@$(BIN)/python experiments/autosem/study.py sample
-	@$(if $(GLUE),$(BIN)/python experiments/autosem/study.py glue --root $(GLUE))
-	@$(BIN)/python experiments/autosem/study.py report $(if $(GLUE),--root $(GLUE))
 
 gc: $(STAMP) ## remove what killed runs left half-written among the artifacts; running ones keep theirs
 	@$(BIN)/python -c "$$GC_SCRIPT" '$(ARTIFACTS)'

@@ -2,58 +2,69 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fastmtl.config import CONFIG_ERRORS, CompareCells, build, command_line, conf_dir, explain
+from fastmtl.config import CONFIG_ERRORS, CompareCells, build, conf_dir, explain
 from fastmtl.errors import UserError
+from fastmtl.sweep import running
 
-
-def _cell(cfg: DictConfig) -> float | None:
-    """Run one cell; its headline metric is what sweepers optimise."""
-    experiment = build(cfg)  # before torch is imported, where a plain value is wrong
-    from fastmtl.reporting.cell import run_cell
-
-    return run_cell(experiment, cfg)
+if TYPE_CHECKING:
+    from fastmtl.pipeline import Experiment
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")
 def _run(cfg: DictConfig) -> float | None:
-    job = HydraConfig.get()
-    sweep = job.mode == RunMode.MULTIRUN
-    command = command_line(list(job.overrides.task))
-    if sweep:
-        print(f"[{int(job.job.num) + 1}] {command}", flush=True)
+    """Run one cell; its headline metric is what Hydra's sweepers see."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return _cell_of_a_sweep(cfg)
     try:
-        return _cell(cfg)
-    except (UserError, *CONFIG_ERRORS) as error:
-        message = explain(error) if isinstance(error, CONFIG_ERRORS) else str(error)
-    except Exception as error:
-        if not sweep:
-            raise
-        traceback.print_exc()
-        message = f"{type(error).__name__}: {error}"
-    if not sweep:  # an exception would pass through Hydra, which adds lines of its own
-        sys.exit(_say(message))
-    # One failing cell must not take the others with it: it leaves a note for the table at the end.
-    out = Path(job.runtime.output_dir)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "failure.json").write_text(json.dumps({"error": message, "command": command}))
-    return None
+        return _cell(cfg)[0]
+    except (UserError, *CONFIG_ERRORS) as error:  # it would pass through Hydra, which adds lines of its own
+        sys.exit(_say(_told(error)))
+
+
+def _cell(cfg: DictConfig) -> tuple[float | None, Experiment]:
+    experiment = build(cfg)  # before torch is imported, where a plain value is wrong
+    from fastmtl.reporting.cell import run_cell
+
+    return run_cell(experiment, cfg), experiment
+
+
+def _cell_of_a_sweep(cfg: DictConfig) -> float | None:
+    """One failing cell must not take the others with it: how it ended is in its status, for the table at the end."""
+    with running(Path(HydraConfig.get().runtime.output_dir)) as status:
+        try:
+            headline, experiment = _cell(cfg)
+        except (UserError, *CONFIG_ERRORS) as error:
+            status |= {"state": "failed", "error": _told(error)}
+            return None
+        except Exception as error:
+            traceback.print_exc()
+            status |= {"state": "failed", "error": f"{type(error).__name__}: {error}"}
+            return None
+        artifacts = experiment.artifacts(cfg.stage)
+        hits = sum(artifact.hit for artifact in artifacts)
+        status |= {"state": "found" if hits == len(artifacts) else "done", "hits": hits, "artifacts": len(artifacts)}
+        if headline is not None:
+            metric = experiment.pool.task(experiment.primary).metrics[0]
+            status["score"] = f"{metric} {100 * headline:.1f}"
+        return headline
 
 
 def main() -> None:
     """Entry point of `fastmtl`."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let Hydra raise, so that its errors too are said here, in one line
+    CompareCells.watch, CompareCells.failed = None, 0
     try:
         _run()
     except CONFIG_ERRORS as error:
@@ -64,8 +75,18 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         sys.stderr.close()
         sys.exit(1)
+    except Exception:
+        if CompareCells.watch is None:
+            raise
+        traceback.print_exc()  # of a launcher that lost a process: the other cells have still something to show
+        CompareCells.conclude()
+        sys.exit(2)
     if CompareCells.failed:
         sys.exit(2)
+
+
+def _told(error: Exception) -> str:
+    return explain(error) if isinstance(error, CONFIG_ERRORS) else str(error)
 
 
 def _say(message: str) -> int:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import shlex
+import sys
+import warnings
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, MissingConfigException
 from hydra.experimental.callback import Callback
 from hydra.utils import instantiate
@@ -18,11 +24,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from fastmtl.errors import UserError
+from fastmtl.sweep import Watch, losses, plan, read
 
 if TYPE_CHECKING:  # torch takes seconds to import; --help and configuration errors do without it
     from fastmtl.pipeline import Experiment
 
 CONFIG_ERRORS = (HydraException, OmegaConfBaseException)
+
+# Our options of hydra/launcher have the names of those that the launchers' packages register, and must fit them.
+warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
 
 
 def conf_dir() -> str:
@@ -37,11 +47,16 @@ def compose(*overrides: str) -> Experiment:
     `compose("data=sample", "encoder=tiny", "budget=200").selection` builds everything up to the selection.
     """
     try:
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(conf_dir(), version_base="1.3"):
-            return build(hydra_compose("config", list(overrides)))
+        return build(values(*overrides))
     except CONFIG_ERRORS as error:
         raise UserError(explain(error)) from error
+
+
+def values(*overrides: str) -> DictConfig:
+    """The configuration of `fastmtl OVERRIDES`."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        return hydra_compose("config", list(overrides))
 
 
 def build(cfg: DictConfig) -> Experiment:
@@ -100,17 +115,25 @@ def _made(node: DictConfig) -> Any:
         raise cause or error from None
 
 
-def build_logger(cfg: DictConfig, out: Path, run_id: str, name: str) -> Any:
+def build_logger(cfg: DictConfig, out: Path, result: dict[str, Any]) -> Any:
     """The cell's logger, or None for `logger=none`; a W&B run has the cell's id, so that a repeated cell updates it."""
+    name = "-".join(str(result[key]) for key in ("primary", "selection", "budget", "seed") if result[key] is not None)
     if not cfg.logger or "_target_" not in cfg.logger:
         return None
     extra: dict[str, Any] = {}
     if cfg.logger._target_.endswith("WandbLogger"):
-        extra = {"id": run_id, "name": name, "resume": "allow"}
+        os.environ.setdefault("WANDB_SILENT", "true")  # a line or more a cell otherwise
+        if cfg.logger.offline:
+            os.environ["WANDB_MODE"] = "offline"  # Lightning sets it too late for `wandb.setup`
+        told = [result["primary"], result["selection"], f"budget {result['budget']}", f"protocol {result['protocol']}"]
+        extra = {
+            "id": result["id"], "name": name, "group": cfg.logger.group or result["primary"],
+            "job_type": result["selection"], "tags": [tag[:64] for tag in told],  # W&B takes no longer ones
+        }  # fmt: skip
     elif cfg.logger._target_.endswith("CSVLogger"):
         extra = {"save_dir": str(out)}
     elif cfg.logger._target_.endswith("TensorBoardLogger"):
-        extra = {"version": name}
+        extra = {"version": f"{name}-{result['id'][:8]}"}
     try:
         return instantiate(cfg.logger, **extra, _convert_="all")
     except (InstantiationException, ModuleNotFoundError) as error:
@@ -145,9 +168,7 @@ def explain(error: Exception) -> str:
 
 def _known_keys() -> list[str]:
     """Dotted keys of the default configuration, for suggestions."""
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
-        return [key for key, _ in _nodes(hydra_compose("config"))]
+    return [key for key, _ in _nodes(values())]
 
 
 def _nodes(cfg: DictConfig) -> list[tuple[str, Any]]:
@@ -168,29 +189,74 @@ def command_line(overrides: list[str]) -> str:
     return " ".join(["fastmtl", *(shlex.quote(override) for override in overrides)])
 
 
-def read_cells(sweep: Path, name: str = "result.json") -> list[dict[str, Any]]:
-    """What the cells of a sweep folder left under `name`, in the order in which they ran."""
-    return [json.loads(path.read_text()) for path in sorted(sweep.glob(f"*/{name}"), key=lambda p: int(p.parent.name))]
+def read_cells(sweep: Path) -> list[dict[str, Any]]:
+    """The results of the finished cells of a sweep folder, in the order in which they were launched."""
+    paths = sorted(sweep.glob("*/result.json"), key=lambda path: int(path.parent.name))
+    return [json.loads(path.read_text()) for path in paths]
 
 
 class CompareCells(Callback):
-    """After a sweep: the table over its cells, and what failed with the command to repeat it."""
+    """Plans and watches a sweep; after it the table over its cells, and what failed with the command to repeat it.
 
+    What it knows is the class's: Hydra sends the instance to the processes that run cells.
+    """
+
+    watch: ClassVar[Watch | None] = None
+    """Of this process's last sweep."""
     failed: ClassVar[int] = 0
-    """Cells of this process's sweep that failed, in whichever process they ran."""
+    """Cells of that sweep that did not end well, in whichever process they ran."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Write down all cells. It exits where none can run: of an exception Hydra would only warn."""
+        name = config.hydra.runtime.choices["hydra/launcher"]
+        if not _found(config.hydra.launcher._target_.rpartition(".")[0]):
+            extra = "ray" if name == "ray" else "launchers"
+            _refuse(f"hydra/launcher={name} needs its package; pip install 'fastmtl[{extra}]'")
+        params = config.hydra.sweeper.params or {}
+        overrides = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
+        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+        try:
+            cells = BasicSweeper.split_arguments(parser.parse_overrides(overrides), None)[0]
+        except HydraException as error:
+            _refuse(explain(error))
+        if not cells:
+            _refuse("the sweep has no cells: a pattern in it matches no option")
+        folder = Path(config.hydra.sweep.dir)
+        plan(folder, cells, [command_line(cell) for cell in cells])
+        CompareCells.watch, CompareCells.failed = Watch(folder), 0
+        CompareCells.watch.start()
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Read what the cells left in the sweep's folder."""
-        from fastmtl.reporting.table import comparison
+        self.conclude()
 
-        folder = Path(config.hydra.sweep.dir)
-        results, failures = (read_cells(folder, name) for name in ("result.json", "failure.json"))
-        if results:
+    @classmethod
+    def conclude(cls) -> None:
+        """Print and write what there is to say of the sweep, however it came to its end."""
+        from fastmtl.reporting.study import comparison
+
+        assert cls.watch is not None
+        cls.watch.stop()
+        folder, cells = cls.watch.folder, read(cls.watch.folder)
+        lost = losses(cells)
+        cls.failed = len(lost)
+        if results := read_cells(folder):
             text = comparison(results)
             (folder / "comparison.md").write_text(text + "\n")
             print(f"\n{text}\n\nwritten to {folder}")
-        for failure in failures:
-            print(f"fastmtl: failed: {failure['error']}\n         repeat: {failure['command']}")
-        CompareCells.failed = len(failures)
-        if failures:
-            print(f"fastmtl: {len(failures)} of {len(failures) + len(results)} cells failed; the same command resumes")
+        for line in lost:
+            print(line)
+        if lost:
+            print(f"fastmtl: {len(lost)} of {len(cells)} cells did not finish; the same command goes on with them")
+
+
+def _found(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of a package that it is in
+        return False
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"fastmtl: {message}", file=sys.stderr)
+    sys.exit(2)

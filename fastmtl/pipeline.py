@@ -1,4 +1,4 @@
-"""The experiment: pool, proxy, scores, utilities, selection, mixing, multitask, finetune, in this order.
+"""The experiment: pool, proxy, scores, utilities, selection, mixing, multitask, finetune, test, in this order.
 
 Each stage is a property that finds its artifact by identity or builds it from the artifacts before it. How a stage is
 made, and all that its identity holds, is in the module of its name in `fastmtl.stages`.
@@ -14,7 +14,7 @@ from itertools import groupby
 import numpy as np
 
 from fastmtl.data.online import OnlineSampling
-from fastmtl.data.pool import TaskPool
+from fastmtl.data.pool import TaskPool, TokenRows
 from fastmtl.data.samplers import Proportional, Ratio, Sampling
 from fastmtl.data.sources import Source
 from fastmtl.errors import UserError
@@ -27,17 +27,20 @@ from fastmtl.stages.finetune import Finetune
 from fastmtl.stages.ground import Ground
 from fastmtl.stages.mixing import Mixing
 from fastmtl.stages.multitask import Multitask
-from fastmtl.stages.pool import training_rows
-from fastmtl.stages.proxy import train_proxies
+from fastmtl.stages.pool import TokenIds, training_rows
+from fastmtl.stages.projection import Projection, unused_rows
+from fastmtl.stages.proxy import Proxy, train_proxies
 from fastmtl.stages.scores import Scored, Scoring
 from fastmtl.stages.selection import Selection, read_selected
+from fastmtl.stages.test import Test
 from fastmtl.stages.utilities import Utilities
 from fastmtl.store import Artifact, Store
+from fastmtl.tasks import TaskSpec
 from fastmtl.training.fit import Where, resolve_precision
 from fastmtl.training.modules import FitConfig
 from fastmtl.training.weighting import Equal, Weighting
 
-STAGES = ("pool", "proxy", "scores", "utilities", "selection", "mixing", "multitask", "finetune", "report")
+STAGES = ("pool", "proxy", "scores", "utilities", "selection", "mixing", "multitask", "finetune", "test", "report")
 
 LINES_A_STAGE = 2
 
@@ -154,6 +157,21 @@ class Experiment:
         wanted = self.proxy_plan.tasks
         return [name for name in self._names if wanted is None or name in wanted]
 
+    def projection(self, discriminator: bool, rows_per_task: int = 500) -> Artifact:
+        """What the (last) proxy makes of rows that it was not trained on: see `Projection`.
+
+        Without `discriminator` it is another proxy, trained on the same rows with task heads alone.
+        """
+        reader = self.readers[-1] if self.readers else None
+        if reader is None or reader.scorer.discriminator is None:
+            raise UserError(f"selection={self.selection_plan.name} trains no proxy; use selection=feature_similarity")
+        ground, sample = self._ground, self._samples[0]
+        rows = unused_rows(ground, sample, rows_per_task)
+        loss = reader.scorer.discriminator if discriminator else None
+        title = "proxy" if discriminator else "proxy without discriminator"
+        proxy = Proxy(ground, title, reader.encoder, loss, self.pool.by_task(sample), self.proxy_plan.fit)
+        return ground.artifact(Projection(ground, reader.encoder, ground.artifact(proxy), rows, reader.precision))
+
     # --- scores --------------------------------------------------------------------------------------------------
 
     @cached_property
@@ -250,14 +268,39 @@ class Experiment:
         """The primary alone, from the multi-task weights: weights, predictions and metrics of its best epoch."""
         return self._ground.artifact(Finetune(self._ground, self.finetune_fit, self.multitask))
 
+    # --- test ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def test(self) -> Artifact | None:
+        """Predictions of the primary's test rows, and metrics if they have labels; None if there is no test split."""
+        return self.predicted(self._test_rows) if self._test_rows is not None else None
+
+    @property
+    def _test_rows(self) -> TokenRows | None:
+        return self.pool.split(self.primary, "test") if self.pool.has_split(self.primary, "test") else None
+
+    @property
+    def _test_is_measured(self) -> bool:
+        return self._test_rows is not None and not np.isnan(self._test_rows.labels).all()
+
+    def predicted(self, rows: TokenRows) -> Artifact:
+        """What the fine-tuned model says of rows that are labelled as the primary's are."""
+        return self._ground.artifact(Test(self._ground, self.finetune, rows, self.finetune_fit.precision))
+
+    def test_rows_of(self, task: TaskSpec) -> TokenRows:
+        """Test rows from the source that are of no task of the pool, such as those of GLUE's diagnostic set."""
+        return TokenRows.open(self._ground.artifact(TokenIds(self.source, task, self.encoder)).path, "test")
+
     # --- the whole -----------------------------------------------------------------------------------------------
 
     def artifacts(self, stage: str = "finetune") -> list[Artifact]:
-        """Every artifact up to a stage, in order, built where missing."""
+        """Every artifact up to a stage, in order, built where missing; a report needs no test rows without labels."""
         if stage not in STAGES:
             raise UserError(f"stage={stage!r} is unknown; choose from {', '.join(STAGES)}")
         done: list[Artifact] = []
-        for name in STAGES[: min(STAGES.index(stage), STAGES.index("finetune")) + 1]:
+        for name in STAGES[: STAGES.index(stage) + 1]:
+            if name == "report" or (name == "test" and stage == "report" and not self._test_is_measured):
+                continue
             made = getattr(self, "pool_artifacts" if name == "pool" else name)
             done += made if isinstance(made, tuple) else [made] if made else []
         return done

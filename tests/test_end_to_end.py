@@ -165,7 +165,6 @@ def test_predictions_repeat_the_reported_metric(shared: Path) -> None:
     table = pyarrow.parquet.read_table(finetune.path / "validation.parquet").to_pydict()
     hits = np.mean([a == b for a, b in zip(table["label"], table["prediction"])])
     assert finetune.read("metrics.json")["validation"]["accuracy"] == pytest.approx(hits)
-    assert len(pyarrow.parquet.read_table(finetune.path / "test.parquet")) == 300
 
 
 def test_a_regression_task_can_be_the_primary(shared: Path) -> None:
@@ -210,7 +209,7 @@ def test_loggers_carry_the_curves_of_cached_cells_too(tmp_path: Path) -> None:
     runs = sorted(tmp_path.glob("outputs/sweeps/*/*/*/csv/metrics.csv"))
     assert len(runs) == 1
     header = runs[0].read_text().splitlines()[0].split(",")
-    assert {"proxy/loss/kitchen", "finetune/choose/accuracy", "validation/accuracy", "cost/proxy_flops"} <= set(header)
+    assert {"proxy/loss/kitchen", "finetune/choose/accuracy", "validation/accuracy", "flops/proxy"} <= set(header)
     result = json.loads(sorted(tmp_path.glob("outputs/sweeps/*/*/*/result.json"))[-1].read_text())
     assert len(list(tmp_path.glob(f"outputs/wandb/offline-run-*-{result['id']}/*.wandb"))) == 1
     assert list(tmp_path.glob("outputs/tensorboard/kitchen/*/events.out.tfevents*"))

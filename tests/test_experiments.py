@@ -70,22 +70,16 @@ def test_the_proxy_economy_compares_every_shortcut_with_the_full_proxy(
 @pytest.mark.slow
 def test_the_autosem_study_reports_what_has_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = script("autosem/study.py")
-    small = ["debug=smoke", "bandit.policy.batches_per_round=1", "bandit.policy.warmup_rounds=1",
-             "bandit.fit.batch_size=4"]  # fmt: skip
-    real = [*small, "bandit.rounds=3"]
-    monkeypatch.setattr(study, "RUNS", 3)
-    monkeypatch.setattr(study, "ROUNDS", (3, 4))
-    monkeypatch.setattr(study, "SAMPLE", [*small, "selection=autosem"])
-    monkeypatch.setattr(study, "ARMS", {
-        "none": ["selection=none"], "AutoSeM": ["selection=autosem", "hparams_search.trials=2"],
-        "later": ["selection=random", "budget=9"],
-    })  # fmt: skip
+    study.smoke()
+    real = study.GLUE
+    study.ARMS["later"] = ["selection=random", "budget=9"]
     for part, primaries in (("sample", []), ("glue", ["kitchen"])):
         arms = {name: study.ARMS[name] for name in ("none", "AutoSeM")}
         with monkeypatch.context() as only:
             only.setattr(study, "ARMS", arms)
-            study.main(part, tmp_path, real, primaries, 2, tmp_path)
-    study.main("report", tmp_path, real, ["kitchen"], 3, tmp_path)  # neither a third seed nor the last arm is there
+            study.main(part, tmp_path, real, primaries, tmp_path)
+    study.RUNS["3 rounds"] = ("not_worse_than_previous", 3, range(3))  # neither a third seed nor the last arm is there
+    study.main("report", tmp_path, real, ["kitchen"], tmp_path)
     text = (tmp_path / "results.md").read_text()
     assert "in 0 of 2 seeds" in text or "in 1 of 2 seeds" in text or "in 2 of 2 seeds" in text
     assert "| AutoSeM" in text
@@ -93,3 +87,6 @@ def test_the_autosem_study_reports_what_has_finished(tmp_path: Path, monkeypatch
     kept = json.loads((tmp_path / "results.json").read_text())
     assert len(kept["mixing"]["kitchen"]["trials"]) == 2
     assert "kitchen" in (tmp_path / "posteriors_kitchen.svg").read_text()
+    study.main("report", tmp_path / "elsewhere", real, ["kitchen"], tmp_path)  # without artifacts: all is kept
+    assert json.loads((tmp_path / "results.json").read_text()) == kept
+    assert (tmp_path / "results.md").read_text() == text

@@ -19,7 +19,7 @@ from fastmtl.errors import UserError
 from fastmtl.pipeline import Experiment
 from fastmtl.plans import Level, SelectionPlan
 from fastmtl.reporting.cell import summarize
-from fastmtl.reporting.table import comparison
+from fastmtl.reporting.study import comparison
 from fastmtl.selection import TopK
 
 SMALL = ["encoder=tiny", "data.rows_per_task=120", "budget=60", "proxy.examples_per_task=40", "proxy.fit.epochs=2"]

@@ -63,7 +63,7 @@ def test_holds_the_package_and_its_configuration_alone(wheel: Path) -> None:
             name = path.relative_to(ROOT).as_posix()
             assert (f"fastmtl/{name}" if folder == "conf" else name) in names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"fastmtl"}
-    assert not [name for name in names if "test" in name.lower() or name.endswith(".pyc")]
+    assert not [name for name in names if "tests/" in name.lower() or name.endswith(".pyc")]
     assert [name for name in names if name.endswith("licenses/LICENSE")]
 
 

@@ -1,7 +1,8 @@
-"""AutoSeM on the sample and on GLUE rows: `python study.py sample | glue --root FOLDER | report`.
+"""AutoSeM on the sample and on GLUE rows: `python study.py sample | glue --root FOLDER | report | all`.
 
-`sample` and `glue` run cells, which are found again when they are there; `report` writes results.json, results.md and
-the figures beside this file from what has finished. All artifacts lie under --output.
+`sample` and `glue` run cells, which are found again when they are there; `report` adds what has finished to
+results.json and writes results.md and the figures beside this file from all that is in there. All artifacts lie under
+--output. `--scale smoke` does all of it on a few generated rows, and reports under --output.
 """
 
 from __future__ import annotations
@@ -27,11 +28,17 @@ SAMPLE = [
     "data=sample", "encoder=minilm", "protocol.holdout=0.3", "selection=autosem", "bandit.fit.batch_size=16",
     "bandit.policy.warmup_rounds=40", "bandit.policy.batches_per_round=5",
 ]  # fmt: skip
-ROUNDS = (80, 200)
+RUNS = {
+    "80 rounds": ("not_worse_than_previous", 80, range(5)),
+    "200 rounds": ("not_worse_than_previous", 200, range(5)),
+    "80 rounds, graded reward": ("graded", 80, range(5, 10)),
+}
+"""Reward, rounds, seeds. The graded reward was found on the runs of the first two, so it needs seeds of its own."""
 GLUE = [
     "data=glue_local", "data.tasks=[mnli,rte,qqp,qnli,mrpc,sst2,cola,stsb,wnli]", "data.rows_per_task=640",
     "encoder=minilm", "encoder.max_length=64", "protocol.holdout=0.2", "budget=600", "bandit.rounds=60",
-    "bandit.policy.warmup_rounds=0", "bandit.fit.batch_size=16", "bandit.fit.freeze_layers=3",
+    "bandit.policy.warmup_rounds=0", "bandit.policy.reward=not_worse_than_previous", "bandit.fit.batch_size=16",
+    "bandit.fit.freeze_layers=3",
     "multitask.fit.freeze_layers=3", "finetune.fit.freeze_layers=3", "multitask.fit.epochs=1",
     "finetune.fit.epochs=2",
 ]  # fmt: skip
@@ -53,6 +60,7 @@ ABLATIONS = {
                                 "hparams_search=autosem_mixing", *SEARCH],
 }  # fmt: skip
 """Those of the paper's Table 2, for MRPC."""
+SMOKE = ["debug=smoke", "bandit.policy.batches_per_round=1", "bandit.policy.warmup_rounds=1", "bandit.fit.batch_size=4"]
 PAPER = {
     "rte": {"tasks and ratio": "QQP, MNLI 1:5:5", "test": "54.0 -> 58.7", "validation": "58.6 -> 62.0"},
     "mrpc": {"tasks and ratio": "RTE, MNLI 9:1:4", "test": "75.7/83.7 -> 78.5/84.5", "validation": "78.3 -> 81.1"},
@@ -60,12 +68,13 @@ PAPER = {
 """Baseline and AutoSeM, accuracy (MRPC's test: accuracy/F1): Guo et al. 2019, section 5.2 and Tables 1 and 3."""
 
 
-RUNS = 500
+SIMULATIONS = 500
 """Simulations of a policy: shares have a standard error of two points at most."""
 
 
-def sample_cell(rounds: int, seed: int, output: Path) -> Experiment:
-    return compose(*SAMPLE, f"bandit.rounds={rounds}", f"seed={seed}", f"paths.output={output}")
+def sample_cell(reward: str, rounds: int, seed: int, output: Path) -> Experiment:
+    policy = [f"bandit.policy.reward={reward}", f"bandit.rounds={rounds}"]
+    return compose(*SAMPLE, *policy, f"seed={seed}", f"paths.output={output}")
 
 
 def glue_cell(primary: str, arm: list[str], base: list[str], output: Path) -> Experiment:
@@ -90,9 +99,9 @@ def best_two(bandit: dict[str, Any]) -> list[str]:
     return sorted(auxiliary, key=lambda name: -auxiliary[name])[:2]
 
 
-def sample_table(bandits: dict[int, dict[str, Any]]) -> str:
+def sample_table(bandits: dict[str, dict[str, Any]]) -> str:
     """Utilities on the sample by seed, and how often the best two tasks are the related ones."""
-    names = [*KIN, *(name for name in bandits[min(bandits)]["arms"][1:] if name not in KIN)]
+    names = [*KIN, *(name for name in next(iter(bandits.values()))["arms"][1:] if name not in KIN)]
     rows, wins = [], 0
     for seed, bandit in bandits.items():
         best = best_two(bandit)
@@ -127,15 +136,15 @@ def defaults_table(bandits: list[dict[str, Any]], rounds: int = 200) -> str:
                 continue
             rng = np.random.default_rng(0)
             found, share = 0, 0
-            for _ in range(RUNS):
+            for _ in range(SIMULATIONS):
                 bandit = BetaBernoulli(*priors(len(names), primary_prior=primary), decay)
                 for _ in range(rounds):
                     arm = bandit.choose(rng)
                     share += arm == 0
                     bandit.update(arm, float(rng.random() < rate[arm]))
                 found += set(np.argsort(-bandit.utilities()[1:])[:2] + 1) <= truly
-            rows.append([decay, f"{primary[0]}, {primary[1]}", f"{100 * found / RUNS:.0f} %",
-                         f"{100 * share / RUNS / rounds:.0f} %"])  # fmt: skip
+            rows.append([decay, f"{primary[0]}, {primary[1]}", f"{100 * found / SIMULATIONS:.0f} %",
+                         f"{100 * share / SIMULATIONS / rounds:.0f} %"])  # fmt: skip
     heads = ["decay", "primary prior", "best two are of the best three", "rounds on the primary"]
     measured = ", ".join(f"{name} {value:.2f}" for name, value in sorted(zip(names, rate), key=lambda one: -one[1]))
     return f"Measured rates: {measured}.\n\n{tabulate(rows, heads, tablefmt='github', disable_numparse=True)}"
@@ -172,45 +181,49 @@ def _only_find(exp: Experiment) -> Experiment:
     return exp
 
 
-def report(output: Path, base: list[str], primaries: list[str], seeds: int, out: Path) -> None:
-    """Tables, figures and numbers of all that has finished."""
-    kept: dict[str, Any] = {"sample": SAMPLE, "glue": GLUE, "bandits": {}, "mixing": {}}
-    parts: list[str] = []
-    sampled: list[dict[str, Any]] = []
-    for rounds in ROUNDS:
-        bandits: dict[int, dict[str, Any]] = {}
-        for seed in range(seeds):
+def report(output: Path, base: list[str], primaries: list[str], out: Path) -> None:
+    """Tables, figures and numbers of all that has finished, here or before."""
+    before = out / "results.json"
+    kept: dict[str, Any] = json.loads(before.read_text()) if before.exists() else {}
+    kept = {"bandits": {}, "mixing": {}, "arms": [], **kept, "sample": SAMPLE, "glue": GLUE}
+    bandits, mixing = kept["bandits"], kept["mixing"]
+    for name, (reward, rounds, seeds) in RUNS.items():
+        for seed in seeds:
             with suppress(_Missing):
-                bandits[seed] = told(_only_find(sample_cell(rounds, seed, output / "sample")))
-        if bandits:
-            kept["bandits"][f"sample, {rounds} rounds"] = bandits
-            parts += [f"## The sample: utility of each task after {rounds} rounds", sample_table(bandits)]
-            sampled += bandits.values()
-    if sampled:
-        parts += ["## Decay and the primary's prior", defaults_table(sampled)]
-    rows, utilities = [], {}
+                cell = _only_find(sample_cell(reward, rounds, seed, output / "sample"))
+                bandits.setdefault(f"sample, {name}", {})[str(seed)] = told(cell)
     for primary in primaries:
         for arm, overrides in arms(primary).items():
             exp = _only_find(glue_cell(primary, overrides, base, output / "glue"))
             with suppress(_Missing):
-                rows.append(glue_row(primary, arm, exp))
+                row = glue_row(primary, arm, exp)
+                kept["arms"] = [*(one for one in kept["arms"] if one[:2] != row[:2]), row]
                 if arm == "AutoSeM":
-                    utilities[primary] = kept["bandits"][primary] = told(exp)
                     assert exp.mixing is not None
-                    kept["mixing"][primary] = exp.mixing.read("mixing.json")
-    if rows:
+                    bandits[primary], mixing[primary] = told(exp), exp.mixing.read("mixing.json")
+    parts: list[str] = []
+    for name, (reward, rounds, _) in RUNS.items():
+        if found := bandits.get(f"sample, {name}"):
+            title = f"## The sample: utility of each task after {rounds} rounds, reward `{reward}`"
+            parts += [title, sample_table(found)]
+    binary = [b for name, (reward, *_) in RUNS.items() if reward != "graded"
+              for b in bandits.get(f"sample, {name}", {}).values()]  # fmt: skip
+    if binary:
+        parts += ["## Decay and the primary's prior", defaults_table(binary)]
+    if kept["arms"]:
         heads = ["primary", "arm", "auxiliary tasks", "ratio", "held-out accuracy", "validation", "total s", "TFLOP"]
-        parts += ["## GLUE rows", tabulate(rows, heads, tablefmt="github", disable_numparse=True)]
-        kept["arms"] = rows
-    if utilities:
+        parts += ["## GLUE rows", tabulate(kept["arms"], heads, tablefmt="github", disable_numparse=True)]
+    if mixing:
+        utilities = {primary: bandits[primary] for primary in mixing}
         names = sorted(next(iter(utilities.values()))["arms"])
         parts += ["## Utility of each task (rounds played)", utility_table(utilities, names)]
         for primary, bandit in utilities.items():
-            parts += [f"## Every trial, {primary}", trial_table(kept["mixing"][primary])]
-            write_bandit(bandit, out / f"posteriors_{primary}.svg", chosen=kept["mixing"][primary]["tasks"][1:])
+            parts += [f"## Every trial, {primary}", trial_table(mixing[primary])]
+            write_bandit(bandit, out / f"posteriors_{primary}.svg", chosen=mixing[primary]["tasks"][1:])
         paper = [[name, *values.values()] for name, values in PAPER.items()]
         parts += ["## The paper", tabulate(paper, ["primary", *PAPER["rte"]], tablefmt="github")]
-    (out / "results.json").write_text(json.dumps(kept) + "\n")
+    out.mkdir(parents=True, exist_ok=True)
+    before.write_text(json.dumps(kept) + "\n")
     (out / "results.md").write_text("\n\n".join(parts) + "\n")
     print("\n\n".join(parts))
 
@@ -237,29 +250,43 @@ def trial_table(mixing: dict[str, Any]) -> str:
     return tabulate(rows, heads, tablefmt="github", disable_numparse=True)
 
 
-def main(part: str, output: Path, base: list[str], primaries: list[str], seeds: int, out: Path) -> None:
-    if part == "sample":
-        for rounds in ROUNDS:
-            for seed in range(seeds):
-                told(sample_cell(rounds, seed, output / "sample"))
+def smoke() -> None:
+    """The study becomes one of seconds."""
+    global SAMPLE, GLUE, RUNS, ARMS, ABLATIONS, SIMULATIONS
+    SAMPLE, GLUE, SIMULATIONS = [*SMOKE, "selection=autosem"], [*SMOKE, "bandit.rounds=3"], 3
+    RUNS, ABLATIONS = {"3 rounds": ("not_worse_than_previous", 3, range(2)), "4 rounds": ("graded", 4, range(2))}, {}
+    ARMS = {"none": ["selection=none"], "AutoSeM": ["selection=autosem", "hparams_search.trials=2"]}
+
+
+def main(part: str, output: Path, base: list[str], primaries: list[str], out: Path) -> None:
+    if part == "all":
+        for one in ("sample", "glue", "report"):
+            main(one, output, base, primaries, out)
+    elif part == "sample":
+        for reward, rounds, seeds in RUNS.values():
+            for seed in seeds:
+                told(sample_cell(reward, rounds, seed, output / "sample"))
     elif part == "glue":
         for primary in primaries:
             for overrides in arms(primary).values():
                 glue_cell(primary, overrides, base, output / "glue").artifacts()
     else:
-        report(output, base, primaries, seeds, out)
+        report(output, base, primaries, out)
 
 
 if __name__ == "__main__":
-    here = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=("sample", "glue", "report"))
+    parser.add_argument("part", choices=("sample", "glue", "report", "all"))
+    parser.add_argument("--scale", choices=("smoke", "cpu"), default="cpu")
     parser.add_argument("--root", type=Path, help="folder of GLUE as Parquet")
     parser.add_argument("--output", type=Path, default=Path("outputs/autosem"))
-    parser.add_argument("--seeds", type=int, default=5, help="of the sample")
     parser.add_argument("--primaries", nargs="*", default=["rte", "mrpc"])
     given = parser.parse_args()
-    if given.part == "glue" and given.root is None:
-        parser.error("glue needs --root, a folder of GLUE as Parquet files")
-    primaries = given.primaries if given.root else []
-    main(given.part, given.output, [*GLUE, f"data.root={given.root}"], primaries, given.seeds, here)
+    if given.scale == "smoke":
+        smoke()
+        main(given.part, given.output, GLUE, ["kitchen"], given.output / "reports" / "autosem-smoke")
+    else:
+        if given.part == "glue" and given.root is None:
+            parser.error("glue needs --root, a folder of GLUE as Parquet files")
+        primaries = given.primaries if given.root else []
+        main(given.part, given.output, [*GLUE, f"data.root={given.root}"], primaries, Path(__file__).resolve().parent)

@@ -14,7 +14,7 @@ from scipy.stats import bootstrap
 from tabulate import tabulate
 
 from fastmtl.config import read_cells
-from fastmtl.reporting.table import comparison
+from fastmtl.reporting.study import comparison
 
 STAGES = ("proxy", "scores", "selection", "multitask", "finetune")
 KEPT = ("primary", "selection", "budget", "seed", "id", "encoder", "protocol", "pool", "metrics", "best_epoch")

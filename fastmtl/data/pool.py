@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-from tqdm import tqdm
 
 from fastmtl.data.sources import Source
 from fastmtl.errors import UserError
+from fastmtl.progress import progress
 from fastmtl.store import digest
 from fastmtl.tasks import TaskSpec
 
@@ -69,7 +69,7 @@ class TokenRows:
         """The text columns and label of some rows as the source gave them; `TaskPool.texts` names the labels."""
         with pa.memory_map(str(self.folder / f"{self.split}.arrow")) as file:
             table = pa.ipc.open_file(file).read_all()
-            return table.take(pa.array(np.asarray(rows, dtype=np.int64))).to_pylist()
+            return [table.slice(int(row), 1).to_pylist()[0] for row in rows]  # `take` would read the whole file
 
 
 def write_task(folder: Path, source: Source, task: TaskSpec, tokenize: Tokenize) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def _write_split(folder: Path, source: Source, task: TaskSpec, split: str, token
     labels: list[np.ndarray] = []
     flags: list[np.ndarray] = []
     ids_path = folder / f"{split}.ids.bin"  # ids go straight to disk: they are what grows
-    with open(ids_path, "wb") as ids_file, tqdm(desc=f"tokenize {task.name}/{split}", unit="row", delay=2) as bar:
+    with open(ids_path, "wb") as ids_file, progress(f"tokenize {task.name}/{split}", "row") as bar:
         writer: Any = None
         start = 0
         for batch in source.batches(task, split):

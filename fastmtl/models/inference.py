@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from fastmtl.data.collate import collate, pack
 from fastmtl.data.pool import TokenRows, chunks
@@ -18,6 +17,7 @@ from fastmtl.errors import UserError
 from fastmtl.models.encoder import Encoder
 from fastmtl.models.multitask import full_precision
 from fastmtl.models.packed import PackedEncoder, can_pack
+from fastmtl.progress import progress
 
 PACKED_TOKENS = {"cpu": 1024, "cuda": 65536}
 """Tokens a packed batch: enough to keep a GPU, or one core, busy; few enough for a core to keep them near."""
@@ -61,7 +61,7 @@ def forward_rows(
         raise UserError(f"scoring.precision=int8 is for BERT and RoBERTa on CPUs, not {encoder.spec.name!r}; use auto")
     batches, features = (_packed if packs else _padded)(encoder, rows, places[order], how)
     values: list[Tensor] = []
-    with tqdm(total=len(places), desc=title, unit="row", delay=2, leave=False) as bar:
+    with progress(title, "row", len(places)) as bar:
         for h_BH in _in_order(features, batches, how.device):
             values.append(full_precision(head, h_BH))
             bar.update(len(h_BH))

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fastmtl.errors import UserError
-from fastmtl.models.encoder import EncoderSpec
+from fastmtl.models.encoder import Encoder, EncoderSpec
 from fastmtl.tasks import TaskSpec
 
 
@@ -65,3 +65,11 @@ def load_weights(model: nn.Module, path: Path) -> None:
     stray = [n for n in {*own, *state} if (n in own) != (n in state) and not n.startswith("heads.")]
     assert not stray, f"weights at {path} do not fit: {sorted(stray)[:3]}"
     model.load_state_dict({name: tensor for name, tensor in state.items() if name in own}, strict=False)
+
+
+def load_encoder(spec: EncoderSpec, path: Path) -> Encoder:
+    """The encoder alone of any model saved at `path`, in eval mode on the CPU."""
+    encoder, prefix = spec.build(), "encoder."
+    state = {name.removeprefix(prefix): tensor for name, tensor in load_file(path).items() if name.startswith(prefix)}
+    encoder.load_state_dict(state)
+    return encoder.eval()

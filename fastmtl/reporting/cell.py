@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from itertools import groupby
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fastmtl.config import build_logger, command_line
+from fastmtl.errors import UserError
 from fastmtl.pipeline import Experiment
 from fastmtl.reporting.figures import write_bandit
-from fastmtl.reporting.table import POSTERIORS, cell_report, total
+from fastmtl.reporting.logs import log_cell
+from fastmtl.reporting.rows import selected_rows
+from fastmtl.reporting.study import cell_report
+from fastmtl.reporting.tables import POSTERIORS, total
 from fastmtl.selection import BestTasks
 from fastmtl.store import Artifact, digest
 
@@ -25,43 +29,94 @@ def run_cell(experiment: Experiment, cfg: DictConfig) -> float | None:
     """Build the cell up to `cfg.stage`, write result, report and figure to the run's folder, log it, print it."""
     job = HydraConfig.get()
     out = Path(job.runtime.output_dir)
+    study = study_folder(cfg)
     artifacts = experiment.artifacts(cfg.stage)
     if cfg.stage != "report":
         print(f"{experiment.tree(cfg.stage)}\nlast artifact: {artifacts[-1].path}", flush=True)
         return None
-    result = summarize(experiment)
-    result["command"] = command_line(list(job.overrides.task))
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "result.json").write_text(json.dumps(result, indent=1))
-    log_cell(result, experiment, cfg, out)
+    result = summarize(experiment, told_apart(experiment, cfg))
+    result |= {"study": cfg.study, "command": command_line(list(job.overrides.task))}
+    write_result(result, out / "result.json")
+    if study:
+        write_result(result, study / f"{result['id']}.json")
     bandit, mixing = _read(experiment.utilities, "bandit.json"), _read(experiment.mixing, "mixing.json")
+    beliefs = (out / POSTERIORS).with_suffix(".png")
     if bandit:
         selector = experiment.selection_plan.selector
         threshold = selector.threshold if isinstance(selector, BestTasks) else None
         chosen = [task for task, count in result["counts"].items() if count]
-        write_bandit(bandit, out / POSTERIORS, chosen, threshold)
+        for figure in (out / POSTERIORS, beliefs):  # W&B shows no SVG
+            write_bandit(bandit, figure, chosen, threshold)
+    logger = build_logger(cfg, out, result)
+    if logger is not None:
+        config = OmegaConf.to_container(cfg, resolve=True)
+        assert isinstance(config, dict)
+        log_cell(logger, result, config, selected_rows(experiment), beliefs if bandit else None)
     report = cell_report(result, bandit, mixing)
     (out / "report.md").write_text(report + "\n")
-    if job.mode == RunMode.MULTIRUN:  # the sweep ends in a table over its cells
-        found = sum(a.hit for a in artifacts)
-        print(
-            f"    {result['metric']} {100 * result['headline']:.1f}  ({found} of {len(artifacts)} artifacts found)",
-            flush=True,
-        )
-    else:
+    if job.mode != RunMode.MULTIRUN:  # a sweep ends in a table over its cells
         print(f"\n{report}\n\nwritten to {out}", flush=True)
     return result["headline"]
 
 
-def summarize(experiment: Experiment) -> dict[str, Any]:
-    """Everything a table needs of a finished cell, as plain values."""
+def study_folder(cfg: DictConfig) -> Path | None:
+    """Where the cells of `study` gather, however many sweeps they come from."""
+    if cfg.study is None:
+        return None
+    if not re.fullmatch(r"[\w.-]*\w[\w.-]*", str(cfg.study)):
+        raise UserError(f"study={str(cfg.study)!r} is no name for a folder; use letters, digits, '-', '_' and '.'")
+    return Path(cfg.paths.output) / "studies" / str(cfg.study)
+
+
+def write_result(result: dict[str, Any], path: Path) -> None:
+    """Whole or not at all: other processes may be reading."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps(result, indent=1))
+    os.replace(draft, path)
+
+
+def told_apart(experiment: Experiment, cfg: DictConfig) -> dict[str, Any]:
+    """Dotted key -> value of what can change this cell's numbers, beside primary, budget and seed.
+
+    Options of stages that the cell does without are left out, so that one baseline serves all values of theirs.
+    """
+    parts = ["selection", "protocol", "encoder", "finetune"]
+    if experiment.selection_plan.selector.uses_budget:  # the proxy's rows are no candidates, for any budgeted arm
+        parts += ["proxy.examples_per_task", "proxy.cross_fit", "proxy.tasks"]
+    if experiment.readers:
+        parts += ["proxy", "scoring"]
+    if experiment.utilities:
+        parts += ["bandit"]
+    if experiment.mixing:
+        parts += ["hparams_search"]
+    if experiment.multitask:
+        parts += ["multitask", "sampling", "weighting"]
+    told: dict[str, Any] = {}
+    for part in parts:
+        node = OmegaConf.select(cfg, part)
+        plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+        told |= _leaves(part, plain)
+    return {key: told[key] for key in told if key not in ("selection.name", "encoder.name", "protocol.name")}
+
+
+def _leaves(key: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {key: value}
+    return {k: v for name, inner in value.items() for k, v in _leaves(f"{key}.{name}", inner).items()}
+
+
+def summarize(experiment: Experiment, config: dict[str, Any]) -> dict[str, Any]:
+    """Everything a table needs of a finished cell, as plain values; `config` is what `told_apart` found."""
     finetune = experiment.finetune
+    artifacts = experiment.artifacts("report")
     metrics = finetune.read("metrics.json")
+    for artifact in artifacts:
+        if artifact.stage == "test":
+            metrics |= artifact.read("metrics.json")
     task = experiment.pool.task(experiment.primary)
     plan = experiment.selection_plan
-    stages = [
-        {"stage": a.stage, "key": a.key, "hit": a.hit, "path": str(a.path), **a.records} for a in experiment.artifacts()
-    ]
+    stages = [{"stage": a.stage, "key": a.key, "hit": a.hit, "path": str(a.path), **a.records} for a in artifacts]
     chosen = experiment.selected()
     bandit, mixing = _read(experiment.utilities, "bandit.json"), _read(experiment.mixing, "mixing.json")
     cell = {
@@ -72,7 +127,8 @@ def summarize(experiment: Experiment) -> dict[str, Any]:
     }
     return {
         **cell,
-        "id": digest([cell, finetune.key]),
+        "id": digest([cell, config, finetune.key]),
+        "config": config,
         "encoder": experiment.encoder.name,
         "protocol": experiment.protocol.name,
         "pool": experiment.pool.fingerprint,
@@ -107,58 +163,3 @@ def _relevant(experiment: Experiment, rows: np.ndarray) -> float | None:
     """Share of rows whose hidden flag says that they are relevant, where the data has such flags."""
     flags = experiment.pool.flags_of(rows) if len(rows) else None
     return None if flags is None else float(np.mean(flags))
-
-
-def log_cell(result: dict[str, Any], experiment: Experiment, cfg: DictConfig, out: Path) -> None:
-    """Write curves, summary and configuration to the chosen logger.
-
-    It reads them from the artifacts, after the fact: so a cell whose stages were all found is logged as completely as
-    one that was trained just now, on several devices or one.
-    """
-    name = "-".join(str(result[key]) for key in ("primary", "selection", "budget", "seed") if result[key] is not None)
-    logger = build_logger(cfg, out, result["id"], name)
-    if logger is None:
-        return
-    try:
-        config = OmegaConf.to_container(cfg, resolve=True)
-        assert isinstance(config, dict)
-        logger.log_hyperparams({**config, "id": result["id"]})
-        first = 0
-        for artifact in experiment.artifacts():
-            curves = artifact.path / "curves.csv"
-            if not curves.exists():
-                continue
-            with curves.open() as file:
-                points = list(csv.DictReader(file))
-            for step, group in groupby(points, key=lambda point: int(point["step"])):
-                logger.log_metrics(
-                    {f"{artifact.stage}/{p['name']}": float(p["value"]) for p in group}, step=first + step
-                )
-            first += int(points[-1]["step"]) + 1
-        logger.log_metrics(_summary(result), step=first)
-    finally:
-        logger.finalize("success")
-        if hasattr(logger.experiment, "finish"):  # W&B keeps one run open a process; the next cell needs its own
-            logger.experiment.finish()
-
-
-def _summary(result: dict[str, Any]) -> dict[str, float]:
-    """Name -> value of all that a finished cell logs at its end."""
-    stages = result["stages"]
-    mixing = result["mixing"] or {"tasks": [], "ratio": []}
-    named: dict[str, dict[str, float]] = {
-        **result["metrics"],
-        "cost": {
-            **{f"{s['stage']}_{key}": total(stages, key, s["stage"]) for s in stages if s["stage"] != "pool"
-               for key in ("wall_s", "flops") if key in s},
-            **{f"total_{key}": value for key, value in result["total"].items()},
-        },
-        "rows": result["counts"],
-        "utility": result["utilities"] or {},
-        "ratio": dict(zip(mixing["tasks"], mixing["ratio"])),
-    }  # fmt: skip
-    relevant = result["precision_at_budget"]
-    return {
-        **{f"{group}/{name}": value for group, values in named.items() for name, value in values.items()},
-        **({} if relevant is None else {"precision_at_budget": relevant}),
-    }

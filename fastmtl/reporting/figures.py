@@ -110,7 +110,9 @@ def rounds(bandit: Bandit, figure: Figure | SubFigure, threshold: float | None =
         upper.axhline(threshold, **_DASHED)
     _name_rows(lower, bandit["arms"], order)
     lower.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    lower.set_xlabel("round\nmark upwards: reward above one half; downwards: below\n(the first has nothing to compare with)")
+    lower.set_xlabel(
+        "round\nmark upwards: reward above one half; downwards: below\n(the first has nothing to compare with)"
+    )
     _name_ends(upper, told)
 
 
@@ -164,7 +166,7 @@ def _name_peaks(axes: Axes, told: list[Belief]) -> None:
     """Slanted names above the axes, each with a thin line to the peak of its density."""
     order = sorted(range(len(told)), key=lambda i: (told[i].mode, i))
     gap = 0.2 / _inches(axes)[0]
-    for i, place in zip(order, _spread([told[i].mode for i in order], gap, 0, 1)):
+    for i, place in zip(order, spread([told[i].mode for i in order], gap, 0, 1)):
         _leader(axes, i, (told[i].mode, _peak(told[i])), (place, 1.05), ("data", "axes fraction"))
         axes.text(
             place, 1.07, told[i].task, transform=axes.get_xaxis_transform(), rotation=SLANT, rotation_mode="anchor",
@@ -177,7 +179,7 @@ def _name_ends(axes: Axes, told: list[Belief]) -> None:
     order = sorted(range(len(told)), key=lambda i: (told[i].utility, -i))
     (low, high), end = axes.get_ylim(), axes.get_xlim()[1] - 1
     gap = 0.16 / _inches(axes)[1] * (high - low)
-    for i, place in zip(order, _spread([told[i].utility for i in order], gap, low, high)):
+    for i, place in zip(order, spread([told[i].utility for i in order], gap, low, high)):
         _leader(axes, i, (end, told[i].utility), (1.02, place), ("axes fraction", "data"))
         axes.text(1.03, place, told[i].task, transform=axes.get_yaxis_transform(), va="center", **_text(i))
 
@@ -187,7 +189,7 @@ def _leader(axes: Axes, i: int, point: tuple[float, float], label: tuple[float, 
     axes.annotate("", point, label, textcoords=units, annotation_clip=False, arrowprops=arrow)
 
 
-def _spread(wanted: list[float], gap: float, low: float, high: float) -> np.ndarray:
+def spread(wanted: list[float], gap: float, low: float, high: float) -> np.ndarray:
     """Places (n,) in [low, high], at least `gap` apart and closest to the ascending wanted ones in squares."""
     from scipy.optimize import isotonic_regression
 

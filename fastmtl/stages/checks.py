@@ -21,6 +21,9 @@ def check_tasks(tasks: Sequence[TaskSpec], primary: str, selection: SelectionPla
     splits = {task.name: task.splits for task in tasks}
     if primary not in splits:
         raise UserError(f"primary={primary!r} is not a task of this data; choose from {', '.join(splits)}")
+    for name in splits:
+        if "train" not in splits[name]:
+            raise UserError(f"task {name!r} has no train split; add one under its splits")
     if "validation" not in splits[primary]:
         raise UserError(f"task {primary!r} has no validation split to report on; add one under its splits")
     if len(tasks) < 2 and selection.name != "none":

@@ -16,7 +16,7 @@ from fastmtl.training.modules import FitConfig
 
 @dataclass(frozen=True, eq=False)
 class Finetune:
-    """Weights, predictions and metrics of the best epoch."""
+    """Weights of the best epoch, its predictions and metrics on the validation split; `Test` reads the test split."""
 
     ground: Ground
     fit: FitConfig
@@ -46,11 +46,8 @@ class Finetune:
         write_config(out, ground.encoder, task)
         model = load_finetuned(out)[0].to(ground.where.device)
         how = ground.inference(ground.encoder, self.fit.precision)
-        metrics = {
-            split: predict(model, task, ground.pool.split(task.name, split), how, out / f"{split}.parquet")
-            for split in ("validation", "test")
-            if ground.pool.has_split(task.name, split)
-        }
+        rows = ground.pool.split(task.name, "validation")
+        metrics = {"validation": predict(model, task, rows, how, out / "validation.parquet")}
         fit = json.loads((out / "fit.json").read_text())
         chosen = {"best_epoch": fit["best_epoch"], "epochs": fit["epochs"], "protocol": ground.protocol.name}
         (out / "metrics.json").write_text(json.dumps({**metrics, **chosen}, indent=1))

@@ -1,14 +1,15 @@
-"""The stage `proxy`: a small multi-task model with a task discriminator, trained on a sample of every task."""
+"""The stage `proxy`: a small multi-task model, trained on a sample of every task, as a rule with a discriminator."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from fastmtl.data.samplers import Proportional
+from fastmtl.models.encoder import EncoderSpec
 from fastmtl.plans import Reader
 from fastmtl.stages.ground import Ground, Rows
 from fastmtl.store import Artifact
@@ -17,11 +18,12 @@ from fastmtl.training.modules import FitConfig
 
 @dataclass(frozen=True, eq=False)
 class Proxy:
-    """The proxy that a reader's scorer asks for, trained on `rows`."""
+    """The model trained on `rows`; with `discriminator` None it has task heads alone, and no scorer can read it."""
 
     ground: Ground
     title: str
-    reader: Reader
+    encoder: EncoderSpec
+    discriminator: Literal["ce", "bce"] | None
     rows: Rows
     fit: FitConfig
     name: ClassVar[str] = "proxy"
@@ -31,24 +33,26 @@ class Proxy:
         """See `Stage`."""
         return {
             "version": 1,
-            "discriminator": self.reader.scorer.discriminator,
-            **self.ground.fit_identity(self.rows, self.fit, self.reader.encoder, Proportional()),
+            "discriminator": self.discriminator,
+            **self.ground.fit_identity(self.rows, self.fit, self.encoder, Proportional()),
         }
 
     def build(self, out: Path) -> dict[str, Any]:
         """See `Stage`."""
-        loss = self.reader.scorer.discriminator
-        return self.ground.fit(self.title, self.rows, self.fit, out, self.reader.encoder, discriminator=loss)
+        return self.ground.fit(self.title, self.rows, self.fit, out, self.encoder, discriminator=self.discriminator)
 
 
 def train_proxies(
     ground: Ground, level: str, reader: Reader, samples: list[np.ndarray], fit: FitConfig
 ) -> list[Artifact]:
     """A reader's proxies, one for each sample of row ids; none if its scorer needs none. `level` is for progress."""
-    if not reader.scorer.discriminator:
+    loss = reader.scorer.discriminator
+    if not loss:
         return []
     folds = "AB" if len(samples) > 1 else [""]
     return [
-        ground.artifact(Proxy(ground, f"{level} proxy {fold}".strip(), reader, ground.pool.by_task(sample), fit))
+        ground.artifact(
+            Proxy(ground, f"{level} proxy {fold}".strip(), reader.encoder, loss, ground.pool.by_task(sample), fit)
+        )
         for fold, sample in zip(folds, samples)
     ]

@@ -16,6 +16,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from fastmtl.data.online import Online, Thompson
+from fastmtl.progress import progress
 from fastmtl.tasks import TaskSpec
 
 CURVE_EVERY_N_STEPS = 10
@@ -132,7 +133,7 @@ class OneBar(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Rank zero alone draws."""
         if trainer.is_global_zero:
-            self.bar = tqdm(total=self.total, desc=self.title, unit="step", delay=2, leave=False)
+            self.bar = progress(self.title, "step", self.total)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Advance to the optimizer's step."""

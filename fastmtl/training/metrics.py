@@ -18,11 +18,20 @@ from torchmetrics.regression import PearsonCorrCoef, SpearmanCorrCoef
 
 from fastmtl.tasks import TaskSpec
 
+
+class _Matthews(MulticlassMatthewsCorrCoef):
+    """0 where all predictions or all labels are one class, as scikit-learn has it; torchmetrics smooths, to +-0.03."""
+
+    def compute(self) -> Tensor:
+        present = [int((self.confmat.sum(axis) > 0).sum()) for axis in (0, 1)]
+        return super().compute() if min(present) > 1 else torch.zeros((), device=self.confmat.device)
+
+
 _BUILD: dict[str, Callable[[TaskSpec], Metric]] = {
     "accuracy": lambda task: MulticlassAccuracy(len(task.labels), average="micro"),
     "f1": lambda task: BinaryF1Score(),  # of the class with code 1, as GLUE does for MRPC and QQP
     "f1_macro": lambda task: MulticlassF1Score(len(task.labels), average="macro"),
-    "matthews": lambda task: MulticlassMatthewsCorrCoef(len(task.labels)),
+    "matthews": lambda task: _Matthews(len(task.labels)),
     "pearson": lambda task: PearsonCorrCoef(),
     "spearman": lambda task: SpearmanCorrCoef(),
 }

@@ -77,54 +77,6 @@ def test_a_result_has_the_same_keys_with_and_without_searches(tmp_path: Path) ->
     assert found["total"] == {"wall_s": 20.7, "flops": 20e9}  # both trials: one in mixing, one as the cell's own stages
 
 
-class Logger:
-    """Keeps what it is told."""
-
-    experiment = None
-
-    def __init__(self) -> None:
-        self.metrics: dict[str, float] = {}
-
-    def log_hyperparams(self, values: dict[str, Any]) -> None:
-        pass
-
-    def log_metrics(self, values: dict[str, float], step: int) -> None:
-        self.metrics |= values
-
-    def finalize(self, status: str) -> None:
-        assert status == "success"
-
-
-@pytest.mark.parametrize("searches", [True, False])
-def test_the_summary_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, searches: bool) -> None:
-    logger = Logger()
-    monkeypatch.setattr(cell, "build_logger", lambda *_: logger)
-    made = experiment(tmp_path, searches)
-    cell.log_cell(cell.summarize(made), made, OmegaConf.create({}), tmp_path)
-    expected = {
-        "validation/accuracy": 0.6, "validation/loss": 0.7, "rows/mnli": 60, "rows/qqp": 0,
-        "cost/selection_wall_s": 0.5, "cost/multitask_wall_s": 4.0, "cost/multitask_flops": 4e9,
-        "cost/finetune_wall_s": 2.0, "cost/finetune_flops": 2e9, "cost/total_wall_s": 6.5, "cost/total_flops": 6e9,
-    }  # fmt: skip
-    if searches:
-        expected |= {
-            "cost/utilities_wall_s": 8.0, "cost/utilities_flops": 8e9, "cost/mixing_wall_s": 6.2,
-            "cost/mixing_flops": 6e9, "cost/total_wall_s": 20.7, "cost/total_flops": 20e9,
-            "utility/rte": 2 / 3, "utility/mnli": 2 / 3, "utility/qqp": 0.5, "ratio/rte": 3, "ratio/mnli": 1,
-        }  # fmt: skip
-    assert logger.metrics == expected
-
-
-def test_shards_of_a_stage_are_logged_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    logger = Logger()
-    monkeypatch.setattr(cell, "build_logger", lambda *_: logger)
-    made = experiment(tmp_path, False)
-    result = cell.summarize(made)
-    result["stages"] += [{"stage": "scores", "wall_s": wall_s, "flops": 1e9} for wall_s in (1.0, 2.0)]
-    cell.log_cell(result, made, OmegaConf.create({}), tmp_path)
-    assert (logger.metrics["cost/scores_wall_s"], logger.metrics["cost/scores_flops"]) == (3.0, 2e9)
-
-
 @pytest.mark.parametrize("searches", [True, False])
 def test_a_run_leaves_result_report_and_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, searches: bool) -> None:
     job = SimpleNamespace(

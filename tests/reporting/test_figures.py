@@ -13,7 +13,7 @@ from scipy import stats
 
 from fastmtl.bandit import BetaBernoulli, priors
 from fastmtl.reporting.beliefs import Belief, beliefs
-from fastmtl.reporting.figures import _spread, posteriors, rounds, write_bandit
+from fastmtl.reporting.figures import posteriors, rounds, spread, write_bandit
 
 NAMES = ["sst2", "wnli", "mnli", "mrpc", "rte", "qnli", "cola", "qqp", "stsb", "a_task_of_a_long_name"]
 RATES = [0.62, 0.61, 0.56, 0.55, 0.46, 0.46, 0.42, 0.25, 0.5, 0.35]
@@ -104,11 +104,11 @@ def test_names_do_not_touch(draw: Any) -> None:
 
 
 def test_spread_names_stay_in_order_in_range_and_where_they_can() -> None:
-    assert _spread([0.1, 0.5, 0.9], 0.1, 0, 1).tolist() == pytest.approx([0.1, 0.5, 0.9])
-    assert _spread([0.5, 0.5, 0.5], 0.1, 0, 1).tolist() == pytest.approx([0.4, 0.5, 0.6])
-    assert _spread([0.0, 0.0, 1.0, 1.0], 0.1, 0, 1).tolist() == pytest.approx([0.0, 0.1, 0.9, 1.0])
-    assert _spread([0.2] * 5, 0.5, 0, 1).tolist() == pytest.approx([0, 0.25, 0.5, 0.75, 1])
-    assert _spread([0.2], 0.5, 0, 1).tolist() == [0.2]
+    assert spread([0.1, 0.5, 0.9], 0.1, 0, 1).tolist() == pytest.approx([0.1, 0.5, 0.9])
+    assert spread([0.5, 0.5, 0.5], 0.1, 0, 1).tolist() == pytest.approx([0.4, 0.5, 0.6])
+    assert spread([0.0, 0.0, 1.0, 1.0], 0.1, 0, 1).tolist() == pytest.approx([0.0, 0.1, 0.9, 1.0])
+    assert spread([0.2] * 5, 0.5, 0, 1).tolist() == pytest.approx([0, 0.25, 0.5, 0.75, 1])
+    assert spread([0.2], 0.5, 0, 1).tolist() == [0.2]
 
 
 def test_only_drawing_imports_matplotlib_and_pyplot_never_is() -> None:

@@ -45,6 +45,14 @@ def test_classification_metrics_are_those_of_scikit_learn(task: TaskSpec) -> Non
         assert values[name] == pytest.approx(of_sklearn(name, truth, guess), abs=1e-6)
 
 
+@pytest.mark.parametrize("task", [TWO, THREE], ids=lambda task: task.name)
+def test_matthews_of_constant_predictions_or_labels_is_0(task: TaskSpec) -> None:
+    logits, labels = drawn(len(task.labels))
+    constant = torch.nn.functional.one_hot(torch.zeros(len(labels), dtype=torch.long), len(task.labels)).float()
+    assert measure(constant, labels, task)["matthews"] == 0
+    assert measure(logits, torch.ones_like(labels), task)["matthews"] == 0
+
+
 def test_f1_is_of_the_second_label_also_where_the_first_is_more_frequent() -> None:
     # predicted yes: rows 0 and 1, one of them right; 1 of 2 true yes found: precision 1/2, recall 1/2, F1 1/2
     logits = torch.tensor([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])

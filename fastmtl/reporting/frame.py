@@ -1,0 +1,151 @@
+"""All finished cells as one data frame: a row a cell, the arm named by what tells it from the others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastmtl.errors import UserError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+Result = dict[str, Any]
+"""A cell's `result.json`, see `reporting.cell.summarize`."""
+
+SETTING = ("primary", "metric", "protocol", "encoder", "pool")
+"""What two cells must share to be compared."""
+
+BASELINES = ("none", "random", "full")
+"""Selections that belong into every comparison, as references."""
+
+COPIED = (
+    "id", "study", *SETTING, "selection", "budget", "seed", "best_epoch", "validation_rows", "precision_at_budget",
+    "relevant_share", "utilities", "mixing", "audit", "command",
+)  # fmt: skip
+
+
+def read_results(folder: Path) -> list[Result]:
+    """The cells of a study's folder, `<id>.json` each; a `UserError` if there are none."""
+    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    if not found:
+        known = ", ".join(sorted(path.name for path in folder.parent.glob("*") if any(path.glob("*.json"))))
+        raise UserError(
+            f"study {folder.name!r} has no finished cells in {folder.parent}; "
+            + (f"there are {known}" if known else f"run some with: fastmtl -m study={folder.name} ...")
+        )
+    return found
+
+
+def frame(results: Iterable[Result]) -> DataFrame:
+    """One row a cell, ordered by setting, baselines first, then other arms as first seen, budget and seed.
+
+    Those of `COPIED` are as in the result, and `score` is its headline. `variant` is what else of the configuration
+    differs between cells of this frame with the same selection, and `arm` both together. `total_flops` and
+    `total_wall_s` are all that the cell needs but for the token pool. With a slash: `validation/METRIC`,
+    `test/METRIC`, `rows/TASK`, `flops/STAGE`, `wall_s/STAGE`, `key/STAGE`. `finetune` is the folder of the last stage.
+    A cell that came several times counts once.
+    """
+    from pandas import DataFrame
+
+    cells = list({result["id"]: result for result in results}.values())
+    if old := [cell["id"] for cell in cells if "config" not in cell]:
+        raise UserError(f"cell {old[0]} was written by an older version; repeat its command, its stages will be found")
+    variants = _variants(cells)
+    rows = []
+    for cell in cells:
+        own, variant = variants[cell["id"]]
+        rows.append({
+            **{key: cell[key] for key in COPIED},
+            "variant": variant,
+            "arm": " ".join(part for part in (cell["selection"], own, variant) if part),
+            "score": cell["headline"],
+            "aux_rows": cell["auxiliary_rows"],
+            "total_flops": cell["total"]["flops"],
+            "total_wall_s": cell["total"]["wall_s"],
+            **{f"{split}/{name}": value for split, told in cell["metrics"].items() for name, value in told.items()},
+            **{f"rows/{task}": count for task, count in cell["counts"].items()},
+            **_costs(cell),
+        })  # fmt: skip
+    seen = [list(dict.fromkeys(key(row) for row in rows)) for key in (_setting, _arm)]
+
+    def place(row: dict[str, Any]) -> tuple[Any, ...]:
+        baseline = BASELINES.index(row["selection"]) if row["selection"] in BASELINES else len(BASELINES)
+        return seen[0].index(_setting(row)), baseline, seen[1].index(_arm(row)), row["budget"] or 0, row["seed"]
+
+    made = DataFrame(sorted(rows, key=place))
+    if len(made):
+        whole = all(row["budget"] is None or isinstance(row["budget"], int) for row in rows)
+        made["budget"] = made["budget"].astype("Int64" if whole else "Float64")
+    return made
+
+
+def settings(cells: DataFrame) -> Iterator[tuple[dict[str, str], DataFrame]]:
+    """Setting and its cells; numbers of different settings are never in one table."""
+    for values, group in cells.groupby(list(SETTING), sort=False):
+        yield dict(zip(SETTING, values)), group.reset_index(drop=True)
+
+
+def arms(cells: DataFrame) -> Iterator[tuple[str, Any, DataFrame]]:
+    """Arm, budget (NA for arms without one) and the cells of all seeds, of one setting."""
+    for (arm, budget), group in cells.groupby(["arm", "budget"], sort=False, dropna=False):
+        yield arm, budget, group
+
+
+def _setting(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[key] for key in SETTING)
+
+
+def _arm(row: dict[str, Any]) -> str:
+    return str(row["arm"])
+
+
+def _costs(cell: Result) -> dict[str, Any]:
+    """Columns of a cell's stages: what all artifacts of a stage cost, and the key of the last one."""
+    costs: dict[str, Any] = {}
+    for stage in cell["stages"]:
+        name = stage["stage"]
+        for unit in ("wall_s", "flops"):
+            costs[f"{unit}/{name}"] = costs.get(f"{unit}/{name}", 0.0) + (stage.get(unit) or 0.0)
+        costs[f"key/{name}"] = stage["key"]
+        if name == "finetune":
+            costs["finetune"] = stage["path"]
+    return costs
+
+
+def _variants(cells: Sequence[Result]) -> dict[str, tuple[str, str]]:
+    """Id -> what differs from other cells of the same selection and primary: of the selection's options, of the rest.
+
+    Within a setting alone: a learning rate that goes with the encoder tells no arm apart.
+    """
+    groups: dict[Any, list[Result]] = {}
+    for cell in cells:
+        groups.setdefault((cell["selection"], *(cell[key] for key in SETTING)), []).append(cell)
+    named = {}
+    for group in groups.values():
+        keys = dict.fromkeys(key for cell in group for key in cell["config"])
+        told = [k for k in keys if len({json.dumps(cell["config"].get(k)) for cell in group}) > 1]
+        for cell in group:
+            own, rest = (
+                " ".join(
+                    f"{_short(key)}={_plain(cell['config'].get(key))}" for key in told if _of_selection(key) == mine
+                )
+                for mine in (True, False)
+            )
+            named[cell["id"]] = own, rest
+    return named
+
+
+def _of_selection(key: str) -> bool:
+    return key.startswith("selection.")
+
+
+def _short(key: str) -> str:
+    """selection.scorer.loss -> loss; multitask.fit.epochs -> multitask.epochs"""
+    return key.rsplit(".", 1)[-1] if _of_selection(key) else key.replace(".fit.", ".")
+
+
+def _plain(value: Any) -> str:
+    return str(value) if isinstance(value, str | int | float) else json.dumps(value)

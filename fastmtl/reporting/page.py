@@ -1,0 +1,93 @@
+"""The page of a study: one HTML file that asks for no other, for a screen, a telephone and paper.
+
+Import this module where a page is written, not before: it loads matplotlib and Jinja.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+from matplotlib import rcParams
+
+from fastmtl.reporting.plots import DRAWN, Picture
+from fastmtl.reporting.table import Table
+
+
+@dataclass(frozen=True)
+class Part:
+    """A headed part of the page: what is recommended, then tables, then figures."""
+
+    title: str
+    sentences: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    pictures: Sequence[Picture] = ()
+
+
+def write_page(
+    path: Path,
+    title: str,
+    parts: Sequence[Part],
+    commands: Sequence[str] = (),
+    warnings: Sequence[str] = (),
+    versions: Mapping[str, str] | None = None,
+) -> Path:
+    """Equal parts, equal bytes; all text is escaped.
+
+    `commands` repeat what is shown, `warnings` stand above everything, `versions` are of the packages that computed it.
+    """
+    jinja = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    jinja.filters["code"] = _code
+    page = jinja.get_template("page.html.j2").render(
+        title=title, parts=parts, commands=commands, warnings=warnings, versions=versions or {}, svg=_svg,
+        numbers=_numbers,
+    )  # fmt: skip
+    path.write_text(page + "\n", encoding="utf-8")
+    return path
+
+
+def _code(text: str) -> Markup:
+    """Escaped, with Markdown's `code` as an element."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+def _numbers(table: Table) -> list[bool]:
+    """Whether a column holds numbers alone, which are set to the right."""
+    return [
+        all(re.match(r"[+\-−<]?[\d.]|$", str(row[column])) for row in table.rows)
+        for column in range(len(table.headers))
+    ]
+
+
+@DRAWN
+def _svg(picture: Picture, part: int, number: int) -> Markup:
+    """The figure as an element of the page, named and described for who does not see it."""
+    label = f"figure-{part}-{number}"
+    rcParams["svg.hashsalt"] = label  # clip paths and markers are found by id, and the page has but one space of ids
+    out = io.StringIO()
+    picture.figure.savefig(out, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    drawn = out.getvalue()
+    width, height = re.findall(r'(?:width|height)="([\d.]+pt)"', drawn)[:2]
+    box = re.search(r'viewBox="[^"]+"', drawn)
+    assert box
+    # What is left out: the head and namespaces, which HTML does not need; a style sheet, which would hold for the whole
+    # page and so stands in the template; the names of groups, which all figures share.
+    body = drawn[drawn.index(">", box.end()) + 1 :]
+    body = re.sub(r"<style.*?</style>", "", body, count=1, flags=re.DOTALL)
+    body = re.sub(r'<g id="[^"]*"', "<g", body)
+    return Markup(
+        f'<svg role="img" aria-labelledby="{label}-title" aria-describedby="{label}-numbers" {box.group()} '
+        f'width="{width}" height="{height}">\n<title id="{label}-title">{escape(picture.title)}</title>\n'
+        f'<desc id="{label}-numbers">{escape(picture.alt)}</desc>{body}'
+    )

@@ -1,0 +1,502 @@
+"""Figures of a study, each on a figure object of matplotlib: no window, no state of pyplot.
+
+`cells` is the frame of one setting (`reporting.frame`), `compared` its paired differences (`reporting.compare`), and
+`looks` the marks of all arms of a page, so that an arm looks the same in every figure. Scores are x100, intervals are
+95 % t intervals over seeds. Import this module where a figure is made, not before: it loads matplotlib.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator
+from pandas import DataFrame, isna
+from scipy.stats import sem, t
+
+from fastmtl.reporting.figures import COLORS, STYLE, spread
+from fastmtl.reporting.frame import arms
+from fastmtl.reporting.tables import STAGES, UNCOUNTED
+from fastmtl.stats import pareto as undominated
+
+
+class Look(NamedTuple):
+    """How an arm is drawn; `line` is of curves and bands."""
+
+    color: str
+    marker: str
+    line: Any
+
+
+Looks = Mapping[str, Look]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with the `name` of its file, its `title`, and in `alt` the numbers that it shows."""
+
+    name: str
+    title: str
+    alt: str
+    figure: Figure
+
+
+DRAWN = style.context(["default", {
+    **STYLE,
+    "font.sans-serif": ["DejaVu Sans"],  # one name instead of a dozen in every text of the SVG
+    "text.parse_math": False,  # a task's name with two dollars is a name
+    "savefig.bbox": "tight",  # names outside the axes take the room they need
+    "savefig.dpi": 150,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+}])  # fmt: skip
+"""Around whatever makes or saves a figure; also a decorator."""
+
+WIDTH, HEIGHT, LINE = 3.6, 2.5, 0.15
+"""Inches: of an axes; from a line of text to the next."""
+
+_FIXED = {
+    "none": Look("#000000", "s", "--"), "random": Look("#6B6B6B", "o", "-"), "full": Look("#8C6500", "D", ":"),
+}  # fmt: skip
+_HUES = ("#D55E00", "#0072B2", "#009E73", "#AA4499", "#3D9FD6", "#882255", "#8A8A1F")
+_MARKERS = "^vPX<>*hdp"
+_LINES: tuple[Any, ...] = ("-", (0, (6, 1)), (0, (3, 1, 1, 1)))
+_GREY = "#555555"
+
+
+def arm_looks(names: Iterable[str]) -> dict[str, Look]:
+    """A look for every arm, in the order given; those of none, random and full are always the same."""
+    distinct = list(dict.fromkeys(names))
+    others = [name for name in distinct if name not in _FIXED]
+    drawn = {
+        name: Look(_HUES[i % len(_HUES)], _MARKERS[i % len(_MARKERS)], _LINES[i // len(_HUES) % len(_LINES)])
+        for i, name in enumerate(others)
+    }
+    return {name: _FIXED.get(name) or drawn[name] for name in distinct}
+
+
+def pictures(
+    cells: DataFrame, compared: DataFrame, looks: Looks | None = None, candidates: Mapping[str, float] | None = None
+) -> list[Picture]:
+    """All figures that the cells of a setting allow; `candidates` counts the pool's auxiliary rows by task."""
+    looks = looks or arm_looks(cells["arm"])
+    points = _points(cells, looks)
+    scores = "; ".join(f"{p.name}: {p.mean:.1f}{_between(*p.interval)}" for p in points)
+    cost = "; ".join(f"{p.name}: {p.mean:.1f} for {_number(p.teraflops)} TFLOP" for p in points)
+    made = [Picture("pareto", "Score against total compute", cost, pareto(cells, looks))]
+    if cells["budget"].notna().any():
+        made.insert(0, Picture("budget_curves", "Score against budget", scores, budget_curves(cells, looks)))
+    for reference in (arm for arm in cells["arm"].unique() if arm in set(compared["reference"])):
+        rows = compared[compared["reference"] == reference].itertuples()
+        told = "; ".join(f"{_name(row.arm, row.budget)}: {_difference(row)}" for row in rows)
+        figure = differences(cells, compared, reference, looks)
+        made.append(
+            Picture(
+                f"differences_{re.sub(r'[^a-zA-Z0-9]+', '_', reference)}", f"Difference to {reference}", told, figure
+            )
+        )
+    if (cells["aux_rows"] > 0).any():
+        told = "; ".join(
+            f"{p.name}: {', '.join(f'{task} {count:,.0f}' for task, count in p.counts('rows/').items() if count)}"
+            for p in points if p.mean_of("aux_rows")
+        )  # fmt: skip
+        made.append(Picture("composition", "Auxiliary rows by task", told, composition(cells, candidates, looks)))
+    told = "; ".join(
+        f"{p.name}: {_number(p.teraflops)} TFLOP, {_number(p.mean_of('total_wall_s'))} seconds" for p in points
+    )
+    made.append(Picture("costs", "Cost by stage", told, costs(cells, looks)))
+    return made
+
+
+@DRAWN
+def budget_curves(cells: DataFrame, looks: Looks | None = None) -> Figure:
+    """Score against the number of auxiliary rows (log), a line an arm; arms without a budget are bands."""
+    points = _points(cells, looks)
+    lines = _lines(p for p in points if p.budget is not None)
+    gap = LINE * max(_broken(p.arm).count("\n") + 1 for p in points)
+    axes = _axes(WIDTH, max(HEIGHT, gap * len(_lines(points))))
+    ends = []
+    sizes = sorted({p.rows for line in lines for p in line})
+    edge = (max(sizes) / min(sizes)) ** 0.06 if len(sizes) > 1 else 1.3
+    for i, line in enumerate(lines):
+        apart = edge ** (1.4 * (i - (len(lines) - 1) / 2) / len(lines))  # bars at one budget stand side by side
+        x = np.array([apart * p.rows for p in line])
+        axes.plot(x, [p.mean for p in line], color=line[0].look.color, linestyle=line[0].look.line, linewidth=1.4)
+        for at, p in zip(x, line):
+            _marks(axes, p, at)
+        ends.append((line[-1], x[-1]))
+    axes.set(xscale="log", xlim=(min(sizes) / edge**1.5, max(sizes) * edge**1.5), ylim=_limits(points))
+    for p in points:
+        if p.budget is None:
+            axes.axhspan(*p.interval, color=p.look.color, alpha=0.08, linewidth=0)
+            axes.axhline(p.mean, color=p.look.color, linestyle=p.look.line, linewidth=1.2)
+            ends.append((p, axes.get_xlim()[1]))
+    _name_ends(axes, ends, gap)
+    kept: list[float] = []  # ticks: the budgets themselves, but for those too close to the one before
+    for size in sizes:
+        if not kept or np.log(size / kept[-1]) > 0.1 * np.log(sizes[-1] / sizes[0]):
+            kept.append(size)
+    axes.set_xticks(kept, [f"{size:,.0f}" for size in kept])
+    axes.set_xticks([], minor=True)
+    bands = ";\nbands: arms without a budget" if any(p.budget is None for p in points) else ""
+    axes.set(xlabel=f"auxiliary rows{_legend(points)}{bands}", ylabel=_score(cells))
+    return _figure(axes)
+
+
+@DRAWN
+def pareto(cells: DataFrame, looks: Looks | None = None) -> Figure:
+    """Score against all FLOPs that a cell needs, selection and trials included (log); dashed: the frontier."""
+    points = _points(cells, looks)
+    axes = _axes(WIDTH, HEIGHT)
+    for line in _lines(points):
+        axes.plot([p.teraflops for p in line], [p.mean for p in line], color=line[0].look.color, linewidth=0.6)
+    for p in points:
+        _marks(axes, p, p.teraflops)
+    cost, score = np.array([p.teraflops for p in points]), np.array([p.mean for p in points])
+    best = np.flatnonzero(undominated(cost, score))
+    best = best[np.argsort(cost[best], kind="stable")]
+    x = [*cost[best], 1.15 * cost.max()]
+    axes.plot(
+        x, [*score[best], score[best[-1]]], drawstyle="steps-post", color=_GREY, linewidth=1, linestyle="--", zorder=0
+    )
+    axes.set(xscale="log", xlim=(cost.min() / 1.15, x[-1]), ylim=_limits(points))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:,g}")
+    axes.xaxis.set_minor_locator(NullLocator())
+    along = "; along a line: budgets" if any(p.budget is not None for p in points) else ""
+    axes.set_xlabel(f"total TFLOP, selection and all trials included{_legend(points)}\ndashed: the frontier{along}")
+    axes.set_ylabel(_score(cells))
+    drawn = {p.arm: Line2D([], [], color=p.look.color, marker=p.look.marker, linestyle="") for p in points}
+    _key(axes, drawn, "upper left", (0, -0.3))
+    return _figure(axes)
+
+
+@DRAWN
+def composition(cells: DataFrame, candidates: Mapping[str, float] | None = None, looks: Looks | None = None) -> Figure:
+    """Share of each task among an arm's auxiliary rows, mean over seeds; `candidates`: the pool's rows by task."""
+    points = [p for p in _points(cells, looks) if p.mean_of("aux_rows")]
+    counted: list[dict[str, float]] = [
+        *(p.counts("rows/") for p in points),
+        *([{**candidates}] if candidates else []),
+    ]
+    tasks = list(dict.fromkeys(task for counts in counted for task in counts))
+    count_TR = np.array([[counts.get(task, 0) for counts in counted] for task in tasks])
+    total_R = count_TR.sum(axis=0)
+    (axes,) = _rows([*_names(points), *(["pool"] if candidates else [])], 1)
+    _key(
+        axes,
+        _stack(axes, tasks, 100 * count_TR / total_R, [f"{total:,.0f}" for total in total_R]),
+        "lower left",
+        (0, 1),
+    )
+    axes.set(xlim=(0, 100), xlabel="% of the auxiliary rows, mean over seeds; right: how many")
+    return _figure(axes)
+
+
+@DRAWN
+def costs(cells: DataFrame, looks: Looks | None = None) -> Figure:
+    """TFLOP and seconds of every stage that counts, mean over seeds."""
+    points = _points(cells, looks)
+    stages = [stage for stage in STAGES if stage not in UNCOUNTED and f"flops/{stage}" in cells]
+    panels = _rows(_names(points), 2)
+    for axes, prefix, scale, unit in zip(panels, ("flops/", "wall_s/"), (1e-12, 1.0), ("TFLOP", "seconds")):
+        cost_SR = np.array([[scale * p.mean_of(prefix + stage) for p in points] for stage in stages])
+        total_R = cost_SR.sum(axis=0)
+        drawn = _stack(axes, [STAGES[stage] for stage in stages], cost_SR, [_number(total) for total in total_R])
+        axes.set(xlim=(0, total_R.max() or 1), xlabel=f"{unit}, as first computed")
+    _key(panels[0], drawn, "lower left", (0, 1))
+    return _figure(panels[0])
+
+
+@DRAWN
+def differences(cells: DataFrame, compared: DataFrame, reference: str, looks: Looks | None = None) -> Figure:
+    """Paired differences of all arms to the reference: mean and interval, a dot a seed; filled: significant."""
+    drawn = {(p.arm, p.budget): p for p in _points(cells, looks)}
+    rows = [
+        (drawn[row.arm, None if isna(row.budget) else row.budget], row)
+        for row in compared[compared["reference"] == reference].itertuples()
+    ]
+    (axes,) = _rows(_names([p for p, _ in rows]), 1)
+    seen = [0.0]
+    for y, (p, row) in enumerate(rows):
+        axes.text(1.02, y, _difference(row), transform=axes.get_yaxis_transform(), va="center_baseline", fontsize=8)
+        seeds = _paired(p, cells[cells["arm"] == reference])
+        if not len(seeds):
+            continue
+        low, high, reach = 100 * row.low, 100 * row.high, max(seeds) - min(seeds)
+        seen += [*seeds, max(low, min(seeds) - reach), min(high, max(seeds) + reach)]
+        axes.plot(seeds, np.full(len(seeds), y + 0.28), ".", color=p.look.color, alpha=0.5, markersize=4)
+        axes.plot((100 * row.rows_low, 100 * row.rows_high), (y - 0.22, y - 0.22), color=_GREY, linewidth=0.8)
+        axes.plot((low, high), (y, y), color=p.look.color, linewidth=1.6, solid_capstyle="butt")
+        face = p.look.color if row.significant else "white"
+        axes.plot(100 * row.mean, y, p.look.marker, color=p.look.color, markerfacecolor=face, markersize=6)
+    axes.axvline(0, color=_GREY, linewidth=0.8, linestyle="--", zorder=0)
+    seen = [x for x in seen if np.isfinite(x)]
+    margin = 0.05 * (max(seen) - min(seen)) or 1.0
+    axes.set_xlim(min(seen) - margin, max(seen) + margin)
+    thin = "; thin: 95 % over validation rows" if compared["rows_low"].notna().any() else ""
+    axes.set_xlabel(
+        f"{_score(cells)}: difference to {reference}, paired by seed\ndots: seeds; bar: 95 % over seeds{thin}\n"
+        "filled and *: significant after Holm's correction"
+    )
+    return _figure(axes)
+
+
+@DRAWN
+def projection(coordinates: np.ndarray, tasks: Sequence[str], primary: str, title: str) -> Figure:
+    """Rows at their places (N, 2), coloured by their task (N,); the primary's are drawn last, in black."""
+    task_N = np.asarray(tasks)
+    others = [str(task) for task in np.unique(task_N) if task != primary]
+    axes = _axes(WIDTH, WIDTH)
+    drawn = {}
+    for i, task in enumerate([*others, primary]):
+        color, marker = ("black", "o") if task == primary else (COLORS[1:][i % 9], _MARKERS[i % len(_MARKERS)])
+        x, y = coordinates[task_N == task].T
+        # Thousands of rows: as pixels, a tenth of the file.
+        axes.scatter(x, y, s=7, color=color, marker=marker, linewidth=0, alpha=0.7, rasterized=True)
+        drawn[task] = Line2D([], [], color=color, marker=marker, linestyle="", markersize=5)
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(title, loc="left", fontsize=10)
+    axes.spines[["left", "bottom"]].set_color("#BBBBBB")
+    _key(axes, {task: drawn[task] for task in (primary, *others)}, "upper left", (1, 1), width=0)
+    return _figure(axes)
+
+
+@DRAWN
+def save(figure: Figure, path: Path) -> None:
+    """In the format that the file's name says (.svg, .pdf, .png); equal figures, equal files."""
+    dated = {".svg": "Date", ".pdf": "CreationDate"}.get(path.suffix)
+    figure.savefig(path, metadata={dated: None} if dated else None)
+
+
+@dataclass(frozen=True)
+class _Point:
+    """The seeds of one arm at one budget, None for arms without one."""
+
+    arm: str
+    budget: float | None
+    cells: DataFrame
+    look: Look
+
+    @property
+    def name(self) -> str:
+        return _name(self.arm, self.budget)
+
+    @cached_property
+    def scores(self) -> np.ndarray:
+        return 100 * self.cells["score"].to_numpy(float)
+
+    @cached_property
+    def mean(self) -> float:
+        return float(self.scores.mean())
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        """Of the mean; NaN with one seed, or where all are equal."""
+        if len(self.scores) < 2:
+            return np.nan, np.nan
+        half = float(sem(self.scores) * t.ppf(0.975, len(self.scores) - 1)) or np.nan
+        return self.mean - half, self.mean + half
+
+    @property
+    def rows(self) -> float:
+        """Auxiliary rows; at least one, for a logarithmic axis."""
+        return max(1.0, self.mean_of("aux_rows"))
+
+    @property
+    def teraflops(self) -> float:
+        return self.mean_of("total_flops") / 1e12
+
+    def mean_of(self, column: str) -> float:
+        """Over the seeds, those without a value as 0."""
+        return float(self.cells[column].fillna(0).mean())
+
+    def counts(self, prefix: str) -> dict[str, float]:
+        """Mean of all columns with this prefix, by the rest of their name."""
+        return {name.removeprefix(prefix): self.mean_of(name) for name in self.cells if name.startswith(prefix)}
+
+
+def _points(cells: DataFrame, looks: Looks | None) -> list[_Point]:
+    looks = looks or arm_looks(cells["arm"])
+    return [
+        _Point(arm, None if isna(budget) else float(budget), group, looks[arm]) for arm, budget, group in arms(cells)
+    ]
+
+
+def _lines(points: Iterable[_Point]) -> list[list[_Point]]:
+    """The points of each arm."""
+    lines: dict[str, list[_Point]] = {}
+    for point in points:
+        lines.setdefault(point.arm, []).append(point)
+    return list(lines.values())
+
+
+def _name(arm: str, budget: Any) -> str:
+    return arm if isna(budget) else f"{arm} {_number(budget)}"
+
+
+def _number(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _names(points: Sequence[_Point]) -> list[str]:
+    """Of rows: the arm once, then its further budgets alone."""
+    before = [None, *(p.arm for p in points)]
+    return [_number(p.budget) if p.budget is not None and p.arm == arm else p.name for p, arm in zip(points, before)]
+
+
+def _paired(point: _Point, reference: DataFrame) -> np.ndarray:
+    """Differences x100 of the seeds that both have, to the reference at the same budget or else without one."""
+    same = reference[(reference["budget"] == point.budget).fillna(False)]
+    other = same if len(same) else reference[reference["budget"].isna()]
+    both = point.cells.merge(other[["seed", "score"]], on="seed", suffixes=("", "_reference"))
+    return 100 * (both["score"] - both["score_reference"]).to_numpy(float)
+
+
+def _axes(width: float, height: float) -> Axes:
+    """Axes of this size in inches; what is written around them widens the saved figure."""
+    axes = Figure((width, height)).add_axes((0, 0, 1, 1))
+    axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
+    axes.set_axisbelow(True)
+    return axes
+
+
+def _figure(axes: Axes) -> Figure:
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    return figure
+
+
+def _rows(names: Sequence[str], panels: int) -> list[Axes]:
+    """Panels side by side with a named row for each, from above."""
+    broken = [textwrap.fill(name, 30) for name in names]
+    row = 0.1 + LINE * max(name.count("\n") + 1 for name in broken)
+    width, gap = (WIDTH, 0.0) if panels == 1 else (WIDTH / 2, 0.5)
+    figure = Figure((panels * (width + gap), row * len(names)))
+    made = []
+    for i in range(panels):
+        axes = figure.add_axes((i / panels, 0, width / (width + gap) / panels, 1))
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.set_yticks(range(len(names)), broken if i == 0 else [""] * len(names))
+        axes.tick_params(axis="y", length=0)
+        axes.locator_params(axis="x", nbins=5)
+        made.append(axes)
+    return made
+
+
+def _stack(axes: Axes, parts: Sequence[str], value_PR: np.ndarray, ends: Sequence[str]) -> dict[str, Any]:
+    """A bar a row, of one piece a part, named inside where there is room; `ends` is written behind the bars.
+
+    What is left to name in a legend is returned.
+    """
+    left_R = np.zeros(value_PR.shape[1])
+    width = axes.get_position().width * _figure(axes).get_figwidth()
+    total = value_PR.sum(axis=0).max() or 1
+    drawn = {}
+    for i, (part, value_R) in enumerate(zip(parts, value_PR)):
+        if not value_R.any():  # its colour stays its own in the figures of other settings
+            continue
+        hatch = "////" if i >= len(COLORS) - 1 else None
+        drawn[part] = axes.barh(
+            range(len(value_R)), value_R, left=left_R, height=0.7, color=_fill(i), edgecolor="white", linewidth=0.8,
+            hatch=hatch,
+        )  # fmt: skip
+        for y, (value, left) in enumerate(zip(value_R, left_R)):
+            if value / total * width > 0.075 * len(part) + 0.1:
+                axes.text(left + value / 2, y, part, ha="center", va="center_baseline", fontsize=7.5)
+        left_R = left_R + value_R
+    for y, (end, left) in enumerate(zip(ends, left_R)):
+        axes.text(left + 0.02 * total, y, end, va="center_baseline", fontsize=8, clip_on=False)
+    return drawn
+
+
+def _fill(i: int) -> tuple[float, ...]:
+    """A tint that black letters are read on; every second one is lighter, so that neighbours differ in grey print."""
+    tint = 0.4 if i % 2 else 0.7
+    return tuple(1 - (1 - part) * tint for part in to_rgb(COLORS[1:][i % (len(COLORS) - 1)]))
+
+
+def _marks(axes: Axes, point: _Point, x: float) -> None:
+    """Mean, interval, and a faint dot a seed."""
+    look = point.look
+    axes.plot(np.full(len(point.scores), x), point.scores, ".", color=look.color, alpha=0.35, markersize=3)
+    axes.plot((x, x), point.interval, color=look.color, linewidth=1, alpha=0.8)
+    axes.plot(
+        x, point.mean, look.marker, color=look.color, markersize=5.5, markeredgecolor="white", markeredgewidth=0.5
+    )
+
+
+def _limits(points: Sequence[_Point]) -> tuple[float, float]:
+    """All seeds, and the intervals as far as they do not press the seeds into a line, as those of two seeds would."""
+    scores = np.concatenate([p.scores for p in points])
+    low, high = scores.min(), scores.max()
+    reach = 0.6 * (high - low) or 1.0
+    ends = np.array([p.interval for p in points])
+    return (
+        max(np.nanmin([*ends[:, 0], low]), low - reach) - 0.1 * reach,
+        min(np.nanmax([*ends[:, 1], high]), high + reach) + 0.1 * reach,
+    )
+
+
+def _name_ends(axes: Axes, ends: list[tuple[_Point, float]], gap: float) -> None:
+    """Names right of the axes, `gap` inches apart, each with a thin line to the end of its curve or band."""
+    ends = sorted(ends, key=lambda end: end[0].mean)
+    low, high = axes.get_ylim()
+    gap *= (high - low) / _figure(axes).get_figheight()
+    right = axes.get_yaxis_transform()
+    for (p, x), y in zip(ends, spread([p.mean for p, _ in ends], gap, low, high)):
+        line = {"arrowstyle": "-", "color": p.look.color, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0}
+        units = ("axes fraction", "data")
+        axes.annotate("", (x, p.mean), (1.04, y), textcoords=units, arrowprops=line, annotation_clip=False)
+        if p.budget is not None:
+            axes.plot(1.06, y, p.look.marker, color=p.look.color, markersize=4.5, transform=right, clip_on=False)
+        axes.text(1.09, y, _broken(p.arm), transform=right, va="center", linespacing=1.0)
+
+
+def _broken(arm: str) -> str:
+    return textwrap.fill(arm, 20)
+
+
+def _key(axes: Axes, drawn: Mapping[str, Any], place: Any, anchor: tuple[float, float], width: float = 5.0) -> None:
+    """A legend of that many inches outside the axes; its `place` corner is at the anchor, in fractions of the axes."""
+    columns = max(1, int(width / (0.08 * max(map(len, drawn)) + 0.5)))
+    lines = -(-len(drawn) // columns)
+    axes.legend(
+        list(drawn.values()), list(drawn), ncols=-(-len(drawn) // lines), loc=place, bbox_to_anchor=anchor,
+        borderaxespad=0.3, columnspacing=1.2, handletextpad=0.4,
+    )  # fmt: skip
+
+
+def _score(cells: DataFrame) -> str:
+    return f"{cells['primary'].iloc[0]} {cells['metric'].iloc[0]} x100"
+
+
+def _legend(points: Sequence[_Point]) -> str:
+    """How the marks are read."""
+    seeds = sorted({len(p.scores) for p in points})
+    several = f"; bars: 95 % over {'–'.join(map(str, seeds[:: max(1, len(seeds) - 1)]))} seeds" if seeds[-1] > 1 else ""
+    return f"\nsmall dots: seeds{several}"
+
+
+def _difference(row: Any) -> str:
+    """A row of the comparisons in words."""
+    if row.n < 2:
+        return "1 seed" if row.n else "no common seed"
+    mean = f"{100 * row.mean:+.1f}".replace("-", "\N{MINUS SIGN}")
+    return f"{mean}{_between(100 * row.low, 100 * row.high)}{' *' * bool(row.significant)}"
+
+
+def _between(low: float, high: float) -> str:
+    return "" if np.isnan(low) else f" ({low:.1f} to {high:.1f})".replace("-", "\N{MINUS SIGN}")

@@ -1,0 +1,82 @@
+"""What many cells show: tables, paired comparisons and a recommendation, a section for each setting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fastmtl.reporting import tables
+from fastmtl.reporting.beliefs import Bandit
+from fastmtl.reporting.compare import comparisons, matched, recommendation
+from fastmtl.reporting.frame import BASELINES, Result, frame, settings
+from fastmtl.reporting.table import Table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True)
+class Section:
+    """Cells of one setting and what is said of them; `compared` has one row a pair of arms (see `comparisons`)."""
+
+    name: str
+    title: str
+    cells: DataFrame
+    compared: DataFrame
+    tables: Sequence[Table]
+    sentences: Sequence[str]
+
+    def markdown(self) -> str:
+        """Title, sentences, tables."""
+        return "\n\n".join([f"## {self.title}", *self.sentences, *(table.markdown() for table in self.tables)])
+
+
+def sections(results: Iterable[Result], references: Sequence[str] = BASELINES) -> list[Section]:
+    """One section a setting, in the order of the frame."""
+    return [_section(setting, cells, references) for setting, cells in settings(frame(results))]
+
+
+def across(told: Sequence[Section]) -> list[Table]:
+    """Tables over all primaries; none where there is but one."""
+    if len(told) < 2:
+        return []
+    names = [f"{one.name} ({one.cells['metric'].iloc[0]})" for one in told]
+    cells, compared = [one.cells for one in told], [one.compared for one in told]
+    return [tables.overview(names, cells, compared), *tables.verdicts(names, cells)]
+
+
+def comparison(results: Iterable[Result]) -> str:
+    """All sections as Markdown that also reads well in a terminal."""
+    return "\n\n".join(section.markdown() for section in sections(results))
+
+
+def cell_report(result: Result, bandit: Bandit | None = None, mixing: dict[str, Any] | None = None) -> str:
+    """One cell, with its stages; with the `bandit.json` and `mixing.json` of its artifacts, where it has them, also how
+    its tasks and its ratio came about."""
+    told = [
+        *([tables.tasks(result, bandit)] if bandit else []),
+        *([tables.trials(result, mixing)] if mixing else []),
+        tables.stages(result),
+    ]
+    return "\n\n".join([comparison([result]), *(table.markdown() for table in told)])
+
+
+def _section(setting: dict[str, str], cells: DataFrame, references: Sequence[str]) -> Section:
+    compared = comparisons(cells, references)
+    made = [
+        tables.scores(cells, compared),
+        *([tables.differences(tested)] if len(tested := compared[compared["n"] > 1]) else []),
+        *([tables.matched(same)] if (same := matched(cells))["n"].any() else []),
+        tables.composition(cells),
+        tables.costs(cells),
+        *([chosen] if (chosen := tables.choices(cells)) else []),
+    ]
+    rows = int(cells["validation_rows"].iloc[0])
+    title = (
+        f"{setting['primary']}: {setting['metric']} on {rows} validation rows "
+        f"({setting['encoder']}, protocol {setting['protocol']}, pool {setting['pool'][:8]})"
+    )
+    return Section(
+        setting["primary"], title, cells, compared, made, [recommendation(cells, compared), *tables.audits(cells)]
+    )

@@ -1,0 +1,298 @@
+"""Cells written by hand, with scores whose answer is known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+import pytest
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from fastmtl.errors import UserError
+from fastmtl.reporting.compare import check_comparable, comparisons, matched, recommendation
+from fastmtl.stats import detectable, seeds_needed
+
+NONE, RANDOM, FULL, OURS = ("none", None), ("random", 100), ("full", None), ("feature_similarity", 100)
+FLOPS = {"none": 1e12, "random": 2e12, "feature_similarity": 3e12, "full": 10e12}
+NOISE = np.array([0.00, 0.02, -0.01, 0.01, -0.02, 0.015, -0.005, 0.005])
+
+
+def cells_of(scores: Mapping[tuple[str, int | None], Sequence[float]], **columns: Any) -> pandas.DataFrame:
+    """Scores by arm and budget, one a seed; the arm's first word is its selection, the rest its variant."""
+    rows = []
+    for (arm, budget), values in scores.items():
+        selection, _, variant = arm.partition(" ")
+        for seed, score in enumerate(values):
+            rows.append({
+                "id": f"{arm}-{budget}-{seed}", "primary": "rte", "metric": "accuracy", "protocol": "strict",
+                "encoder": "tiny", "pool": "abc", "selection": selection, "variant": variant, "arm": arm,
+                "budget": budget, "seed": seed, "score": score, "total_flops": FLOPS[selection] * (budget or 100) / 100,
+                "finetune": "/nowhere", **columns,
+            })  # fmt: skip
+    cells = pandas.DataFrame(rows)
+    cells["budget"] = cells["budget"].astype("Int64")
+    return cells
+
+
+def four_arms(ours: float = 0.0, n: int = 6) -> pandas.DataFrame:
+    """All arms about 0.6 but for ours, each with noise of its own order."""
+    noise = NOISE[:n]
+    return cells_of({
+        NONE: 0.6 + noise, RANDOM: 0.6 + noise[::-1], FULL: 0.6 + np.roll(noise, 2),
+        OURS: 0.6 + ours + np.roll(noise, 3),
+    })  # fmt: skip
+
+
+def test_every_pair_stands_once_with_the_numbers_of_scipy_and_statsmodels() -> None:
+    cells = four_arms(0.05)
+    told = comparisons(cells)
+    assert list(zip(told["arm"], told["reference"])) == [
+        ("random", "none"), ("random", "full"), ("full", "none"),
+        ("feature_similarity", "none"), ("feature_similarity", "random"), ("feature_similarity", "full"),
+    ]  # fmt: skip
+    assert told["budget"].dtype == "Int64"
+    assert told["budget"].isna().tolist() == [False, False, True, False, False, False]
+    score = {arm: group["score"].to_numpy() for arm, group in cells.groupby("arm")}
+    tests = [stats.ttest_rel(score[arm], score[other]) for arm, other in zip(told["arm"], told["reference"])]
+    p = [test.pvalue for test in tests]
+    assert told["p"].to_numpy() == pytest.approx(p)
+    assert told["low"].to_numpy() == pytest.approx([test.confidence_interval().low for test in tests])
+    assert told["p_holm"].to_numpy() == pytest.approx(multipletests(p, method="holm")[1])
+    assert told["significant"].tolist() == (told["p_holm"] < 0.05).tolist() == [False] * 3 + [True] * 3
+    assert set(told["rests_on"]) == {"seeds"}
+    row = told.iloc[3]
+    assert row["mean"] == pytest.approx((score["feature_similarity"] - score["none"]).mean())
+    assert row["detectable"] == detectable(row["sd"], 6, alpha=0.05 / 6)
+    assert row["seeds_needed"] == seeds_needed(row["mean"], row["sd"], alpha=0.05 / 6)
+    assert row["seeds_for_point"] == seeds_needed(0.01, row["sd"], alpha=0.05 / 6)
+
+
+def test_seeds_are_paired_by_number_and_only_where_both_have_them() -> None:
+    cells = four_arms(0.05)
+    ours = (cells["arm"] == "feature_similarity") & cells["seed"].isin([1, 4])
+    fewer = cells[(cells["arm"] == "none") | ours].sample(frac=1, random_state=0)  # the order of rows says nothing
+    score = cells.set_index(["arm", "seed"])["score"]
+    row = comparisons(fewer).iloc[0]
+    assert row["n"] == 2
+    assert row["mean"] == pytest.approx(np.mean([score["feature_similarity", s] - score["none", s] for s in (1, 4)]))
+
+
+def test_one_common_seed_keeps_its_row_without_statistics() -> None:
+    told = comparisons(cells_of({NONE: [0.6, 0.61, 0.59], OURS: [0.7]}))
+    assert told["n"].tolist() == [1]
+    assert (
+        told[["mean", "p", "p_holm", "rows_low", "detectable", "seeds_needed", "seeds_for_point"]].isna().all(axis=None)
+    )
+    assert not told["significant"].any()
+
+
+def test_one_arm_has_nothing_to_be_compared_with() -> None:
+    cells = cells_of({NONE: [0.6, 0.61]})
+    told = comparisons(cells)
+    assert len(told) == len(matched(cells)) == 0
+    assert "p_holm" in told
+    assert "another arm" in recommendation(cells, told)
+
+
+def test_equal_differences_are_never_significant_and_count_in_no_family() -> None:
+    told = comparisons(cells_of({NONE: [0.5, 0.6, 0.7], FULL: [0.7, 0.8, 0.9], RANDOM: [0.5, 0.6, 0.71]}), ["none"])
+    shifted, noisy = told.iloc[0], told.iloc[1]
+    assert (shifted["mean"], math.isnan(shifted["p"]), bool(shifted["significant"])) == (
+        pytest.approx(0.2),
+        True,
+        False,
+    )
+    assert noisy["p_holm"] == noisy["p"]
+    assert math.isnan(shifted["detectable"])
+
+
+def test_random_is_taken_at_the_same_budget_and_references_of_the_same_variant() -> None:
+    told = comparisons(cells_of({
+        NONE: [0.1, 0.2], RANDOM: [0.1, 0.3], ("random", 200): [0.3, 0.1], ("feature_similarity", 200): [0.5, 0.5],
+        ("feature_similarity epochs=3", 100): [0.5, 0.5], ("random epochs=3", 100): [0.2, 0.1],
+    }))  # fmt: skip
+    mean = told.set_index(["arm", "budget", "reference"])["mean"]
+    assert mean["feature_similarity", 200, "random"] == pytest.approx(0.3)
+    assert mean["feature_similarity epochs=3", 100, "random epochs=3"] == pytest.approx(0.35)
+    assert ("feature_similarity epochs=3", 100, "random") not in mean
+    assert mean["feature_similarity epochs=3", 100, "none"] == pytest.approx(0.35)
+
+
+def write_predictions(
+    cells: pandas.DataFrame, folder: Path, right: Callable[[str, int], np.ndarray]
+) -> pandas.DataFrame:
+    """Each cell's folder as the stage leaves it, for a task whose labels are not in the order of the alphabet."""
+    for i, cell in cells.iterrows():
+        hits = right(cell["arm"], cell["seed"])
+        label = np.resize(["yes", "no"], len(hits)).astype(object)
+        prediction = np.where(hits, label, np.where(label == "yes", "no", "yes"))
+        path = folder / cell["id"]
+        path.mkdir()
+        pandas.DataFrame({
+            "row": range(len(hits)), "label": label, "prediction": prediction,
+            "p_yes": prediction == "yes", "p_no": prediction == "no",
+        }).to_parquet(path / "validation.parquet")  # fmt: skip
+        cells.loc[i, "finetune"] = str(path)
+        cells.loc[i, "score"] = hits.mean()
+    return cells
+
+
+def few_rows(tmp_path: Path, rows: int) -> pandas.DataFrame:
+    """Ours is right in one row of 40 more than `none`, with every seed but one that has two."""
+
+    def right(arm: str, seed: int) -> np.ndarray:
+        extra = {"none": 0, "feature_similarity": rows // 40 * (2 if seed == 0 else 1)}[arm]
+        return np.arange(rows) < rows // 2 + extra
+
+    return write_predictions(cells_of({NONE: [0.0] * 6, OURS: [0.0] * 6}), tmp_path, right)
+
+
+def test_what_too_few_rows_could_have_made_is_not_significant(tmp_path: Path) -> None:
+    row = comparisons(few_rows(tmp_path, 40)).iloc[0]
+    assert (row["p_holm"] < 0.05, row["rests_on"], bool(row["significant"])) == (True, "seeds and rows", False)
+    assert row["rows_low"] <= 0 < row["mean"] < row["rows_high"]
+
+
+def test_with_enough_rows_it_is(tmp_path: Path) -> None:
+    cells = few_rows(tmp_path, 400)
+    row = comparisons(cells).iloc[0]
+    assert row["rows_low"] > 0
+    assert bool(row["significant"])
+    pandas.testing.assert_frame_equal(comparisons(cells), comparisons(cells))
+
+
+def test_a_missing_folder_leaves_the_seeds_alone(tmp_path: Path) -> None:
+    cells = few_rows(tmp_path, 40)
+    cells.loc[0, "finetune"] = str(tmp_path / "gone")
+    row = comparisons(cells).iloc[0]
+    assert (math.isnan(row["rows_low"]), row["rests_on"], bool(row["significant"])) == (True, "seeds", True)
+
+
+def test_predictions_are_read_in_the_order_of_the_tasks_labels(tmp_path: Path) -> None:
+    """F1 is of the second label: of `no`, though `yes` comes later in the alphabet."""
+    rng = np.random.default_rng(0)
+    cells = write_predictions(
+        cells_of({NONE: [0.0] * 2, OURS: [0.0] * 2}, metric="f1"), tmp_path,
+        lambda arm, seed: (rng.random(100) < (0.9 if arm == "none" else 0.5)) | (np.arange(100) % 2 == 0),
+    )  # fmt: skip
+    f1 = {}
+    for arm, group in cells.groupby("arm"):
+        tables = [pandas.read_parquet(Path(folder) / "validation.parquet") for folder in group["finetune"]]
+        f1[arm] = np.mean([_f1_of_no(table) for table in tables])
+    row = comparisons(cells).iloc[0]
+    middle = (row["rows_low"] + row["rows_high"]) / 2
+    assert middle == pytest.approx(f1["feature_similarity"] - f1["none"], abs=0.02)
+
+
+def _f1_of_no(table: pandas.DataFrame) -> float:
+    hits = ((table["label"] == "no") & (table["prediction"] == "no")).sum()
+    return 2 * hits / ((table["label"] == "no").sum() + (table["prediction"] == "no").sum())
+
+
+def test_regressions_are_read_too(tmp_path: Path) -> None:
+    cells = cells_of({NONE: [0.5, 0.6], OURS: [0.7, 0.9]}, metric="pearson")
+    rng = np.random.default_rng(0)
+    for i, cell in cells.iterrows():
+        path = tmp_path / cell["id"]
+        path.mkdir()
+        label = np.linspace(0, 5, 50)
+        noise = rng.normal(0, 0.2 if cell["arm"] == "feature_similarity" else 3, 50)
+        pandas.DataFrame({"row": range(50), "label": label, "prediction": label + noise}).to_parquet(
+            path / "validation.parquet"
+        )
+        cells.loc[i, "finetune"] = str(path)
+    assert comparisons(cells).iloc[0]["rows_low"] > 0.1
+
+
+def test_random_rows_for_the_same_flops_by_hand() -> None:
+    """Random goes 1, 2, 4, 10 TFLOP; ours with 3 lies between 2 and 4, ours with 6 between 4 and 10."""
+    told = matched(cells_of({
+        NONE: [0.5, 0.5, 0.5], RANDOM: [0.6, 0.6, 0.6], ("random", 200): [0.7, 0.7, 0.8], FULL: [0.9, 0.9, 0.9],
+        OURS: [0.7, 0.72, 0.8], ("feature_similarity", 200): [0.7, 0.7, 0.7], ("feature_similarity", 400): [1, 1, 1],
+    }))  # fmt: skip
+    assert told["budget"].tolist() == [100, 200, 400]
+    assert told["flops"].tolist() == [3e12, 6e12, 12e12]
+    between = math.log(3 / 2) / math.log(4 / 2)
+    reached = 0.6 + between * np.array([0.1, 0.1, 0.2])
+    assert told.loc[0, "random"] == pytest.approx(reached.mean())
+    test = stats.ttest_rel([0.7, 0.72, 0.8], reached)
+    assert told.loc[0, "mean"] == pytest.approx(0.74 - reached.mean())
+    assert tuple(told.loc[0, ["low", "high", "p"]]) == pytest.approx((*test.confidence_interval(), test.pvalue))
+    assert told["n"].tolist() == [3, 3, 0]  # 12 TFLOP are more than all rows cost
+    assert math.isnan(told.loc[2, "random"])
+
+
+def test_no_auxiliary_data_where_nothing_is_better() -> None:
+    cells = four_arms()
+    told = recommendation(cells, comparisons(cells))
+    assert told.startswith("rte: use no auxiliary data; no arm is significantly better than `none` over 6 seeds.")
+    least = comparisons(cells).query("reference == 'none'")["detectable"].max()
+    assert f"Effects below {100 * least:.1f} points would not have been seen" in told
+
+
+def test_the_cheapest_of_the_better_arms_that_none_beats() -> None:
+    noise = NOISE / 4
+    cells = cells_of({
+        NONE: 0.6 + noise, RANDOM: 0.65 + noise[::-1], OURS: 0.7 + np.roll(noise, 3),
+        ("feature_similarity", 300): 0.7 + np.roll(noise, 5), FULL: 0.701 + np.roll(noise, 1),
+    })  # fmt: skip
+    told = recommendation(cells, comparisons(cells))
+    assert told.startswith("rte: use `feature_similarity`, budget 100: 10.0 points above `none` (95 % interval ")
+    assert "cheapest of 4 better arms" in told
+
+
+def test_few_seeds_recommend_nothing_and_say_how_many_are_needed() -> None:
+    cells = four_arms(0.05, n=3)
+    told = comparisons(cells)
+    needed = told[told["reference"] == "none"]["seeds_for_point"].max()
+    assert recommendation(cells, told) == (
+        "rte: 3 seeds, too few to recommend anything "
+        f"(5 at least; to see an effect of one point takes about {needed:,.0f})."
+    )
+    single = four_arms(0.05, n=1)
+    assert recommendation(single, comparisons(single)) == "rte: 1 seed, too few to recommend anything (5 at least)."
+
+
+def test_without_the_baseline_nothing_is_recommended() -> None:
+    cells = cells_of({OURS: [0.5, 0.6], RANDOM: [0.4, 0.6]})
+    assert "without cells of `none`" in recommendation(cells, comparisons(cells))
+
+
+@pytest.mark.parametrize("key", ["protocol", "encoder", "pool", "metric"])
+def test_mixed_settings_are_refused_in_one_line(key: str) -> None:
+    cells = four_arms()
+    check_comparable(cells)
+    cells.loc[3, key] = "another"
+    with pytest.raises(UserError, match=rf"^rte has cells of several values of {key}: .*another.*--where {key}=\S+$"):
+        check_comparable(cells)
+
+
+def test_no_cells_double_cells_and_undefined_scores_are_refused_in_one_line() -> None:
+    cells = four_arms()
+    with pytest.raises(UserError, match=r"^no finished cells to compare"):
+        check_comparable(cells[:0])
+    with pytest.raises(UserError, match=r"cells none-None-0 and x are both `none`, seed 0; keep one: --where id="):
+        check_comparable(pandas.concat([cells, cells[:1].assign(id="x")]))
+    cells.loc[6, "score"] = math.nan
+    with pytest.raises(UserError, match=r"^rte: accuracy of `random`, budget 100, seed 0, is undefined"):
+        check_comparable(cells)
+
+
+def test_two_primaries_may_have_settings_of_their_own() -> None:
+    check_comparable(pandas.concat([four_arms(), four_arms().assign(primary="stsb", metric="pearson")]))
+
+
+@pytest.mark.slow
+def test_without_an_effect_one_table_in_twenty_claims_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gc.collect", lambda: 0)  # statsmodels collects at each call
+    rng = np.random.default_rng(0)
+    claims = []
+    for _ in range(500):
+        scores = dict(zip((NONE, RANDOM, FULL, OURS), rng.normal(0.6, 0.02, (4, 5))))
+        claims.append(comparisons(cells_of(scores))["significant"].any())
+    assert np.mean(claims) <= 0.065

@@ -1,0 +1,76 @@
+"""Results written by hand -> one frame."""
+
+from pathlib import Path
+
+import pytest
+
+from fastmtl.errors import UserError
+from fastmtl.reporting.frame import arms, frame, read_results, settings
+from tests.reporting.test_study import plain
+
+
+def test_a_cell_that_came_twice_is_one_row() -> None:
+    cells = frame([plain(), plain(seed=1), plain()])
+    assert cells["seed"].tolist() == [0, 1]
+    assert cells["id"].is_unique
+
+
+def test_baselines_come_first_then_budgets_and_seeds_in_order() -> None:
+    given = [plain(selection="similar", budget=b, seed=s) for b in (9, 5) for s in (1, 0)]
+    cells = frame([*given, plain(selection="full", budget=None), plain(selection="none", budget=None)])
+    assert cells["arm"].tolist() == ["none", "full", *["similar"] * 4]
+    assert cells["budget"].tolist()[2:] == [5, 5, 9, 9]
+    assert cells["budget"].isna().tolist() == [True, True, False, False, False, False]
+    assert [(arm, len(group)) for arm, _, group in arms(cells)] == [
+        ("none", 1),
+        ("full", 1),
+        ("similar", 2),
+        ("similar", 2),
+    ]
+
+
+def test_an_arm_is_named_by_what_tells_it_from_others_of_its_selection() -> None:
+    def similar(**config: object) -> dict[str, object]:
+        return plain(
+            selection="similar", id=str(config), config={"selection.scorer.loss": "ce", "a.fit.epochs": 1} | config
+        )
+
+    first, second, third = similar(), similar(**{"selection.scorer.loss": "bce"}), similar(**{"a.fit.epochs": 2})
+    assert frame([first])["arm"].tolist() == ["similar"]
+    assert frame([first, second])["arm"].tolist() == ["similar loss=ce", "similar loss=bce"]
+    both = frame([first, third, plain(config={"a.fit.epochs": 2})])
+    assert both["arm"].tolist() == ["random", "similar a.epochs=1", "similar a.epochs=2"]
+    assert both["variant"].tolist() == ["", "a.epochs=1", "a.epochs=2"]
+
+
+def test_settings_are_kept_apart() -> None:
+    cells = frame([plain(), plain(protocol="paper", id="p"), plain(pool="other", id="q")])
+    assert [(setting["protocol"], setting["pool"], len(group)) for setting, group in settings(cells)] == [
+        ("strict", "0123456789", 1), ("paper", "0123456789", 1), ("strict", "other", 1),
+    ]  # fmt: skip
+
+
+def test_costs_and_rows_have_columns_of_their_own() -> None:
+    cell = frame([plain()]).iloc[0]
+    assert cell["rows/mnli"] == 40
+    assert cell["flops/multitask"] == 4e9
+    assert cell["total_flops"] == 6e9
+    assert cell["validation/accuracy"] == cell["score"] == 0.6
+    assert cell["key/finetune"] == "0"
+
+
+def test_a_result_of_an_older_version_is_refused() -> None:
+    old = plain()
+    del old["config"]
+    with pytest.raises(UserError, match="older version; repeat its command"):
+        frame([old])
+
+
+def test_an_unknown_study_names_those_that_there_are(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"study 'x' has no finished cells in .*; run some with: fastmtl -m study=x"):
+        read_results(tmp_path / "x")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "1.json").write_text("{}")
+    with pytest.raises(UserError, match="there are mine"):
+        read_results(tmp_path / "x")
+    assert read_results(tmp_path / "mine") == [{}]

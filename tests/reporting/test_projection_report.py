@@ -1,0 +1,54 @@
+"""The pictures of projections and the numbers beside them, from hand-made artifacts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from fastmtl.reporting import projection
+from fastmtl.store import Artifact
+
+WITHOUT = {"mnli": 0.25, "cola": 0.75}
+WITH = {"mnli": 0.9, "cola": 0.1}
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> dict[str, Artifact]:
+    def one(kind: str, near: dict[str, float]) -> Artifact:
+        (path := tmp_path / kind).mkdir()
+        told = {
+            "rows": {"rte": 3, "mnli": 3, "cola": 1}, "probe": {"all": 0.5, "tasks": {"rte": 0.4}}, "k": 15,
+            "own": {"rte": 0.6}, "near": {"rte": near},
+        }  # fmt: skip
+        (path / "separation.json").write_text(json.dumps(told))
+        columns = {"task": ["rte"] * 3 + ["mnli"] * 3 + ["cola"], "row": list(range(7))}
+        places = {"x": [float(i) for i in range(7)], "y": [0.0] * 7}
+        pa.parquet.write_table(pa.table({**columns, **places}), path / "projection.parquet")
+        return Artifact("projection", "0", path, {}, True)
+
+    return {"without": one("without", WITHOUT), "with": one("with", WITH)}
+
+
+def test_the_table_has_both_beside_chance_and_the_nearest_task_first(made: dict[str, Artifact]) -> None:
+    told = projection.table(made, "rte")
+    assert list(told.headers) == ["rows, %", "without", "with", "by chance"]
+    assert [row[1:] for row in told.rows] == [
+        ["50.0", "50.0", "42.9"],  # the largest task, 3 of 7 rows
+        ["40.0", "40.0", ""],
+        ["60.0", "60.0", "33.3"],  # 2 of the 6 others
+        ["25.0", "90.0", "75.0"],  # 3 of 4
+        ["75.0", "10.0", "25.0"],
+    ]
+    assert [row[0].split()[-1] for row in told.rows[3:]] == ["mnli", "cola"]
+    assert "7 rows" in told.note
+
+
+def test_pictures_have_names_and_the_numbers_as_text(made: dict[str, Artifact]) -> None:
+    without, with_ = projection.pictures(made, "rte")
+    assert (without.name, with_.name) == ("projection_without", "projection_with")
+    assert without.alt.endswith("neighbours of rte among other tasks: cola 75 %, mnli 25 %")
+    assert [len(artist.get_offsets()) for artist in with_.figure.axes[0].collections] == [1, 3, 3]

@@ -1,0 +1,78 @@
+"""The test split is read only where it is measured or asked for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from fastmtl.config import compose
+from fastmtl.pipeline import Experiment
+from fastmtl.stages.test import Test as Stage  # pytest would take `Test` for a class of tests
+
+
+def cell(folder: Path, test_labels: list[int]) -> Experiment:
+    """RTE, the primary, and WNLI of 20 rows each; without test labels there is no test split."""
+    for task in ("rte", "wnli"):
+        (folder / task).mkdir()
+        for split in ("train", "validation", "test"):
+            labels = test_labels if split == "test" else [0, 1] * 10
+            columns = {"sentence1": ["a b"] * len(labels), "sentence2": ["c", "d"] * (len(labels) // 2)}
+            if labels:
+                pa.parquet.write_table(pa.table({**columns, "label": labels}), folder / task / f"{split}.parquet")
+    return compose(
+        "data=glue_local", f"data.root={folder}", "data.tasks=[rte,wnli]", "encoder=tiny", "selection=none",
+        "finetune.fit.epochs=1", f"paths.output={folder / 'outputs'}",
+    )  # fmt: skip
+
+
+def stages(exp: Experiment, stage: str) -> list[str]:
+    return [artifact.stage for artifact in exp.artifacts(stage)]
+
+
+def test_a_report_measures_labelled_test_rows_and_finetune_reads_none(tmp_path: Path) -> None:
+    exp = cell(tmp_path, [1, 0, -1, 1])
+    assert stages(exp, "finetune")[-1] == "finetune"
+    assert not list(tmp_path.glob("outputs/artifacts/*/*/test.parquet"))
+    assert "test" not in exp.finetune.read("metrics.json")
+    assert stages(exp, "report")[-1] == "test"
+    assert exp.test is not None
+    table = pyarrow.parquet.read_table(exp.test.path / "test.parquet").to_pydict()
+    assert table["row"] == [0, 1, 2, 3]
+    assert table["label"] == ["not_entailment", "entailment", None, "not_entailment"]
+    hits = [label == answer for label, answer in zip(table["label"], table["prediction"]) if label]
+    assert exp.test.read("metrics.json")["test"]["accuracy"] == pytest.approx(sum(hits) / 3)
+    assert exp.test.records["examples"] == 4
+    assert exp.test.records["flops"] > 0
+
+
+def test_rows_with_hidden_labels_are_read_on_demand_alone(tmp_path: Path) -> None:
+    exp = cell(tmp_path, [-1, -1])
+    assert stages(exp, "report")[-1] == "finetune"
+    assert stages(exp, "test")[-1] == "test"
+    assert exp.test is not None
+    assert exp.test.read("metrics.json") == {"test": None}
+
+
+def test_without_a_test_split_there_is_nothing(tmp_path: Path) -> None:
+    assert cell(tmp_path, []).test is None
+
+
+def test_identity_holds_model_rows_and_precision() -> None:
+    rows: Any = SimpleNamespace(folder=Path("pool/abc"), split="test")
+    ground: Any = None
+    finetune: Any = SimpleNamespace(key="k")
+    stage = Stage(ground, finetune, rows, "fp32")
+    others = [
+        replace(stage, finetune=SimpleNamespace(key="l")),
+        replace(stage, rows=SimpleNamespace(folder=Path("pool/abd"), split="test")),
+        replace(stage, precision="bf16"),
+        stage,
+    ]
+    assert len({json.dumps(one.identity, sort_keys=True) for one in others}) == 4
