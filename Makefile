@@ -75,7 +75,7 @@ table-autosem: $(STAMP) ## AutoSeM's Tables 1-3 and posteriors
 	@$(BIN)/python experiments/autosem/study.py all --scale $(SCALE) $(if $(GLUE),--root $(GLUE))
 
 figure-tsne: $(STAMP) ## pooled features without and with the task discriminator
-	@$(BIN)/python experiments/tsne/study.py --scale $(SCALE) $(if $(GLUE),--glue $(GLUE))
+	$(call RUN_STUDY,tsne)
 
 dashboard: $(STAMP) ## W&B workspace and report: STUDY=NAME ENTITY=NAME; ARGS=--dry-run writes what they would be
 	@$(BIN)/python -m fastmtl.reporting.dashboard $(if $(STUDY),--study $(STUDY)) $(if $(ENTITY),--entity $(ENTITY)) $(ARGS)

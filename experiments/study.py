@@ -17,6 +17,7 @@ import yaml
 from fastmtl import cli
 from fastmtl.errors import UserError
 from fastmtl.reporting import report
+from fastmtl.reporting.frame import BASELINES
 
 HERE = Path(__file__).resolve().parent
 
@@ -56,7 +57,10 @@ def main(name: str, scale: str, glue: Path | None, output: Path) -> None:
     for overrides in sweeps(name, scale, glue):
         failed |= bool(fastmtl("-m", f"study={study}", f"paths.output={output}", *overrides))
     out = output / "reports" / study if scale == "smoke" else HERE / name / scale
-    print(report.write(output / "studies" / study, out, references=load(name).get("references")))
+    told = load(name)
+    rows_per_task = 20 if scale == "smoke" else told.get("projection", 0)
+    results = report.read(output / "studies" / study)
+    print(report.write(results, out, study, told.get("references", BASELINES), rows_per_task * ("projection" in told)))
     if failed:
         sys.exit(f"some cells failed; `make` the target again to repeat them alone; the report is in {out}")
 

@@ -110,7 +110,7 @@ def _arms(cells: Sequence[Result]) -> dict[str, list[Any]]:
     drawn = dict.fromkeys((stage, name) for cell in cells for stage, _, values in curves(cell) for name in values)
     kinds: dict[tuple[str, str], list[Any]] = defaultdict(list)
     for stage, name in drawn:  # losses of all tasks in one plot; the metrics that choose an epoch have different units
-        _, kind, metric = name.split("/")
+        _, kind, metric = name.split("/", 2)
         kinds[stage, metric if kind == "choose" else kind].append(name)
     score = [_bars("score", ["score"]), _scatter("score against compute", "total_flops", log_x=True)]
     score += [_bars("share of truly relevant rows", ["precision_at_budget"])] * ("precision_at_budget" in names)
@@ -126,7 +126,7 @@ def _arms(cells: Sequence[Result]) -> dict[str, list[Any]]:
 
 
 def _cells(cells: Sequence[Result]) -> dict[str, list[Any]]:
-    columns: list[Any] = [wr.Config("selection.name"), wr.Config("budget"), wr.Config("seed"), wr.SummaryMetric("score")]
+    columns: list[Any] = [*map(wr.Config, ("selection.name", "budget", "seed")), wr.SummaryMetric("score")]
     chosen: list[Any] = [wr.WeavePanelSummaryTable(table_name=key) for key in TABLES.values()]
     if any(cell["utilities"] for cell in cells):
         chosen.append(wr.MediaBrowser(title="the bandit's beliefs", media_keys=[BELIEFS]))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fastmtl.config import compose
 from fastmtl.errors import UserError
 from fastmtl.reporting.compare import check_comparable
 from fastmtl.reporting.frame import BASELINES, SETTING, Result, frame, read_results
@@ -24,56 +26,66 @@ VERSIONS = ("fastmtl", "torch", "pytorch-lightning", "transformers", "scipy", "s
 
 
 def write(
-    folder: Path, out: Path, references: Sequence[str] | None = None, where: Iterable[str] = (),
-    projections: Sequence[Part] = (),
-) -> str:  # fmt: skip
-    """Report on the cells in a folder; returns what a terminal should show.
+    results: Sequence[Result], out: Path, title: str, references: Sequence[str] = BASELINES, rows_per_task: int = 0
+) -> str:
+    """All files of a report: report.html, report.md, tables.tex, cells.csv, and tables and figures one by one.
 
-    `references` are the selections that arms are compared with, `where` is KEY=VALUE over `FILTERS`: the value or its
-    beginning. A `UserError` if there are no cells or if they are not comparable.
+    Returns what a terminal should show. `references` are the selections that arms are compared with; with
+    `rows_per_task`, so many rows of each task are shown as the proxy sees them, which trains a second proxy. A
+    `UserError` if there are no cells or if they are not comparable.
     """
-    results = [result for result in read_results(folder) if _kept(result, where)]
-    if not results:
-        raise UserError(
-            f"no cell of study {folder.name!r} has {' '.join(where)}; leave the filter out to see what there is"
-        )
-    check_comparable(frame(results))
-    told = sections(results, references or BASELINES)
-    write_sections(told, out, folder.name, projections)
-    return f"{text(told)}\n\nwritten to {out / 'report.html'}"
-
-
-def write_sections(told: Sequence[Section], out: Path, title: str, projections: Sequence[Part] = ()) -> None:
-    """All files of a report: report.html, report.md, tables.tex, cells.csv, and figures and tables one by one."""
     import pandas as pd
 
     from fastmtl.reporting.page import Part, write_page
     from fastmtl.reporting.plots import arm_looks, pictures, save
 
-    for part in ("figures", "tables"):
-        (out / part).mkdir(parents=True, exist_ok=True)
-    cells = pd.concat([section.cells for section in told], ignore_index=True)
+    cells = frame(results)
+    check_comparable(cells)
+    told = sections(results, references)
     looks = arm_looks(cells["arm"])
-    overall = across(told)
-    tex = [table.latex() for table in overall]
-    parts = [Part("All primaries", tables=overall)] if overall else []
-    for table in overall:
-        (out / "tables" / f"{_slug(table.title)}.csv").write_text(table.csv())
-    for i, section in enumerate(told):
+    parts = {"all": Part("All primaries", tables=overall)} if (overall := across(told)) else {}
+    for section in told:  # one a primary, since they are comparable
         drawn = pictures(section.cells, section.compared, looks)
-        parts.append(Part(section.title, section.sentences, section.tables, drawn))
-        name = section.name if [one.name for one in told].count(section.name) == 1 else f"{section.name}_{i}"
-        for picture in drawn:
+        parts[section.name] = Part(section.title, section.sentences, section.tables, drawn)
+    if rows_per_task:
+        parts["proxy"] = _projected(results, rows_per_task)
+    for folder in ("figures", "tables"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    for name, part in parts.items():
+        for picture in part.pictures:
             save(picture.figure, out / "figures" / f"{name}_{picture.name}.svg")
-        for table in section.tables:
+        for table in part.tables:
             (out / "tables" / f"{name}_{_slug(table.title)}.csv").write_text(table.csv())
-            tex.append(table.latex())
     commands = list(dict.fromkeys(cells["command"]))
-    write_page(out / "report.html", title, [*parts, *projections], commands, (), {n: version(n) for n in VERSIONS})
+    write_page(out / "report.html", title, list(parts.values()), commands, (), {n: version(n) for n in VERSIONS})
+    (out / "tables.tex").write_text("\n\n".join(t.latex() for part in parts.values() for t in part.tables) + "\n")
     (out / "report.md").write_text(text(told) + "\n")
-    (out / "tables.tex").write_text("\n\n".join(tex) + "\n")
-    columns = [name for name in cells if name not in ("utilities", "mixing", "audit", "finetune")]
-    cells[columns].to_csv(out / "cells.csv", index=False)
+    objects = ["utilities", "mixing", "audit", "finetune"]
+    pd.concat([one.cells for one in told]).drop(columns=objects).to_csv(out / "cells.csv", index=False)
+    return f"{text(told)}\n\nwritten to {out / 'report.html'}"
+
+
+def read(folder: Path, where: Iterable[str] = ()) -> list[Result]:
+    """The cells in a folder that pass all filters, KEY=VALUE over `FILTERS`: the value or its beginning."""
+    results = [result for result in read_results(folder) if _kept(result, where)]
+    if not results:
+        raise UserError(f"no cell of study {folder.name!r} has {' '.join(where)}; leave the filter out to see all")
+    return results
+
+
+def _projected(results: Sequence[Result], rows_per_task: int) -> Part:
+    """The features of the proxy of the first cell that has one, without and with the discriminator."""
+    from fastmtl.reporting import projection
+    from fastmtl.reporting.page import Part
+
+    scored = [one for one in results if any(stage["stage"] == "proxy" for stage in one["stages"])]
+    if not scored:
+        raise UserError("no cell has a proxy to show; add selection=feature_similarity, or leave --projection out")
+    exp = compose(*shlex.split(scored[0]["command"])[1:])
+    made = projection.projections(exp, rows_per_task)
+    primaries = dict.fromkeys(one["primary"] for one in results)
+    drawn = projection.pictures(made, exp.primary)
+    return Part("What the proxy sees", tables=[projection.table(made, name) for name in primaries], pictures=drawn)
 
 
 def text(told: Sequence[Section]) -> str:
@@ -100,6 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="fastmtl-report", description=__doc__)
     parser.add_argument("study", help="the name that cells were given with study=NAME, or a folder of their results")
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="paths.output of the cells")
+    parser.add_argument("--projection", type=int, default=0, metavar="ROWS", help="t-SNE of so many rows of each task")
     parser.add_argument("--out", type=Path, help="where to write; OUTPUT/reports/STUDY unless given")
     parser.add_argument("--reference", action="append", help=f"selection to compare with, repeatable; {BASELINES}")
     parser.add_argument(
@@ -108,7 +121,9 @@ def main() -> None:
     given = parser.parse_args()
     folder = Path(given.study) if os.sep in given.study else given.output / "studies" / given.study
     try:
-        print(write(folder, given.out or given.output / "reports" / folder.name, given.reference, given.where))
+        results = read(folder, given.where)
+        out = given.out or given.output / "reports" / folder.name
+        print(write(results, out, folder.name, given.reference or BASELINES, given.projection))
     except UserError as error:
         sys.exit(f"fastmtl-report: {error}")
 

@@ -56,7 +56,8 @@ def scores(cells: DataFrame, compared: DataFrame) -> Table:
     metrics = [name for name in _prefixed(cells, "validation/") if name != "loss"]
     known = cells["precision_at_budget"].notna().any()
     marked = {(arm, _budget(budget)) for arm, budget in better_than_none(compared)}
-    rows, bold = [], set()
+    rows: list[list[str]] = []
+    bold = set()
     for arm, budget, group in arms(cells):
         if (arm, _budget(budget)) in marked:
             bold.add((len(rows), 3))
