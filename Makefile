@@ -7,7 +7,7 @@ SCALE ?= smoke
 
 BIN := .venv/bin
 STAMP := .venv/.installed
-EXTRAS := minilm,wandb,tensorboard,surgery,bench,dev
+EXTRAS := minilm,wandb,tensorboard,surgery,launchers,bench,dev
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -77,8 +77,9 @@ table-autosem: $(STAMP) ## AutoSeM's Tables 1-3 and posteriors
 figure-tsne: $(STAMP) ## pooled features without and with the task discriminator
 	$(call RUN_STUDY,tsne)
 
-dashboard: $(STAMP) ## W&B workspace and report: STUDY=NAME ENTITY=NAME; ARGS=--dry-run writes what they would be
-	@$(BIN)/python -m fastmtl.reporting.dashboard $(if $(STUDY),--study $(STUDY)) $(if $(ENTITY),--entity $(ENTITY)) $(ARGS)
+dashboard: $(STAMP) ## W&B pages of a study: STUDY=NAME ENTITY=YOU PROJECT=fastmtl; DRY=1 writes what they would be
+	@$(BIN)/python -m fastmtl.reporting.dashboard --study "$(STUDY)" --entity "$(ENTITY)" --project "$(or $(PROJECT),fastmtl)" \
+	  $(if $(DRY),--dry-run)
 
 glue-submission: $(STAMP) ## the GLUE server's zip: GLUE=FOLDER (else the Hub) TASKS=rte,mrpc OUT=x.zip ALLOW_MISSING=true ARGS="budget=500"
 	@$(BIN)/python -m fastmtl.reporting.submission $(if $(TASKS),--tasks $(TASKS)) $(if $(OUT),--out $(OUT)) \

@@ -57,10 +57,10 @@ def main(name: str, scale: str, glue: Path | None, output: Path) -> None:
     for overrides in sweeps(name, scale, glue):
         failed |= bool(fastmtl("-m", f"study={study}", f"paths.output={output}", *overrides))
     out = output / "reports" / study if scale == "smoke" else HERE / name / scale
-    told = load(name)
-    rows_per_task = 20 if scale == "smoke" else told.get("projection", 0)
-    results = report.read(output / "studies" / study)
-    print(report.write(results, out, study, told.get("references", BASELINES), rows_per_task * ("projection" in told)))
+    told, results = load(name), report.read(output / "studies" / study)
+    rows_per_task = 20 if scale == "smoke" else told.get("projection")
+    more = report.projected(results, rows_per_task) if "projection" in told else {}
+    print(report.write(results, out, study, told.get("references", BASELINES), more))
     if failed:
         sys.exit(f"some cells failed; `make` the target again to repeat them alone; the report is in {out}")
 

@@ -246,7 +246,7 @@ _RULES = {
 
 
 class Reward:
-    """How far the primary's validation value, higher is better, says that the round helped: in [0, 1]; see `make_reward`.
+    """How much the primary's validation value, higher is better, says that a round helped: 0 to 1; see `make_reward`.
 
     The value is compared with a reference taken from the values before. The first has nothing to be compared with: its
     reward is None, for which no arm is updated (AutoSeM's release compares with 0, a free success for its first arm).

@@ -115,9 +115,13 @@ def _made(node: DictConfig) -> Any:
         raise cause or error from None
 
 
+def cell_name(result: dict[str, Any]) -> str:
+    """What a person calls a cell; ids tell cells apart."""
+    return "-".join(str(result[key]) for key in ("primary", "selection", "budget", "seed") if result[key] is not None)
+
+
 def build_logger(cfg: DictConfig, out: Path, result: dict[str, Any]) -> Any:
     """The cell's logger, or None for `logger=none`; a W&B run has the cell's id, so that a repeated cell updates it."""
-    name = "-".join(str(result[key]) for key in ("primary", "selection", "budget", "seed") if result[key] is not None)
     if not cfg.logger or "_target_" not in cfg.logger:
         return None
     extra: dict[str, Any] = {}
@@ -127,13 +131,13 @@ def build_logger(cfg: DictConfig, out: Path, result: dict[str, Any]) -> Any:
             os.environ["WANDB_MODE"] = "offline"  # Lightning sets it too late for `wandb.setup`
         told = [result["primary"], result["selection"], f"budget {result['budget']}", f"protocol {result['protocol']}"]
         extra = {
-            "id": result["id"], "name": name, "group": cfg.logger.group or result["primary"],
+            "id": result["id"], "name": cell_name(result), "group": cfg.logger.group or result["primary"],
             "job_type": result["selection"], "tags": [tag[:64] for tag in told],  # W&B takes no longer ones
         }  # fmt: skip
     elif cfg.logger._target_.endswith("CSVLogger"):
         extra = {"save_dir": str(out)}
     elif cfg.logger._target_.endswith("TensorBoardLogger"):
-        extra = {"version": f"{name}-{result['id'][:8]}"}
+        extra = {"version": f"{cell_name(result)}-{result['id'][:8]}"}
     try:
         return instantiate(cfg.logger, **extra, _convert_="all")
     except (InstantiationException, ModuleNotFoundError) as error:
@@ -233,6 +237,7 @@ class CompareCells(Callback):
     @classmethod
     def conclude(cls) -> None:
         """Print and write what there is to say of the sweep, however it came to its end."""
+        from fastmtl.reporting import report
         from fastmtl.reporting.study import comparison
 
         assert cls.watch is not None
@@ -241,9 +246,10 @@ class CompareCells(Callback):
         lost = losses(cells)
         cls.failed = len(lost)
         if results := read_cells(folder):
-            text = comparison(results)
-            (folder / "comparison.md").write_text(text + "\n")
-            print(f"\n{text}\n\nwritten to {folder}")
+            try:
+                print(f"\n{report.write(results, folder / 'report', folder.name)}")
+            except UserError as error:  # cells that do not compare: each setting for itself, and no page
+                print(f"\n{comparison(results)}\n\nfastmtl: no report: {error}")
         for line in lost:
             print(line)
         if lost:

@@ -9,6 +9,8 @@ from types import ModuleType
 
 import pytest
 
+from fastmtl.errors import UserError
+
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
 
@@ -90,3 +92,45 @@ def test_the_autosem_study_reports_what_has_finished(tmp_path: Path, monkeypatch
     study.main("report", tmp_path / "elsewhere", real, ["kitchen"], tmp_path)  # without artifacts: all is kept
     assert json.loads((tmp_path / "results.json").read_text()) == kept
     assert (tmp_path / "results.md").read_text() == text
+
+
+def test_every_study_has_all_scales_and_options_that_exist() -> None:
+    study = script("study.py")
+    options = {path.stem for path in (EXPERIMENTS.parent / "conf" / "selection").iterdir()}
+    for name in study.names():
+        told = study.load(name)
+        assert {"smoke", "cpu", "full"} <= set(told)
+        for scale in ("smoke", "cpu", "full"):
+            assert study.sweeps(name, scale, Path("glue"))
+            assert all(set(sweep["selection"]) <= options for sweep in told[scale])
+        assert set(told.get("references", ())) <= options
+
+
+def test_a_study_says_what_it_lacks() -> None:
+    study = script("study.py")
+    for arguments, said in (
+        (("nope", "smoke", None), "study 'nope' is unknown; choose from budget, "),
+        (("budget", "huge", None), "SCALE='huge' is unknown; choose from smoke, cpu, full"),
+        (("budget", "cpu", None), "pass GLUE=FOLDER"),
+    ):
+        with pytest.raises(UserError, match=said):
+            study.sweeps(*arguments)
+
+
+@pytest.mark.slow
+def test_every_study_runs_at_the_smallest_scale_and_again_finds_everything(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = script("study.py")
+    for name in study.names():
+        study.main(name, "smoke", None, tmp_path)
+        out = tmp_path / "reports" / f"{name}-smoke"
+        assert "<svg" in (out / "report.html").read_text()
+        assert (out / "tables.tex").stat().st_size
+    assert "What the proxy sees" in (tmp_path / "reports" / "tsne-smoke" / "report.html").read_text()
+    artifacts = {path: path.stat().st_mtime for path in (tmp_path / "artifacts").glob("*/*")}
+    report = (out / "report.md").read_text()
+    capsys.readouterr()
+    study.main(name, "smoke", None, tmp_path)
+    assert {path: path.stat().st_mtime for path in (tmp_path / "artifacts").glob("*/*")} == artifacts
+    assert (out / "report.md").read_text() == report

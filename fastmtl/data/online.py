@@ -36,9 +36,10 @@ class Thompson:
 
     A round is rewarded by the primary's `metric` on `validation_rows` held-out rows: `reward` `graded` by how far it
     rose since the round before, `not_worse_than_previous` with 1 if it did not fall (the paper), `better_than_best`
-    and `smoothed` by comparing it with the best and with a moving average. `metric` is its `headline`, which takes few values on few rows, its `loss`, which
-    grows with overconfidence and then rewards whatever undoes it, or the mean `probability` of the right class, which
-    does neither (for a regression the headline is as smooth, and is taken). `prior` and `primary_prior` are (alpha,
+    and `smoothed` by comparing it with the best and with a moving average. `metric` is its `headline`, which takes few
+    values on few rows, its `loss`, which grows with overconfidence and then rewards whatever undoes it, or the mean
+    `probability` of the right class, which does neither (for a regression the headline is as smooth, and is taken).
+    `prior` and `primary_prior` are (alpha,
     beta); `decay` draws every arm back to its prior after each round. `rounds` is the length of an epoch; without it
     an epoch is as long as that of `Proportional`. The `warmup_rounds`, which come first and are not among the
     `rounds`, draw each batch's task by size and reward nobody: before the primary is learned at all, values are noise.

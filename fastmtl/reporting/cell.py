@@ -13,16 +13,18 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fastmtl.config import build_logger, command_line
+from fastmtl.config import build_logger, cell_name, command_line
 from fastmtl.errors import UserError
 from fastmtl.pipeline import Experiment
-from fastmtl.reporting.figures import write_bandit
+from fastmtl.reporting.figures import draw_bandit, write_bandit
 from fastmtl.reporting.logs import log_cell
 from fastmtl.reporting.rows import selected_rows
-from fastmtl.reporting.study import cell_report
-from fastmtl.reporting.tables import POSTERIORS, total
+from fastmtl.reporting.study import cell_tables
+from fastmtl.reporting.tables import total
 from fastmtl.selection import BestTasks
 from fastmtl.store import Artifact, digest
+
+BELIEFS = "Beta posterior of every task's utility, and the rounds; the numbers are in the table"
 
 
 def run_cell(experiment: Experiment, cfg: DictConfig) -> float | None:
@@ -40,22 +42,26 @@ def run_cell(experiment: Experiment, cfg: DictConfig) -> float | None:
     if study:
         write_result(result, study / f"{result['id']}.json")
     bandit, mixing = _read(experiment.utilities, "bandit.json"), _read(experiment.mixing, "mixing.json")
-    beliefs = (out / POSTERIORS).with_suffix(".png")
+    beliefs = out / "posteriors.png"  # W&B shows no SVG
     if bandit:
         selector = experiment.selection_plan.selector
         threshold = selector.threshold if isinstance(selector, BestTasks) else None
-        chosen = [task for task, count in result["counts"].items() if count]
-        for figure in (out / POSTERIORS, beliefs):  # W&B shows no SVG
-            write_bandit(bandit, figure, chosen, threshold)
+        shown = [task for task, count in result["counts"].items() if count], threshold
+        write_bandit(bandit, beliefs, *shown)
     logger = build_logger(cfg, out, result)
     if logger is not None:
         config = OmegaConf.to_container(cfg, resolve=True)
         assert isinstance(config, dict)
         log_cell(logger, result, config, selected_rows(experiment), beliefs if bandit else None)
-    report = cell_report(result, bandit, mixing)
-    (out / "report.md").write_text(report + "\n")
-    if job.mode != RunMode.MULTIRUN:  # a sweep ends in a table over its cells
-        print(f"\n{report}\n\nwritten to {out}", flush=True)
+    if job.mode == RunMode.MULTIRUN:  # a sweep ends in a report over its cells
+        return result["headline"]
+    from fastmtl.reporting import report
+    from fastmtl.reporting.page import Part
+    from fastmtl.reporting.plots import Picture
+
+    drawn = [Picture("posteriors", "Utility of each task", BELIEFS, draw_bandit(bandit, *shown))] if bandit else []
+    this = Part("This cell", tables=cell_tables(result, bandit, mixing), pictures=drawn)
+    print(f"\n{report.write([result], out, cell_name(result), more={'cell': this})}", flush=True)
     return result["headline"]
 
 

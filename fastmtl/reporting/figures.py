@@ -35,7 +35,16 @@ SLANT = 40
 
 
 def write_bandit(bandit: Bandit, path: Path, chosen: Collection[str] = (), threshold: float | None = 0.5) -> None:
-    """`posteriors` and `rounds` side by side, in the format that the file's name says; equal bandits, equal SVG."""
+    """`draw_bandit`, in the format that the file's name says; equal bandits, equal SVG."""
+    from matplotlib import style
+
+    with style.context(["default", STYLE]):
+        figure = draw_bandit(bandit, chosen, threshold)
+        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def draw_bandit(bandit: Bandit, chosen: Collection[str] = (), threshold: float | None = 0.5) -> Figure:
+    """`posteriors` and `rounds` side by side."""
     from matplotlib import style
     from matplotlib.figure import Figure
 
@@ -47,7 +56,7 @@ def write_bandit(bandit: Bandit, path: Path, chosen: Collection[str] = (), thres
         figure.set_size_inches(2 * (WIDTH + 2 * _beside(name)), height)
         posteriors(bandit, left, chosen, threshold)
         rounds(bandit, right, threshold)
-        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+        return figure
 
 
 def posteriors(

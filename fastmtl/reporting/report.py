@@ -6,16 +6,17 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from fastmtl.config import compose
 from fastmtl.errors import UserError
 from fastmtl.reporting.compare import check_comparable
 from fastmtl.reporting.frame import BASELINES, SETTING, Result, frame, read_results
-from fastmtl.reporting.study import Section, across, sections
+from fastmtl.reporting.study import across, sections
 
 if TYPE_CHECKING:
     from fastmtl.reporting.page import Part
@@ -26,13 +27,13 @@ VERSIONS = ("fastmtl", "torch", "pytorch-lightning", "transformers", "scipy", "s
 
 
 def write(
-    results: Sequence[Result], out: Path, title: str, references: Sequence[str] = BASELINES, rows_per_task: int = 0
-) -> str:
+    results: Sequence[Result], out: Path, title: str, references: Sequence[str] = BASELINES,
+    more: Mapping[str, Part] = MappingProxyType({}),
+) -> str:  # fmt: skip
     """All files of a report: report.html, report.md, tables.tex, cells.csv, and tables and figures one by one.
 
-    Returns what a terminal should show. `references` are the selections that arms are compared with; with
-    `rows_per_task`, so many rows of each task are shown as the proxy sees them, which trains a second proxy. A
-    `UserError` if there are no cells or if they are not comparable.
+    Returns what a terminal should show. `references` are the selections that arms are compared with; `more` parts come
+    last, their files named by their keys. A `UserError` if there are no cells or if they are not comparable.
     """
     import pandas as pd
 
@@ -47,8 +48,7 @@ def write(
     for section in told:  # one a primary, since they are comparable
         drawn = pictures(section.cells, section.compared, looks)
         parts[section.name] = Part(section.title, section.sentences, section.tables, drawn)
-    if rows_per_task:
-        parts["proxy"] = _projected(results, rows_per_task)
+    parts |= more
     for folder in ("figures", "tables"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     for name, part in parts.items():
@@ -59,10 +59,10 @@ def write(
     commands = list(dict.fromkeys(cells["command"]))
     write_page(out / "report.html", title, list(parts.values()), commands, (), {n: version(n) for n in VERSIONS})
     (out / "tables.tex").write_text("\n\n".join(t.latex() for part in parts.values() for t in part.tables) + "\n")
-    (out / "report.md").write_text(text(told) + "\n")
+    (out / "report.md").write_text(text(parts, figures=True) + "\n")
     objects = ["utilities", "mixing", "audit", "finetune"]
     pd.concat([one.cells for one in told]).drop(columns=objects).to_csv(out / "cells.csv", index=False)
-    return f"{text(told)}\n\nwritten to {out / 'report.html'}"
+    return f"{text(parts)}\n\nwritten to {out / 'report.html'}"
 
 
 def read(folder: Path, where: Iterable[str] = ()) -> list[Result]:
@@ -73,8 +73,11 @@ def read(folder: Path, where: Iterable[str] = ()) -> list[Result]:
     return results
 
 
-def _projected(results: Sequence[Result], rows_per_task: int) -> Part:
-    """The features of the proxy of the first cell that has one, without and with the discriminator."""
+def projected(results: Sequence[Result], rows_per_task: int) -> dict[str, Part]:
+    """So many rows of each task as the proxy of the first cell that has one sees them, without and with discriminator.
+
+    The former trains a second proxy. To be passed to `write` as `more`.
+    """
     from fastmtl.reporting import projection
     from fastmtl.reporting.page import Part
 
@@ -85,12 +88,18 @@ def _projected(results: Sequence[Result], rows_per_task: int) -> Part:
     made = projection.projections(exp, rows_per_task)
     primaries = dict.fromkeys(one["primary"] for one in results)
     drawn = projection.pictures(made, exp.primary)
-    return Part("What the proxy sees", tables=[projection.table(made, name) for name in primaries], pictures=drawn)
+    tables = [projection.table(made, name) for name in primaries]
+    return {"proxy": Part("What the proxy sees", tables=tables, pictures=drawn)}
 
 
-def text(told: Sequence[Section]) -> str:
-    """Everything but the figures, as Markdown."""
-    return "\n\n".join([*(table.markdown() for table in across(told)), *(section.markdown() for section in told)])
+def text(parts: Mapping[str, Part], figures: bool = False) -> str:
+    """Everything as Markdown, which also reads well in a terminal; figures as links to their files, where wanted."""
+    told = []
+    for name, part in parts.items():
+        told += [f"## {part.title}", *part.sentences, *(table.markdown() for table in part.tables)]
+        if figures:
+            told += [f"![{picture.title}](figures/{name}_{picture.name}.svg)" for picture in part.pictures]
+    return "\n\n".join(told)
 
 
 def _kept(result: Result, where: Iterable[str]) -> bool:
@@ -123,7 +132,8 @@ def main() -> None:
     try:
         results = read(folder, given.where)
         out = given.out or given.output / "reports" / folder.name
-        print(write(results, out, folder.name, given.reference or BASELINES, given.projection))
+        more = projected(results, given.projection) if given.projection else {}
+        print(write(results, out, folder.name, given.reference or BASELINES, more))
     except UserError as error:
         sys.exit(f"fastmtl-report: {error}")
 

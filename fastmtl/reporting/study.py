@@ -51,15 +51,14 @@ def comparison(results: Iterable[Result]) -> str:
     return "\n\n".join(section.markdown() for section in sections(results))
 
 
-def cell_report(result: Result, bandit: Bandit | None = None, mixing: dict[str, Any] | None = None) -> str:
-    """One cell, with its stages; with the `bandit.json` and `mixing.json` of its artifacts, where it has them, also how
-    its tasks and its ratio came about."""
-    told = [
+def cell_tables(result: Result, bandit: Bandit | None = None, mixing: dict[str, Any] | None = None) -> list[Table]:
+    """A cell's stages; before them, with the `bandit.json` and `mixing.json` of its artifacts, how its tasks and its
+    ratio came about."""
+    return [
         *([tables.tasks(result, bandit)] if bandit else []),
         *([tables.trials(result, mixing)] if mixing else []),
         tables.stages(result),
     ]
-    return "\n\n".join([comparison([result]), *(table.markdown() for table in told)])
 
 
 def _section(setting: dict[str, str], cells: DataFrame, references: Sequence[str]) -> Section:

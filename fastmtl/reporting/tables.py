@@ -16,9 +16,6 @@ from fastmtl.stats import one_sd_rule
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-POSTERIORS = "posteriors.svg"
-"""The figure that a report with a bandit expects beside it."""
-
 STAGES = {
     "pool": "pool", "proxy": "proxy", "scores": "scores", "utilities": "bandit", "mixing": "other trials",
     "multitask": "multitask", "finetune": "finetune", "test": "test split",
@@ -237,8 +234,7 @@ def tasks(result: Result, bandit: Bandit) -> Table:
     heads = ["task", "rounds", "mean reward %", "utility", "95 % interval", "chosen", *(["ratio"] if ratio else [])]
     note = (
         f"Rounds are rewarded by the primary's value on {_chosen_on(result['protocol'])}. The first has nothing to "
-        "compare with. Utility is the mean of the Beta posterior, the interval its middle 95 %.\n\n"
-        f"![Beta posterior of every task's utility, and the rounds]({POSTERIORS})"
+        "compare with. Utility is the mean of the Beta posterior, the interval its middle 95 %."
     )
     return Table("Tasks", heads, rows, note=note)
 

@@ -53,7 +53,8 @@ def experiment(folder: Path, searches: bool) -> Any:
     plan = SimpleNamespace(name="autosem", selector=BestTasks(threshold=0.6) if searches else Random())
     named = {**parts, "pool": pool}
     return SimpleNamespace(
-        primary="rte", budget=60, seed=0, encoder=SimpleNamespace(name="tiny"), protocol=SimpleNamespace(name="strict"),
+        primary="rte", budget=60, seed=0, readers=(), encoder=SimpleNamespace(name="tiny"),
+        protocol=SimpleNamespace(name="strict"),
         selection_plan=plan, selected=lambda: np.arange(60), candidates=lambda: np.arange(90),
         artifacts=lambda stage="finetune": [part for part in parts.values() if part], **named,
     )  # fmt: skip
@@ -63,7 +64,8 @@ def test_a_result_has_the_same_keys_with_and_without_searches(tmp_path: Path) ->
     for name in ("with", "without"):
         (tmp_path / name).mkdir()
     found, plain = (
-        cell.summarize(experiment(tmp_path / name, searches)) for name, searches in (("with", True), ("without", False))
+        cell.summarize(experiment(tmp_path / name, searches), {})
+        for name, searches in (("with", True), ("without", False))
     )
     assert list(found) == list(plain)
     assert (plain["utilities"], plain["mixing"]) == (None, None)
@@ -84,10 +86,11 @@ def test_a_run_leaves_result_report_and_figure(tmp_path: Path, monkeypatch: pyte
         mode=RunMode.RUN,
     )  # fmt: skip
     monkeypatch.setattr(cell.HydraConfig, "get", lambda: job)
-    cfg = OmegaConf.create({"stage": "report", "logger": None})
+    cfg = OmegaConf.create({"stage": "report", "logger": None, "study": None})
     assert cell.run_cell(experiment(tmp_path, searches), cfg) == 0.6
-    report, figure = (tmp_path / "run/report.md").read_text(), tmp_path / "run/posteriors.svg"
-    assert ("posteriors.svg" in report) == figure.exists() == searches
+    report, figure = (tmp_path / "run/report.md").read_text(), tmp_path / "run/figures/cell_posteriors.svg"
+    assert ("cell_posteriors.svg" in report) == figure.exists() == searches
+    assert ("Utility of each task" in (tmp_path / "run/report.html").read_text()) == searches
     if searches:
         assert "dashed: tasks above 0.6 are chosen" in figure.read_text()
         assert "| 3:1 " in report

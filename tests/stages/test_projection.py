@@ -94,6 +94,13 @@ def test_tasks_at_one_place_are_neighbours_and_far_ones_are_not() -> None:
     assert 0.5 < told["probe"]["all"] < 0.9
 
 
+def test_rows_in_the_middle_are_not_everyones_neighbours() -> None:
+    features, tasks = clusters(np.random.default_rng(2), 0, 0, 0)
+    features[:40] += 4 * np.eye(8)[0]
+    features[40:80] *= 0.2  # b is nearest to all by Euclid: short, and so close to rows in any direction
+    assert separation(features, tasks, k=5)["near"]["a"]["b"] == pytest.approx(0.5, abs=0.2)
+
+
 def test_few_rows_are_enough_and_coordinates_repeat() -> None:
     features, tasks = clusters(np.random.default_rng(1), 0, 3)
     few = separation(features[::8], tasks[::8], k=15)  # 5 rows a task
