@@ -95,10 +95,12 @@ def test_tasks_at_one_place_are_neighbours_and_far_ones_are_not() -> None:
 
 
 def test_rows_in_the_middle_are_not_everyones_neighbours() -> None:
-    features, tasks = clusters(np.random.default_rng(2), 0, 0, 0)
-    features[:40] += 4 * np.eye(8)[0]
-    features[40:80] *= 0.2  # b is nearest to all by Euclid: short, and so close to rows in any direction
-    assert separation(features, tasks, k=5)["near"]["a"]["b"] == pytest.approx(0.5, abs=0.2)
+    features = np.random.default_rng(2).normal(size=(120, 32)).astype(np.float32)
+    features[40:80] *= 0.2  # b lies in all directions as c does, but short: by Euclid it is nearest to all
+    nearest = np.argmin(np.linalg.norm(features[:40, None] - features[None, 40:], axis=2), axis=1)
+    assert np.mean(nearest < 40) > 0.9
+    near = separation(features, ["a"] * 40 + ["b"] * 40 + ["c"] * 40, k=5)["near"]
+    assert near["a"]["b"] == pytest.approx(0.5, abs=0.2)
 
 
 def test_few_rows_are_enough_and_coordinates_repeat() -> None:
