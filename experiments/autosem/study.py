@@ -18,7 +18,7 @@ import numpy as np
 from tabulate import tabulate
 
 from fastmtl import compose
-from fastmtl.bandit import BetaBernoulli, priors
+from fastmtl.bandit import BetaBernoulli, make_reward, priors
 from fastmtl.pipeline import Experiment
 from fastmtl.reporting.figures import write_bandit
 
@@ -150,6 +150,26 @@ def defaults_table(bandits: list[dict[str, Any]], rounds: int = 200) -> str:
     return f"Measured rates: {measured}.\n\n{tabulate(rows, heads, tablefmt='github', disable_numparse=True)}"
 
 
+def replay_table(bandits: list[dict[str, Any]]) -> str:
+    """How often the best two are both related if the same rounds had been rewarded otherwise, or remembered longer."""
+    rows = []
+    for reward in ("not_worse_than_previous", "graded"):
+        for decay in (0.0, 0.01):
+            wins = 0
+            for told in bandits:
+                bandit, judge = (
+                    BetaBernoulli(*priors(len(told["arms"]), primary_prior=(2, 1)), decay),
+                    make_reward(reward),
+                )
+                for one in told["rounds"]:
+                    if (value := judge(one["value"])) is not None:
+                        bandit.update(told["arms"].index(one["arm"]), value)
+                utilities = dict(zip(told["arms"], bandit.utilities().tolist()))
+                wins += all("related" in KIN.get(name, "") for name in best_two({**told, "utilities": utilities}))
+            rows.append([reward, decay, f"{wins} of {len(bandits)}"])
+    return tabulate(rows, ["reward", "decay", "best two are related"], tablefmt="github", disable_numparse=True)
+
+
 def glue_row(primary: str, arm: str, exp: Experiment) -> list[Any]:
     spent = [artifact for artifact in exp.artifacts() if artifact.stage != "pool"]
     fit, metrics = exp.finetune.read("fit.json"), exp.finetune.read("metrics.json")
@@ -209,6 +229,7 @@ def report(output: Path, base: list[str], primaries: list[str], out: Path) -> No
     binary = [b for name, (reward, *_) in RUNS.items() if reward != "graded"
               for b in bandits.get(f"sample, {name}", {}).values()]  # fmt: skip
     if binary:
+        parts += ["## The runs without graded reward, replayed", replay_table(binary)]
         parts += ["## Decay and the primary's prior", defaults_table(binary)]
     if kept["arms"]:
         heads = ["primary", "arm", "auxiliary tasks", "ratio", "held-out accuracy", "validation", "total s", "TFLOP"]
