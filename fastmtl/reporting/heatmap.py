@@ -21,20 +21,20 @@ def heat_map(gains: DataFrame) -> Figure:
 
     Blue gains, orange loses; bold where the interval over seeds leaves zero out, which one seed never shows.
     """
-    rows, columns = (list(dict.fromkeys(gains.index.get_level_values(level))) for level in ("main", "aux"))
-    matrix = gains["gain"].unstack().reindex(index=rows, columns=rows if set(rows) == set(columns) else columns)
+    tasks = list(dict.fromkeys(gains.index.get_level_values("main")))
+    matrix = gains["gain"].unstack().reindex(index=tasks, columns=tasks)
     full = float(gains["gain"].abs().quantile(_FULL)) or 1.0
-    figure = Figure(figsize=(CELL * len(matrix.columns) + 1.6, CELL * len(matrix) + 0.8), layout="constrained")
+    figure = Figure(figsize=(CELL * len(tasks) + 1.6, CELL * len(tasks) + 0.8), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(matrix.to_numpy(dtype=float), cmap=_COLORS, vmin=-full, vmax=full)
     for (main, aux), one in gains.iterrows():
         sure = one["low"] > 0 or one["high"] < 0
         axes.text(
-            list(matrix.columns).index(aux), rows.index(main), f"{one['gain']:+.1f}", ha="center", va="center",
-            fontsize=8, fontweight="bold" if sure else "normal",
+            tasks.index(aux), tasks.index(main), f"{one['gain']:+.1f}", ha="center", va="center",
+            fontsize=8, fontweight="bold" if sure else "normal", color="white" if one["gain"] > 0.6 * full else "black",
         )  # fmt: skip
-    axes.set_xticks(range(len(matrix.columns)), matrix.columns)
-    axes.set_yticks(range(len(rows)), rows)
+    axes.set_xticks(range(len(tasks)), tasks)
+    axes.set_yticks(range(len(tasks)), tasks)
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
     axes.tick_params(length=0)
