@@ -38,6 +38,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("shared")
 
 
+@pytest.mark.slow
 def test_a_sweep_trains_one_proxy_a_seed_and_a_repeat_trains_nothing(tmp_path: Path) -> None:
     command = [
         "-m", "selection=random,feature_similarity", "budget=50,100", "seed=range(2)", "data=sample", "encoder=tiny",
@@ -203,6 +204,7 @@ def test_a_failing_cell_is_reported_at_the_end_and_the_others_finish(tmp_path: P
     assert "Traceback" not in ran.stderr
 
 
+@pytest.mark.slow
 def test_loggers_carry_the_curves_of_cached_cells_too(tmp_path: Path) -> None:
     ran = run_cli(tmp_path, "-m", *SMALL, "logger=csv,wandb,tensorboard")
     assert ran.returncode == 0, ran.stderr

@@ -103,7 +103,7 @@ def test_a_cascade_reads_all_rows_with_its_first_level_and_the_best_with_its_las
 def test_the_table_says_what_a_cascade_lost(shared: Path) -> None:
     exp = cell(shared, "scoring.cascade=[small,large]", "scoring.levels.small.layers=1", "multitask.fit.epochs=1",
                "finetune.fit.epochs=1")  # fmt: skip
-    result = summarize(exp)
+    result = {**summarize(exp, {}), "study": None, "command": "fastmtl"}
     text = comparison([result])
     assert "feature_similarity, budget 60: of the rows that its last level alone would choose" in text
     assert f"{result['audit']['better']} of 420 audited rows" in text

@@ -133,7 +133,7 @@ def test_gradient_rewards_are_cosines_of_whole_steps(fit: Callable[..., Path], s
 
 
 def test_a_bandit_is_rewarded_by_the_primarys_validation_after_every_round(fit: Callable[..., Path]) -> None:
-    sampling = Thompson(batches_per_round=2, rounds=8, metric="loss")
+    sampling = Thompson(batches_per_round=2, rounds=8, metric="loss", reward="not_worse_than_previous")
     folder = fit(
         "bandit", sampling=sampling, evaluated=("pairs", "train", np.arange(6)), keep_best=False,
         fit=FitConfig(epochs=1, batch_size=6, learning_rate=1e-3, precision="fp32", schedule="constant"),
