@@ -28,9 +28,11 @@ def cell(folder: Path, *overrides: str) -> Experiment:
 
 
 def run_cli(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    alone = {key: value for key, value in os.environ.items() if "WANDB" not in key}  # no service of another test's run
     return subprocess.run(
-        [sys.executable, "-m", "fastmtl.cli", *arguments], cwd=folder, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-m", "fastmtl.cli", *arguments], cwd=folder, capture_output=True, text=True, check=False,
+        env=alone,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
