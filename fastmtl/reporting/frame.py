@@ -40,7 +40,7 @@ def read_results(folder: Path) -> list[Result]:
 
 
 def frame(results: Iterable[Result]) -> DataFrame:
-    """One row a cell, ordered by setting, baselines first, then other arms as first seen, budget and seed.
+    """One row a cell, ordered by setting, arm (baselines first), budget and seed.
 
     Those of `COPIED` are as in the result, and `score` is its headline. `variant` is what else of the configuration
     differs between cells of this frame with the same selection, and `arm` both together. `total_flops` and
@@ -69,11 +69,9 @@ def frame(results: Iterable[Result]) -> DataFrame:
             **{f"rows/{task}": count for task, count in cell["counts"].items()},
             **_costs(cell),
         })  # fmt: skip
-    seen = [list(dict.fromkeys(key(row) for row in rows)) for key in (_setting, _arm)]
-
     def place(row: dict[str, Any]) -> tuple[Any, ...]:
         baseline = BASELINES.index(row["selection"]) if row["selection"] in BASELINES else len(BASELINES)
-        return seen[0].index(_setting(row)), baseline, seen[1].index(_arm(row)), row["budget"] or 0, row["seed"]
+        return *(row[key] for key in SETTING), baseline, row["arm"], row["budget"] or 0, row["seed"]
 
     made = DataFrame(sorted(rows, key=place))
     if len(made):
@@ -92,14 +90,6 @@ def arms(cells: DataFrame) -> Iterator[tuple[str, Any, DataFrame]]:
     """Arm, budget (NA for arms without one) and the cells of all seeds, of one setting."""
     for (arm, budget), group in cells.groupby(["arm", "budget"], sort=False, dropna=False):
         yield arm, budget, group
-
-
-def _setting(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[key] for key in SETTING)
-
-
-def _arm(row: dict[str, Any]) -> str:
-    return str(row["arm"])
 
 
 def _costs(cell: Result) -> dict[str, Any]:

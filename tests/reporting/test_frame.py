@@ -37,7 +37,7 @@ def test_an_arm_is_named_by_what_tells_it_from_others_of_its_selection() -> None
 
     first, second, third = similar(), similar(**{"selection.scorer.loss": "bce"}), similar(**{"a.fit.epochs": 2})
     assert frame([first])["arm"].tolist() == ["similar"]
-    assert frame([first, second])["arm"].tolist() == ["similar loss=ce", "similar loss=bce"]
+    assert frame([first, second])["arm"].tolist() == ["similar loss=bce", "similar loss=ce"]
     both = frame([first, third, plain(config={"a.fit.epochs": 2})])
     assert both["arm"].tolist() == ["random", "similar a.epochs=1", "similar a.epochs=2"]
     assert both["variant"].tolist() == ["", "a.epochs=1", "a.epochs=2"]
@@ -46,7 +46,7 @@ def test_an_arm_is_named_by_what_tells_it_from_others_of_its_selection() -> None
 def test_settings_are_kept_apart() -> None:
     cells = frame([plain(), plain(protocol="paper", id="p"), plain(pool="other", id="q")])
     assert [(setting["protocol"], setting["pool"], len(group)) for setting, group in settings(cells)] == [
-        ("strict", "0123456789", 1), ("paper", "0123456789", 1), ("strict", "other", 1),
+        ("paper", "0123456789", 1), ("strict", "0123456789", 1), ("strict", "other", 1),
     ]  # fmt: skip
 
 
