@@ -69,6 +69,7 @@ def frame(results: Iterable[Result]) -> DataFrame:
             **{f"rows/{task}": count for task, count in cell["counts"].items()},
             **_costs(cell),
         })  # fmt: skip
+
     def place(row: dict[str, Any]) -> tuple[Any, ...]:
         baseline = BASELINES.index(row["selection"]) if row["selection"] in BASELINES else len(BASELINES)
         return *(row[key] for key in SETTING), baseline, row["arm"], row["budget"] or 0, row["seed"]
