@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -16,6 +18,7 @@ def block(language: str, containing: str) -> str:
     return found[0]
 
 
+@pytest.mark.slow
 def test_the_selector_of_the_readme_runs_from_an_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "my_selectors.py").write_text(block("python", "class BottomK"))
     (tmp_path / "my_conf/selection").mkdir(parents=True)
