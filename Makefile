@@ -48,7 +48,7 @@ wheel: $(STAMP) ## dist/fastmtl-*.whl
 	@rm -rf dist
 	@$(BIN)/python -m build --wheel --no-isolation
 
-# Studies: SCALE=smoke (generated rows, a tiny encoder: seconds), cpu (GLUE=FOLDER, MiniLM: hours), full (BERT: days of a GPU)
+# Studies: SCALE=smoke (generated rows, a tiny encoder: a minute), cpu (GLUE=FOLDER, MiniLM: hours), full (BERT: days of a GPU)
 
 table-budget: $(STAMP) ## score against budget, FastMTL's Figures 3-5; SCALE=smoke|cpu|full, GLUE=FOLDER for cpu
 	$(call RUN_STUDY,budget)

@@ -67,7 +67,7 @@ def plan(folder: Path, cells: Sequence[Sequence[str]], commands: Sequence[str]) 
         {"overrides": dict(one.split("=", 1) for one in cell), "command": command}
         for cell, command in zip(cells, commands)
     ]
-    _write(folder / PLAN, told)
+    write_json(folder / PLAN, told)
 
 
 @contextmanager
@@ -79,16 +79,16 @@ def running(folder: Path) -> Iterator[dict[str, Any]]:
     status = {"state": "running", "started": time.time()}
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / LOCK):
-        _write(folder / STATUS, status)
+        write_json(folder / STATUS, status)
         yield status
-        _write(folder / STATUS, {**status, "ended": time.time()})
+        write_json(folder / STATUS, {**status, "ended": time.time()})
 
 
-def _write(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
     """Whole or not at all: others may be reading."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(value))
+    draft.write_text(json.dumps(value, indent=1))
     os.replace(draft, path)
 
 

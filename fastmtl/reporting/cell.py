@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from fastmtl.reporting.study import cell_tables
 from fastmtl.reporting.tables import total
 from fastmtl.selection import BestTasks
 from fastmtl.store import Artifact, digest
+from fastmtl.sweep import write_json
 
 BELIEFS = "Beta posterior of every task's utility, and the rounds; the numbers are in the table"
 
@@ -38,9 +37,9 @@ def run_cell(experiment: Experiment, cfg: DictConfig) -> float | None:
         return None
     result = summarize(experiment, told_apart(experiment, cfg))
     result |= {"study": cfg.study, "command": command_line(list(job.overrides.task))}
-    write_result(result, out / "result.json")
+    write_json(out / "result.json", result)
     if study:
-        write_result(result, study / f"{result['id']}.json")
+        write_json(study / f"{result['id']}.json", result)
     bandit, mixing = _read(experiment.utilities, "bandit.json"), _read(experiment.mixing, "mixing.json")
     beliefs = out / "posteriors.png"  # W&B shows no SVG
     if bandit:
@@ -72,14 +71,6 @@ def study_folder(cfg: DictConfig) -> Path | None:
     if not re.fullmatch(r"[\w.-]*\w[\w.-]*", str(cfg.study)):
         raise UserError(f"study={str(cfg.study)!r} is no name for a folder; use letters, digits, '-', '_' and '.'")
     return Path(cfg.paths.output) / "studies" / str(cfg.study)
-
-
-def write_result(result: dict[str, Any], path: Path) -> None:
-    """Whole or not at all: other processes may be reading."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(result, indent=1))
-    os.replace(draft, path)
 
 
 def told_apart(experiment: Experiment, cfg: DictConfig) -> dict[str, Any]:

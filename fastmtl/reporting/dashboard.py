@@ -23,7 +23,7 @@ from wandb.errors import Error as WandbError
 
 from fastmtl.errors import UserError
 from fastmtl.reporting.figures import COLORS
-from fastmtl.reporting.frame import Result, frame, read_results
+from fastmtl.reporting.frame import Result, differing, frame, read_results
 from fastmtl.reporting.logs import BELIEFS, TABLES, curves, scalars, setting
 
 MEAN: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
@@ -156,11 +156,10 @@ def _colors(cells: Sequence[Result]) -> dict[str, str]:
 
 def _options(cells: Sequence[Result]) -> list[str]:
     """Dotted keys of the configuration that tell cells of one selection apart, as in the arms of `frame`."""
-    seen: dict[tuple[str, str], set[str]] = defaultdict(set)
+    groups: dict[str, list[Result]] = defaultdict(list)
     for cell in cells:
-        for key, value in cell["config"].items():
-            seen[cell["selection"], key].add(json.dumps(value))
-    return list(dict.fromkeys(key for (_, key), values in seen.items() if len(values) > 1))
+        groups[cell["selection"]].append(cell)
+    return list(dict.fromkeys(key for group in groups.values() for key in differing(group)))
 
 
 def _laid_out(panels: Sequence[Any]) -> list[Any]:

@@ -116,8 +116,7 @@ def _variants(cells: Sequence[Result]) -> dict[str, tuple[str, str]]:
         groups.setdefault((cell["selection"], *(cell[key] for key in SETTING)), []).append(cell)
     named = {}
     for group in groups.values():
-        keys = dict.fromkeys(key for cell in group for key in cell["config"])
-        told = [k for k in keys if len({json.dumps(cell["config"].get(k)) for cell in group}) > 1]
+        told = differing(group)
         for cell in group:
             own, rest = (
                 " ".join(
@@ -127,6 +126,12 @@ def _variants(cells: Sequence[Result]) -> dict[str, tuple[str, str]]:
             )
             named[cell["id"]] = own, rest
     return named
+
+
+def differing(cells: Sequence[Result]) -> list[str]:
+    """Dotted keys of the configuration with more than one value among cells of one setting and selection."""
+    keys = dict.fromkeys(key for cell in cells for key in cell["config"])
+    return [key for key in keys if len({json.dumps(cell["config"].get(key)) for cell in cells}) > 1]
 
 
 def _of_selection(key: str) -> bool:

@@ -35,14 +35,12 @@ def write(
     Returns what a terminal should show. `references` are the selections that arms are compared with; `more` parts come
     last, their files named by their keys. A `UserError` if there are no cells or if they are not comparable.
     """
-    import pandas as pd
-
     from fastmtl.reporting.page import Part, write_page
     from fastmtl.reporting.plots import arm_looks, pictures, save
 
     cells = frame(results)
     check_comparable(cells)
-    told = sections(results, references)
+    told = sections(cells, references)
     looks = arm_looks(cells["arm"])
     parts = {"all": Part("All primaries", tables=overall)} if (overall := across(told)) else {}
     for section in told:  # one a primary, since they are comparable
@@ -61,7 +59,7 @@ def write(
     (out / "tables.tex").write_text("\n\n".join(t.latex() for part in parts.values() for t in part.tables) + "\n")
     (out / "report.md").write_text(text(parts, figures=True) + "\n")
     objects = ["utilities", "mixing", "audit", "finetune"]
-    pd.concat([one.cells for one in told]).drop(columns=objects).to_csv(out / "cells.csv", index=False)
+    cells.drop(columns=objects).to_csv(out / "cells.csv", index=False)
     return f"{text(parts)}\n\nwritten to {out / 'report.html'}"
 
 

@@ -32,9 +32,9 @@ class Section:
         return "\n\n".join([f"## {self.title}", *self.sentences, *(table.markdown() for table in self.tables)])
 
 
-def sections(results: Iterable[Result], references: Sequence[str] = BASELINES) -> list[Section]:
+def sections(cells: DataFrame, references: Sequence[str] = BASELINES) -> list[Section]:
     """One section a setting, in the order of the frame."""
-    return [_section(setting, cells, references) for setting, cells in settings(frame(results))]
+    return [_section(setting, group, references) for setting, group in settings(cells)]
 
 
 def across(told: Sequence[Section]) -> list[Table]:
@@ -48,7 +48,7 @@ def across(told: Sequence[Section]) -> list[Table]:
 
 def comparison(results: Iterable[Result]) -> str:
     """All sections as Markdown that also reads well in a terminal."""
-    return "\n\n".join(section.markdown() for section in sections(results))
+    return "\n\n".join(section.markdown() for section in sections(frame(results)))
 
 
 def cell_tables(result: Result, bandit: Bandit | None = None, mixing: dict[str, Any] | None = None) -> list[Table]:

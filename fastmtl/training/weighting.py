@@ -11,6 +11,7 @@ On several devices every rank must pass the same losses and gradients, averaged 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -199,7 +200,7 @@ class _GradNormWeigher(Weigher):
 
 
 @dataclass(frozen=True)
-class Surgery:
+class Surgery(ABC):
     """What the methods that combine the tasks' encoder gradients have in common; not one of them.
 
     They hold m x P x 4 bytes, P counting the encoder's trained parameters: with m = 4 that is 0.36 GB for
@@ -223,9 +224,9 @@ class Surgery:
         """See `Weighting`."""
         return _SurgeryWeigher(tasks, self.solver(), seed)
 
+    @abstractmethod
     def solver(self) -> Callable[[Tensor], Tensor]:
         """From the rows' inner products (m, m), on the CPU in float64, their trace 1, to the rows' factors (m,)."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -10,16 +9,12 @@ from types import ModuleType
 import pytest
 
 from fastmtl.errors import UserError
+from tests.test_experiments import script
 
 
 @pytest.fixture(scope="module")
-def study(root: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("study", root / "experiments/task_relations/study.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def study() -> ModuleType:
+    return script("task_relations/study.py")
 
 
 @pytest.fixture(scope="module")
