@@ -19,7 +19,7 @@ endif
 .DEFAULT_GOAL := help
 TABLES := table-budget table-runtime table-single-multi table-in-task table-loss table-proxy-size table-power
 .PHONY: help demo setup test test-slow check wheel $(TABLES) table-autosem table-relations figure-tsne dashboard glue-submission \
-  first-results sample-arms bench proxy-economy gc clean again
+  sample-arms bench proxy-economy gc clean again
 RUN_STUDY = @$(BIN)/python experiments/study.py $(1) --scale $(SCALE) $(if $(GLUE),--glue $(GLUE))
 
 help: ## this list
@@ -87,9 +87,6 @@ dashboard: $(STAMP) ## W&B pages of a study: STUDY=NAME ENTITY=YOU PROJECT=fastm
 glue-submission: $(STAMP) ## the GLUE server's zip: GLUE=FOLDER (else the Hub) TASKS=rte,mrpc OUT=x.zip ALLOW_MISSING=true ARGS="budget=500"
 	@$(BIN)/python -m fastmtl.reporting.submission $(if $(TASKS),--tasks $(TASKS)) $(if $(OUT),--out $(OUT)) \
 	  $(if $(filter true,$(ALLOW_MISSING)),--allow-missing) $(if $(GLUE),data=glue_local data.root=$(GLUE),data=glue) $(ARGS)
-
-first-results: $(STAMP) ## the runs behind the first results
-	@PATH="$(abspath $(BIN)):$$PATH" bash experiments/first_results/run.sh
 
 sample-arms: $(STAMP) ## the demo's arms over three seeds
 	@PATH="$(abspath $(BIN)):$$PATH" bash experiments/sample_arms/run.sh

@@ -40,14 +40,6 @@ def test_the_sample_study_writes_its_table_and_figure(sweep: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_the_first_results_write_paired_differences_and_hashes(sweep: Path, tmp_path: Path) -> None:
-    script("first_results/table.py").main(sweep, tmp_path)
-    text = (tmp_path / "results.md").read_text()
-    assert "feature_similarity - random" in text
-    assert str(tmp_path.parent) not in (tmp_path / "results.json").read_text()
-
-
-@pytest.mark.slow
 def test_the_proxy_economy_compares_every_shortcut_with_the_full_proxy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
