@@ -18,7 +18,7 @@ endif
 
 .DEFAULT_GOAL := help
 TABLES := table-budget table-runtime table-single-multi table-in-task table-loss table-proxy-size table-power
-.PHONY: help demo setup test test-slow check wheel $(TABLES) table-autosem table-relations figure-tsne dashboard glue-submission \
+.PHONY: help demo setup test test-slow check wheel $(TABLES) table-autosem table-gains table-relations figure-tsne dashboard glue-submission \
   sample-arms bench proxy-economy gc clean again
 RUN_STUDY = @$(BIN)/python experiments/study.py $(1) --scale $(SCALE) $(if $(GLUE),--glue $(GLUE))
 
@@ -73,6 +73,9 @@ table-power: $(STAMP) ## low-resource primaries with large validation splits
 
 table-autosem: $(STAMP) ## AutoSeM's Tables 1-3 and posteriors
 	@$(BIN)/python experiments/autosem/study.py all --scale $(SCALE) $(if $(GLUE),--root $(GLUE))
+
+table-gains: $(STAMP) ## which task helps which, and what foretells it: SCALE, GLUE=FOLDER, MATRIX=glue|tagging
+	@$(BIN)/python experiments/task_relations/gains.py $(or $(MATRIX),glue) --scale $(SCALE) $(if $(GLUE),--glue $(GLUE))
 
 table-relations: $(STAMP) ## Bingel & Søgaard's gains and predictions from the logs of their runs: BINGEL=FOLDER
 	@$(BIN)/python experiments/task_relations/study.py $(or $(BINGEL),$(error name the logs: make table-relations BINGEL=FOLDER))

@@ -88,6 +88,7 @@ def build(cfg: DictConfig) -> Experiment:
         sampling=_made(cfg.sampling),
         weighting=_made(cfg.weighting),
         bandit_plan=_made(cfg.bandit),
+        relations_plan=_made(cfg.relations),
         mixing_search=_made(cfg.hparams_search) if cfg.get("hparams_search") else None,
         protocol=_made(cfg.protocol),
         where=_made(cfg.trainer),

@@ -1,4 +1,4 @@
-"""The experiment: pool, proxy, scores, utilities, selection, mixing, multitask, finetune, test, in this order.
+"""The experiment: pool, proxy, scores, singles, utilities, selection, mixing, multitask, finetune, test, in this order.
 
 Each stage is a property that finds its artifact by identity or builds it from the artifacts before it. How a stage is
 made, and all that its identity holds, is in the module of its name in `fastmtl.stages`.
@@ -20,14 +20,19 @@ from fastmtl.data.sources import Source
 from fastmtl.errors import UserError
 from fastmtl.mixing import MixingSearch
 from fastmtl.models.encoder import EncoderSpec
-from fastmtl.plans import BanditPlan, Protocol, ProxyPlan, Reader, ScoringPlan, SelectionPlan
+from fastmtl.plans import BanditPlan, Protocol, ProxyPlan, Reader, RelationsPlan, ScoringPlan, SelectionPlan
+from fastmtl.relations.features import Variant
 from fastmtl.selection import rows_wanted
 from fastmtl.stages import checks
+from fastmtl.stages.affinities import Affinities
+from fastmtl.stages.features import Features
 from fastmtl.stages.finetune import Finetune
 from fastmtl.stages.ground import Ground
+from fastmtl.stages.joint import Joint
 from fastmtl.stages.mixing import Mixing
 from fastmtl.stages.multitask import Multitask
 from fastmtl.stages.pool import TokenIds, training_rows
+from fastmtl.stages.predicted import Predicted, read_predictor
 from fastmtl.stages.projection import Projection, unused_rows
 from fastmtl.stages.proxy import Proxy, train_proxies
 from fastmtl.stages.scores import Scored, Scoring
@@ -40,7 +45,9 @@ from fastmtl.training.fit import Where, resolve_precision
 from fastmtl.training.modules import FitConfig
 from fastmtl.training.weighting import Equal, Weighting
 
-STAGES = ("pool", "proxy", "scores", "utilities", "selection", "mixing", "multitask", "finetune", "test", "report")
+STAGES = (
+    "pool", "proxy", "scores", "singles", "utilities", "selection", "mixing", "multitask", "finetune", "test", "report",
+)  # fmt: skip
 
 LINES_A_STAGE = 2
 
@@ -62,6 +69,7 @@ class Experiment:
     sampling: Sampling | OnlineSampling
     protocol: Protocol
     bandit_plan: BanditPlan
+    relations_plan: RelationsPlan
     scoring: ScoringPlan = field(default_factory=ScoringPlan)
     weighting: Weighting = field(default_factory=Equal)
     mixing_search: MixingSearch | None = None
@@ -78,9 +86,11 @@ class Experiment:
         checks.check_training_rows(training_rows(self.rows_per_task, self._names), self._names)
         checks.check_scoring(self.scoring, self.selection_plan, self.where)
         checks.check_proxy_tasks(self.proxy_plan, self.primary, self._names)
+        checks.check_predictor(self.selection_plan, self.source.tasks)
         checks.check_selected_tasks(self.selection_plan, [name for name in self._names if name != self.primary])
         checks.check_order(self.sampling, self.mixing_search, self.weighting)
         checks.check_sharding(self.sampling, self.weighting, self.where)
+        checks.check_optimizer(self.weighting, self.multitask_fit)
         checks.check_surgery(self.weighting, self.multitask_fit, self.where)
 
     def _resolve(self) -> None:
@@ -90,6 +100,7 @@ class Experiment:
             return replace(fit, precision=resolve_precision(fit.precision, self.where))
 
         self.bandit_plan = replace(self.bandit_plan, fit=resolved(replace(self.bandit_plan.fit, epochs=1)))
+        self.relations_plan = replace(self.relations_plan, fit=resolved(replace(self.relations_plan.fit, epochs=1)))
         self.proxy_plan = replace(self.proxy_plan, fit=resolved(self.proxy_plan.fit))
         self.multitask_fit, self.finetune_fit = resolved(self.multitask_fit), resolved(self.finetune_fit)
         if self.scoring.precision != "int8":
@@ -162,15 +173,20 @@ class Experiment:
 
         Without `discriminator` it is another proxy, trained on the same rows with task heads alone.
         """
-        reader = self.readers[-1] if self.readers else None
-        if reader is None or reader.scorer.discriminator is None:
-            raise UserError(f"selection={self.selection_plan.name} trains no proxy; use selection=feature_similarity")
+        reader = self._check_discriminates()
         ground, sample = self._ground, self._samples[0]
         rows = unused_rows(ground, sample, rows_per_task)
         loss = reader.scorer.discriminator if discriminator else None
         title = "proxy" if discriminator else "proxy without discriminator"
         proxy = Proxy(ground, title, reader.encoder, loss, self.pool.by_task(sample), self.proxy_plan.fit)
         return ground.artifact(Projection(ground, reader.encoder, ground.artifact(proxy), rows, reader.precision))
+
+    def _check_discriminates(self) -> Reader:
+        """The last reader, which has a proxy with a discriminator."""
+        reader = self.readers[-1] if self.readers else None
+        if reader is None or reader.scorer.discriminator is None:
+            raise UserError(f"selection={self.selection_plan.name} trains no proxy; use selection=feature_similarity")
+        return reader
 
     # --- scores --------------------------------------------------------------------------------------------------
 
@@ -191,13 +207,48 @@ class Experiment:
         """(T, N) float32 of the last level: each row's value to each of the proxy's tasks; NaN = not scored."""
         return self._scored.table()
 
+    # --- relations -----------------------------------------------------------------------------------------------
+
+    def joint(self, *tasks: str) -> Artifact:
+        """The model of some tasks together, or of one alone, in whatever order they are named: see `Joint`."""
+        for name in tasks:
+            checks.check_related(self.pool.task(name))
+        return self._ground.artifact(Joint(self._ground, tasks, self.relations_plan))
+
+    def joint_rows(self, task: str) -> int:
+        """How many rows measure the task in such models."""
+        return len(Joint(self._ground, (task,), self.relations_plan).measured[task])
+
+    def features(self, task: str, variant: Variant = "corrected") -> Artifact:
+        """What the task's data and its learning curve alone say: see `Features`."""
+        return self._ground.artifact(Features(self._ground, self.joint(task), task, variant))
+
+    def affinities(self, rows_per_task: int = 128) -> Artifact:
+        """How near all tasks are by the proxy and by their models alone: see `Affinities`."""
+        self._check_discriminates()
+        ground, sample = self._ground, self._samples[0]
+        rows = unused_rows(ground, sample, rows_per_task)
+        singles = {name: self.joint(name) for name in self._names}
+        proxy = self._proxies[-1][0]
+        return ground.artifact(Affinities(ground, self.readers[-1].encoder, proxy, self._scored, singles, rows))
+
+    @cached_property
+    def singles(self) -> tuple[Artifact, ...]:
+        """The model of each task alone, where a predictor of gains reads their learning curves; else none."""
+        return tuple(self.joint(name) for name in self._names) if self.selection_plan.predictor else ()
+
     # --- utilities -----------------------------------------------------------------------------------------------
 
     @cached_property
     def utilities(self) -> Artifact | None:
-        """Each task's utility to the primary; None if the selector needs none."""
-        needed = self.selection_plan.needs_utilities
-        return self._ground.artifact(Utilities(self._ground, self.bandit_plan)) if needed else None
+        """Each task's utility to the primary, by a bandit or a predictor; None if the selector needs none."""
+        plan, ground = self.selection_plan, self._ground
+        if not plan.needs_utilities:
+            return None
+        if plan.predictor is None:
+            return ground.artifact(Utilities(ground, self.bandit_plan))
+        features = {name: self.features(name) for name in self._names}
+        return ground.artifact(Predicted(ground, read_predictor(plan.predictor), features))
 
     # --- selection -----------------------------------------------------------------------------------------------
 

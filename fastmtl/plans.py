@@ -17,15 +17,21 @@ from fastmtl.training.modules import FitConfig
 
 @dataclass(frozen=True)
 class SelectionPlan:
-    """How auxiliary rows are valued (`scorer`, or None) and chosen (`selector`). `name` is for tables."""
+    """How auxiliary rows are valued (`scorer`, or None) and chosen (`selector`). `name` is for tables.
+
+    A selector of tasks values them by a bandit, or with `predictor` by a saved predictor of gains (a file).
+    """
 
     name: str
     selector: Selector
     scorer: Scorer | None = None
+    predictor: str | None = None
 
     def __post_init__(self) -> None:
         if self.selector.needs_scores and self.scorer is None:
             raise UserError(f"selection={self.name}: its selector needs scores; set selection.scorer")
+        if self.predictor is not None and not self.needs_utilities:
+            raise UserError(f"selection={self.name}: its selector values no tasks; drop selection.predictor")
 
     @property
     def needs_utilities(self) -> bool:
@@ -91,6 +97,28 @@ class Level:
     def __post_init__(self) -> None:
         if self.precision not in (None, *DTYPES):
             raise UserError(f"scoring.levels: precision={self.precision!r} is unknown; use {', '.join(DTYPES)} or null")
+
+
+@dataclass(frozen=True)
+class RelationsPlan:
+    """How tasks are trained alone and in pairs to see which gains by which (Bingel & Søgaard 2017).
+
+    `batches` are of each task, alone or beside another; each is drawn with equal probability. The number of epochs of
+    `fit` does not apply, and no epoch is chosen. `validation_rows` measure a task: that many at random, the same for
+    every model, or with null all of its validation split.
+    """
+
+    fit: FitConfig
+    batches: int = 200
+    validation_rows: int | None = 1000
+
+    def __post_init__(self) -> None:
+        # A point of the learning curve is ten batches, and its features need ten points.
+        for name, least in (("batches", 100), ("validation_rows", 2)):
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
+            if not whole and (name, value) != ("validation_rows", None):
+                raise UserError(f"relations.{name}={value!r} is not a whole number of {least} or more")
 
 
 @dataclass(frozen=True)

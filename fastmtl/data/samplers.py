@@ -63,6 +63,22 @@ class Uniform:
 
 
 @dataclass(frozen=True)
+class UniformBatches:
+    """An epoch of `batches` batches for each task on average: `Uniform`, for a length that rows do not set.
+
+    So a task is seen as often beside another one as alone, which gains are measured by (Bingel & Søgaard 2017).
+    """
+
+    batches: int
+    window: int = 50
+
+    def epoch(self, lengths: list[np.ndarray], batch_size: int, rng: np.random.Generator) -> list[TaskBatch]:
+        """See `Sampling`."""
+        tasks = rng.integers(len(lengths), size=self.batches * len(lengths))
+        return _filled(tasks, lengths, batch_size, self.window, rng)
+
+
+@dataclass(frozen=True)
 class Temperature:
     """The task of each batch is drawn with probability proportional to n_t^(1/temperature), n_t being its rows.
 

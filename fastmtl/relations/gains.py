@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import permutations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from fastmtl.errors import UserError
 
@@ -11,24 +11,28 @@ if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
 
-def gains(single: DataFrame, pairs: DataFrame, confidence: float = 0.95) -> DataFrame:
+Unit = Literal["percent", "points"]
+"""Of a gain: relative to the single-task score, or a difference of scores; both times 100."""
+
+
+def gains(single: DataFrame, pairs: DataFrame, confidence: float = 0.95, unit: Unit = "percent") -> DataFrame:
     """Relative gain in % for every ordered pair, 100 (pair / single - 1), paired by seed (Bingel & Søgaard, figure 1).
+
+    In `points` it is 100 (pair - single): where a task alone is near chance or zero, a share of that says nothing.
 
     `single` has the columns task, seed, score; `pairs` task, other, seed, score: how well `task` does in the model of
     task and other. A model is trained once for both directions and has a row for each. The index is (main, aux) over
     all ordered pairs of the tasks of `single`, in its order; columns gain (mean over seeds), low, high (Student's
     interval; NaN for one seed or equal gains), seeds. `UserError` for a missing or doubled score or pair, and for
-    single-task scores that are not positive.
+    single-task scores that are not positive, in percent.
     """
     from pandas import DataFrame, MultiIndex
 
     alone = _scores(single, ["task", "seed"])
     together = _scores(pairs, ["task", "other", "seed"])
-    if not (alone > 0).all():
+    if unit == "percent" and not (alone > 0).all():
         (task, seed), score = alone[alone <= 0].index[0], alone[alone <= 0].iloc[0]
-        raise UserError(
-            f"task {task!r} alone scores {score:g} with seed {seed}: no gain relative to that; leave it out"
-        )
+        raise UserError(f"task {task!r} alone scores {score:g} with seed {seed}: no gain relative to that; use points")
     seeds = alone.groupby("task", sort=False).groups
     known = set(together.index)
     order = list(permutations(seeds, 2))
@@ -37,7 +41,8 @@ def gains(single: DataFrame, pairs: DataFrame, confidence: float = 0.95) -> Data
         for _, seed in seeds[task]:
             if (task, other, seed) not in known:
                 raise UserError(f"there is no score of {task!r} trained with {other!r}, seed {seed}; run that pair")
-        change = [100 * (together[task, other, seed] / alone[task, seed] - 1) for _, seed in seeds[task]]
+        over = {seed: alone[task, seed] if unit == "percent" else 1.0 for _, seed in seeds[task]}
+        change = [100 * (together[task, other, s] - alone[task, s]) / over[s] for s in over]
         rows.append((*_summary(change, confidence), len(change)))
     return DataFrame(rows, MultiIndex.from_tuples(order, names=["main", "aux"]), ["gain", "low", "high", "seeds"])
 

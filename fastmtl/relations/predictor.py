@@ -54,6 +54,8 @@ def shuffled_folds(rows: int, seed: int, folds: int = 5) -> Folds:
     """Folds of rows in random order. The two pairs of a main task that a fold parts share their main features."""
     from sklearn.model_selection import KFold
 
+    if rows < folds:
+        raise UserError(f"{rows} pairs are too few for {folds} folds; add tasks")
     return list(KFold(folds, shuffle=True, random_state=seed).split(np.zeros(rows)))
 
 

@@ -16,7 +16,7 @@ _FULL = 0.9
 
 
 @DRAWN
-def heat_map(gains: DataFrame) -> Figure:
+def heat_map(gains: DataFrame, label: str = "relative gain over single-task, %") -> Figure:
     """A row a main task, a column an auxiliary task, of a table of `relations.gains.gains`.
 
     Blue gains, orange loses; bold where the interval over seeds leaves zero out, which one seed never shows.
@@ -41,6 +41,6 @@ def heat_map(gains: DataFrame) -> Figure:
     axes.spines[:].set_visible(False)
     axes.set(xlabel="auxiliary task", ylabel="main task")
     bar = figure.colorbar(image, ax=axes, extend="both", shrink=0.8)
-    bar.set_label("relative gain over single-task, %")
+    bar.set_label(label)
     bar.outline.set_visible(False)
     return figure

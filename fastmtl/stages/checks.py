@@ -10,10 +10,11 @@ from fastmtl.errors import UserError
 from fastmtl.mixing import MixingSearch
 from fastmtl.plans import ProxyPlan, ScoringPlan, SelectionPlan
 from fastmtl.selection import BestTasks, MatchedRandom, PickedTasks
+from fastmtl.stages.predicted import read_predictor
 from fastmtl.tasks import TaskSpec
 from fastmtl.training.fit import Where, resolve_precision
 from fastmtl.training.modules import FitConfig
-from fastmtl.training.weighting import Equal, Surgery, Weighting
+from fastmtl.training.weighting import Equal, Surgery, Uncertainty, Weighting
 
 
 def check_tasks(tasks: Sequence[TaskSpec], primary: str, selection: SelectionPlan) -> None:
@@ -28,6 +29,20 @@ def check_tasks(tasks: Sequence[TaskSpec], primary: str, selection: SelectionPla
         raise UserError(f"task {primary!r} has no validation split to report on; add one under its splits")
     if len(tasks) < 2 and selection.name != "none":
         raise UserError(f"data has one task, {primary!r}, and so no auxiliary rows; add tasks or use selection=none")
+
+
+def check_related(task: TaskSpec) -> None:
+    """A task trained with others to see who gains can be measured."""
+    if "validation" not in task.splits:
+        raise UserError(f"task {task.name!r} has no validation split to measure gains on; add one, or leave it out")
+
+
+def check_predictor(selection: SelectionPlan, tasks: Sequence[TaskSpec]) -> None:
+    """A saved predictor can be read, and every task can be trained alone and measured."""
+    if selection.predictor is not None:
+        read_predictor(selection.predictor)
+        for task in tasks:
+            check_related(task)
 
 
 def check_training_rows(kept: Mapping[str, object], names: Sequence[str]) -> None:
@@ -86,6 +101,15 @@ def check_sharding(sampling: Sampling | OnlineSampling, weighting: Weighting, wh
     sharded = where.strategy == "fsdp" and where.is_distributed
     if sharded and (weighting != Equal() or isinstance(sampling, Exp3Sampling | Ucb1Sampling)):
         raise UserError("trainer.strategy=fsdp goes with weighting=equal and no gradient-rewarded sampling; use ddp")
+
+
+def check_optimizer(weighting: Weighting, fit: FitConfig) -> None:
+    """What a weighting learns is stepped as its rate is meant."""
+    if isinstance(weighting, Uncertainty) and fit.optimizer != "adamw":
+        raise UserError(
+            f"weighting=uncertainty learns at a rate that is meant for adamw; drop multitask.fit.optimizer="
+            f"{fit.optimizer}, or use another weighting"
+        )
 
 
 def check_surgery(weighting: Weighting, fit: FitConfig, where: Where) -> None:

@@ -17,6 +17,7 @@ from fastmtl.scoring.cascade import overlap_at_least
 from fastmtl.selection import BestTasks, Candidates, PickedTasks, Selector
 from fastmtl.stages.ground import Ground
 from fastmtl.stages.scores import Scored
+from fastmtl.stages.utilities import read_utilities
 from fastmtl.store import Artifact, digest
 
 
@@ -83,8 +84,8 @@ class Selection:
             row_ids, scores = row_ids[reached], scores[reached]
         utilities = None
         if self.utilities:
-            known = self.utilities.read("bandit.json")["utilities"]
-            utilities = np.array([known[name] for name in pool.names])
+            known = read_utilities(self.utilities)
+            utilities = np.array([known[name] for name in pool.names], dtype=float)
         return Candidates(row_ids, pool.task_of(row_ids), scores, tuple(pool.names), utilities), audited
 
     def _write(self, out: Path, chosen: Candidates) -> None:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from fastmtl.data.online import Thompson
 from fastmtl.plans import BanditPlan
 from fastmtl.stages.ground import Ground, Rows
+from fastmtl.store import Artifact
 
 FEW_REWARDED = 50
 """A share of right answers over fewer rows than this has a standard error of seven points or more."""
@@ -52,3 +53,10 @@ class Utilities:
             "bandit", self.rows, self.plan.fit, out, self.ground.encoder, sampling=self.policy, evaluated=rewarded,
             keep_best=False,
         )  # fmt: skip
+
+
+def read_utilities(utilities: Artifact) -> dict[str, float | None]:
+    """Task -> utility to the primary, by a bandit or a predictor; None where it has none."""
+    if (utilities.path / "bandit.json").exists():
+        return utilities.read("bandit.json")["utilities"]
+    return utilities.read("utilities.json")

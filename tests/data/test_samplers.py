@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastmtl.data.samplers import Proportional, Ratio, Sampling, TaskBatch, Temperature, Uniform, num_batches, shard
+from fastmtl.data.samplers import (
+    Proportional,
+    Ratio,
+    Sampling,
+    TaskBatch,
+    Temperature,
+    Uniform,
+    UniformBatches,
+    num_batches,
+    shard,
+)
 from fastmtl.errors import UserError
 
 SAMPLINGS: list[Sampling] = [Proportional(), Proportional(window=1), Proportional(window=3)]
@@ -182,3 +192,11 @@ def test_ranks_share_a_batch_and_their_weighted_mean_is_the_mean_over_all_rows(n
 def test_a_rank_without_rows_still_takes_part_with_weight_zero() -> None:
     part, weight = shard(np.array([5]), rank=1, world=2)
     assert (part.tolist(), weight) == ([5], 0.0)
+
+
+def test_uniform_batches_are_as_many_as_asked_for_whatever_the_rows() -> None:
+    batches = plan([3, 200], 8, UniformBatches(40))
+    assert len(batches) == 80
+    assert 25 <= sum(task == 0 for task, _ in batches) <= 55
+    assert as_lists(batches) == as_lists(plan([3, 200], 8, UniformBatches(40)))
+    assert len(plan([200], 8, UniformBatches(40))) == 40

@@ -32,6 +32,12 @@ def test_gains_are_relative_paired_by_seed_and_have_students_interval() -> None:
     assert (table["seeds"] == 2).all()
 
 
+def test_points_are_differences_and_take_a_score_of_zero() -> None:
+    single, pairs = frames()
+    table = gains(single.assign(score=[0.5, 0.4, 0.8, 0.0, 0.2, 0.2]), pairs, unit="points")
+    assert table["gain"].tolist() == pytest.approx([10, 0, 10, 45, 5, -10])
+
+
 def test_one_seed_has_a_gain_and_no_interval() -> None:
     table = gains(*frames(seeds=1))
     assert table["gain"].tolist() == pytest.approx([20, 0, -50, 0, 0, -50])
