@@ -154,19 +154,21 @@ def bootstrap_rows(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> tu
 
 
 def resampled_scores(
-    metric: str, labels: np.ndarray, predictions: np.ndarray, rng: np.random.Generator, draws: int = 2000
-) -> np.ndarray:
+    metric: str, labels: np.ndarray, predictions: np.ndarray, rng: np.random.Generator, draws: int = 2000,
+    rows: np.ndarray | None = None,
+) -> np.ndarray:  # fmt: skip
     """Scores (n, draws) of n models, all on the same resamples of the m rows, drawn with replacement.
 
     Labels (m,) and predictions (n, m) are class codes, or values of a regression; `metric` is one of `tasks.METRICS`.
+    Of tagging they are of words, and `rows` says of which row, 0 to m - 1, each word is: a row is drawn as a whole.
     """
-    m = len(labels)
-    size = max(1, BLOCK // m)
+    m = len(labels) if rows is None else int(rows.max()) + 1
+    size = max(1, BLOCK // len(labels))
     blocks = []
     for count in (min(size, draws - start) for start in range(0, draws, size)):
         drawn = rng.integers(m, size=(count, m)) + m * np.arange(count)[:, None]
         weights = np.bincount(drawn.ravel(), minlength=count * m).reshape(count, m).astype(float)
-        blocks.append(weighted_scores(metric, labels, predictions, weights))
+        blocks.append(weighted_scores(metric, labels, predictions, weights if rows is None else weights[:, rows]))
     return np.concatenate(blocks, axis=1)
 
 
@@ -174,7 +176,7 @@ def weighted_scores(metric: str, labels: np.ndarray, predictions: np.ndarray, we
     """Scores (n, d) of predictions (n, m) against labels (m,), where row i counts weights[:, i] (d, m) times.
 
     The definitions are those of `training.metrics`, but that a constant prediction has a Matthews correlation of 0.
-    An undefined correlation is NaN.
+    An undefined correlation is NaN. For `f1_micro` the code -1 is the negative tag.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.stack([_SCORES[metric](labels, prediction, weights) for prediction in predictions])
@@ -187,6 +189,12 @@ def _accuracy(labels: np.ndarray, prediction: np.ndarray, weights: np.ndarray) -
 def _f1(labels: np.ndarray, prediction: np.ndarray, weights: np.ndarray) -> np.ndarray:
     hits, said, true = _counts(labels == 1, prediction == 1, weights)
     return np.divide(2 * hits, said + true, out=np.zeros_like(hits), where=said + true > 0)
+
+
+def _f1_micro(labels: np.ndarray, prediction: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    is_true, is_said = labels >= 0, prediction >= 0
+    hits, named = weights @ (is_true & (labels == prediction)), weights @ is_true + weights @ is_said
+    return np.divide(2 * hits, named, out=np.zeros_like(hits), where=named > 0)
 
 
 def _f1_macro(labels: np.ndarray, prediction: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -240,7 +248,7 @@ def _ranks(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 _SCORES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
-    "accuracy": _accuracy, "f1": _f1, "f1_macro": _f1_macro, "matthews": _matthews,
+    "accuracy": _accuracy, "f1": _f1, "f1_macro": _f1_macro, "f1_micro": _f1_micro, "matthews": _matthews,
     "pearson": _pearson, "spearman": _spearman,
 }  # fmt: skip
 

@@ -22,14 +22,18 @@ MANIFEST = "manifest.json"
 
 
 def digest(identity: Any) -> str:
-    """16 hex digits of the SHA-256 of `identity` as key-sorted JSON; dataclasses count by class name and fields."""
+    """16 hex digits of the SHA-256 of `identity` as key-sorted JSON; dataclasses count by class name and fields.
+
+    A field with the metadata `added_later` counts only where it is not at its default: older artifacts are still found.
+    """
     text = json.dumps(identity, sort_keys=True, default=_plain, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        own = {f.name: getattr(value, f.name) for f in fields(value)}  # one level: an inner dataclass comes here too
+        told = [(f, getattr(value, f.name)) for f in fields(value)]  # one level: an inner dataclass comes here too
+        own = {f.name: part for f, part in told if not f.metadata.get("added_later") or part != f.default}
         return {"class": f"{type(value).__module__}.{type(value).__qualname__}", **own}
     raise TypeError(f"{value!r} cannot be part of an identity; make its class a frozen dataclass")
 

@@ -8,20 +8,25 @@ from typing import Any, Literal
 
 from fastmtl.errors import UserError
 
-Kind = Literal["classification", "regression"]
+Kind = Literal["classification", "regression", "tagging"]
 
 METRICS: dict[str, tuple[str, ...]] = {
     "classification": ("accuracy", "f1", "f1_macro", "matthews"),
     "regression": ("pearson", "spearman"),
+    "tagging": ("f1_micro", "accuracy"),
 }
 """Metric names a kind of task may report; the first is the default headline."""
+
+NEGATIVE_TAG = "O"
+"""Of words that a tagging task says nothing of: no class for `f1_micro`."""
 
 
 @dataclass(frozen=True)
 class TaskSpec:
     """One task: which columns hold it, what its labels mean, and how it is measured.
 
-    `labels` are the class names in code order (empty for regression). `metrics[0]` is the headline metric.
+    `labels` are the names of classes or tags in code order (empty for regression). `metrics[0]` is the headline metric.
+    A tagging task has one text column, the words of a row, and a label column with a tag for each of them.
     `splits` maps train, validation, test to the source's own split names or files; validation and test
     may be absent for a task that only ever serves as auxiliary. `flag` names an optional 0/1 column that says
     whether a row is truly relevant to the primary: no selector sees it, only the report reads it.
@@ -43,7 +48,9 @@ class TaskSpec:
             raise UserError(f"task {self.name!r}: a name must not be empty or hold a dot; rename the task")
         if len(self.text) not in (1, 2):
             raise UserError(f"task {self.name!r}: text={list(self.text)} must name one or two columns")
-        if self.kind == "classification" and not 2 <= len(set(self.labels)) == len(self.labels):
+        if self.kind == "tagging" and len(self.text) != 1:
+            raise UserError(f"task {self.name!r}: text={list(self.text)}; tagging takes one column, that of the words")
+        if self.kind != "regression" and not 2 <= len(set(self.labels)) == len(self.labels):
             raise UserError(f"task {self.name!r}: labels={list(self.labels)} must list two or more distinct names")
         if self.kind == "regression" and self.labels:
             raise UserError(f"task {self.name!r}: a regression task has no labels; remove labels={list(self.labels)}")
@@ -63,7 +70,7 @@ class TaskSpec:
 
     @property
     def num_outputs(self) -> int:
-        """Width of the task's head: one logit a class, or one value."""
+        """Width of the task's head: one logit a class or tag, or one value."""
         return len(self.labels) or 1
 
     def to_dict(self) -> dict[str, Any]:

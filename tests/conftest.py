@@ -118,3 +118,28 @@ def tiny_pool(tmp_path_factory: pytest.TempPathFactory, make_pool: Any, tiny: An
     }
     source = ToySource(tiny_tasks, {name: {"train": columns} for name, columns in rows.items()}, batch_rows=5)
     return make_pool(tmp_path_factory.mktemp("tiny_pool"), source, Tokenizer(tiny))
+
+
+@pytest.fixture(scope="session")
+def tagged_pool(tmp_path_factory: pytest.TempPathFactory, make_pool: Any, tiny: Any) -> Any:
+    """Two tagging tasks of 12 rows, each word's tag its own; `things` has the negative tag and hidden test rows.
+
+    "zebra" is not in the vocabulary and so has five pieces.
+    """
+    from fastmtl.models.encoder import Tokenizer
+    from fastmtl.tasks import TaskSpec
+
+    classes = {"the": "D", "some": "D", "cook": "N", "zebra": "N", "apples": "N", "bought": "V", "washed": "V"}
+    rng = np.random.default_rng(0)
+    words = [rng.choice(list(classes), size=rng.integers(1, 7)).tolist() for _ in range(12)]
+    kinds = [[classes[word] for word in row] for row in words]
+    things = [["thing" if kind == "N" else "deed" if kind == "V" else "O" for kind in row] for row in kinds]
+    tasks = tuple(
+        TaskSpec(name, "tagging", ("words",), labels, ("f1_micro", "accuracy"), "tags", {"train": "train", **more})
+        for name, labels, more in (("things", ("thing", "O", "deed"), {"test": "test"}), ("words", ("D", "N", "V"), {}))
+    )
+    rows = {
+        "things": {"train": {"words": words, "tags": things}, "test": {"words": words[:3], "tags": [None] * 3}},
+        "words": {"train": {"words": words, "tags": kinds}},
+    }
+    return make_pool(tmp_path_factory.mktemp("tagged_pool"), ToySource(tasks, rows, batch_rows=5), Tokenizer(tiny))

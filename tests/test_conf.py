@@ -15,6 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from fastmtl.config import build_logger, compose, conf_dir
 from fastmtl.errors import UserError
+from fastmtl.relations.predictor import GainPredictor
 
 GROUPS = {
     group.name: sorted(option.stem for option in group.glob("*.yaml"))
@@ -42,12 +43,14 @@ tasks:
 def needed(tmp_path: Path) -> dict[str, list[str]]:
     """What an option needs beside itself."""
     (tmp_path / "tasks.yaml").write_text(TASKS_YAML)
+    GainPredictor(("main/size",), (0.0,), (1.0,), (1.0,), 0.0).save(tmp_path / "predictor.json")
     return {
         "data=files": [f"data.config={tmp_path / 'tasks.yaml'}", "primary=tickets"],
         "data=glue_local": [f"data.root={tmp_path}"],
         "encoder=auto": ["encoder.name=any/encoder"],
         "sampling=ratio": ["sampling.ratios=[5,1]"],
         "selection=hand_picked": ["selection.selector.tasks=[farm]"],
+        "selection=predicted_gain": [f"selection.predictor={tmp_path / 'predictor.json'}"],
     }
 
 
@@ -125,6 +128,16 @@ def test_the_papers_experiment_has_the_papers_numbers() -> None:
     assert {(fit.batch_size, fit.learning_rate) for fit in fits} == {(32, 2e-5)}
     assert (exp.budget, exp.proxy_plan.examples_per_task, exp.protocol.name) == (500, 500, "paper")
     assert exp.selection_plan.scorer.loss == "ce"
+
+
+def test_the_experiment_on_task_relations_has_the_papers_numbers() -> None:
+    exp = compose("experiment=relations_paper", "data=sample", "primary=farm")
+    assert (exp.encoder.hidden_size, exp.encoder.layers, exp.encoder.max_length) == (100, 1, 30)
+    assert (exp.encoder.embedding_size, exp.encoder.dropout) == (100, 0)
+    assert type(exp.sampling).__name__ == "Uniform"
+    for fit in (exp.multitask_fit, exp.finetune_fit, exp.relations_plan.fit):
+        assert (fit.optimizer, fit.learning_rate, fit.batch_size, fit.schedule) == ("adadelta", 0.1, 32, "constant")
+        assert (fit.dropout, fit.max_grad_norm) == (0, 0)
 
 
 def test_a_preset_may_be_changed_on_the_command_line() -> None:

@@ -151,6 +151,10 @@ def models(metric: str, m: int = 60, classes: int = 3, n: int = 2) -> tuple[Task
             labels,
             np.round(labels + rng.normal(size=(n, m)), 1),
         )
+    if metric == "f1_micro":
+        labels = rng.integers(0, classes, m)
+        predictions = np.where(rng.random((n, m)) < 0.6, labels, rng.integers(0, classes, (n, m)))
+        return TaskSpec("t", "tagging", ("a",), ("O", "x", "y"), (metric,)), labels - 1, predictions - 1
     classes = 2 if metric == "f1" else classes
     labels = rng.integers(0, classes, m)
     predictions = np.where(rng.random((n, m)) < 0.6, labels, rng.integers(0, classes, (n, m)))
@@ -165,6 +169,8 @@ def test_scores_are_the_metrics_of_training_for_rows_that_count_several_times(me
     for i, prediction in enumerate(predictions):
         for j, times in enumerate(weights):
             said, true = np.repeat(prediction, times), np.repeat(labels, times)
+            if task.kind == "tagging":
+                said, true = said + 1, true + 1  # from -1, the negative tag, to its code in the task
             outputs = said[:, None] if task.kind == "regression" else np.eye(len(task.labels))[said]
             known = measure(torch.tensor(outputs).float(), torch.tensor(true).float(), task)[metric]
             assert told[i, j] == pytest.approx(known, abs=1e-5)
@@ -211,3 +217,12 @@ def test_equal_generators_make_equal_resamples_in_blocks_of_any_size(monkeypatch
     whole = resampled_scores("accuracy", labels, predictions, np.random.default_rng(3), 50)
     monkeypatch.setattr("fastmtl.stats.BLOCK", 7 * len(labels))
     assert (resampled_scores("accuracy", labels, predictions, np.random.default_rng(3), 50) == whole).all()
+
+
+def test_words_of_one_row_are_drawn_together() -> None:
+    rows, labels = np.array([0, 0, 0, 1]), np.zeros(4, int)
+    prediction = np.array([[0, 0, 0, 5]])  # one row all right, one all wrong
+    scores = resampled_scores("accuracy", labels, prediction, np.random.default_rng(0), 200, rows)
+    assert set(scores[0].tolist()) == {0.0, 0.75, 1.0}  # both rows wrong, one of each, both right
+    one_a_row = resampled_scores("accuracy", labels, prediction, np.random.default_rng(0), 200, np.arange(4))
+    assert (one_a_row == resampled_scores("accuracy", labels, prediction, np.random.default_rng(0), 200)).all()

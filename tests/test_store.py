@@ -85,6 +85,25 @@ def test_a_dataclass_within_a_dataclass_counts_by_its_class_too() -> None:
     assert digest(Wrapper(Up())) != digest(Wrapper(Down()))
 
 
+@dataclass(frozen=True)
+class Grown:
+    size: int = 1
+    shape: str = field(default="round", metadata={"added_later": True})
+
+
+def test_a_field_added_later_counts_where_it_is_not_at_its_default() -> None:
+    before = {"class": f"{Grown.__module__}.Grown", "size": 2}
+    assert digest(Grown(2)) == digest(before)
+    assert digest(Grown(2, "square")) == digest({**before, "shape": "square"})
+
+
+def test_fits_are_found_again_under_the_identities_they_were_made_with() -> None:
+    from fastmtl.training.modules import FitConfig
+
+    assert digest(FitConfig()) == "b0e7c4516a158d6a"
+    assert digest(FitConfig(optimizer="adadelta")) != digest(FitConfig())
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_nan_and_infinity_are_no_identity_because_they_are_not_json(value: float) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastmtl.data.pool import TokenRows
+from fastmtl.data.pool import NO_WORD, TokenRows
 
 
 def collate(rows: TokenRows, places: np.ndarray, pad_id: int) -> dict[str, Any]:
     """`input_ids`, `attention_mask`, `token_type_ids` (B, L) int64 and `labels` (B,) float32 of some rows.
 
+    Of a tagging task `labels` are (B, L) int64: a tag's code at the first token of a word, elsewhere -100.
     One gather over the memory-mapped ids, no Python per row; padding goes to the longest row of this batch only.
     """
     lengths_B = rows.lengths[places]
@@ -24,11 +25,14 @@ def collate(rows: TokenRows, places: np.ndarray, pad_id: int) -> dict[str, Any]:
     where_BL = np.where(real_BL, rows.offsets[places][:, None] + position_L, 0)
     ids_BL = np.where(real_BL, rows.ids[where_BL], pad_id).astype(np.int64)
     types_BL = (position_L >= rows.second[places][:, None]) & real_BL
+    labels = rows.labels[places].astype(np.float32)
+    if rows.tags is not None:
+        labels = np.where(real_BL, rows.tags[where_BL], NO_WORD).astype(np.int64)
     return {
         "input_ids": torch.from_numpy(ids_BL),
         "attention_mask": torch.from_numpy(real_BL.astype(np.int64)),
         "token_type_ids": torch.from_numpy(types_BL.astype(np.int64)),
-        "labels": torch.from_numpy(rows.labels[places].astype(np.float32)),
+        "labels": torch.from_numpy(labels),
     }
 
 

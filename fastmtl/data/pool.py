@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from fastmtl.data.columns import checked_columns
 from fastmtl.data.sources import Source
 from fastmtl.errors import UserError
 from fastmtl.progress import progress
@@ -20,6 +20,8 @@ from fastmtl.store import digest
 from fastmtl.tasks import TaskSpec
 
 POOL_VERSION = 1
+NO_WORD = -100
+"""In place of a tag where no word begins: what PyTorch's losses ignore."""
 
 
 class Tokenize(Protocol):
@@ -27,6 +29,13 @@ class Tokenize(Protocol):
 
     def __call__(self, first: list[str], second: list[str] | None) -> tuple[list[list[int]], list[int]]:
         """Ids of each row, special tokens included, and where its second segment starts (row length if none)."""
+        ...
+
+    def words(self, rows: list[list[str]]) -> tuple[list[list[int]], list[list[int]]]:
+        """Ids of each row of words, and for each id the place of the word that begins there, or -1.
+
+        Each word has an id at least; those beyond the longest row are left out.
+        """
         ...
 
 
@@ -41,11 +50,14 @@ class TokenRows:
     second: np.ndarray
     """(n,) uint16: position in the row at which the second segment starts; the row's length if there is none."""
     labels: np.ndarray
-    """(n,) float32: class code or value; NaN where hidden."""
+    """(n,) float32: class code or value, 0 for a row of tags; NaN where hidden."""
     flags: np.ndarray | None
     """(n,) int8: hidden relevance flag, for reports only."""
     folder: Path
     split: str
+    tags: np.ndarray | None = None
+    """(N,) int16, of a tagging task: at the first token of a word its tag's code, or -1 in a hidden row; elsewhere
+    -100."""
 
     @classmethod
     def open(cls, folder: Path, split: str) -> TokenRows:
@@ -54,8 +66,11 @@ class TokenRows:
         def mapped(name: str) -> np.ndarray:
             return np.load(folder / f"{split}.{name}.npy", mmap_mode="r")
 
-        flags = mapped("flags") if (folder / f"{split}.flags.npy").exists() else None
-        return cls(mapped("ids"), mapped("offsets"), mapped("second"), mapped("labels"), flags, folder, split)
+        def optional(name: str) -> np.ndarray | None:
+            return mapped(name) if (folder / f"{split}.{name}.npy").exists() else None
+
+        ids, offsets, second, labels = (mapped(name) for name in ("ids", "offsets", "second", "labels"))
+        return cls(ids, offsets, second, labels, optional("flags"), folder, split, optional("tags"))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -64,6 +79,12 @@ class TokenRows:
     def lengths(self) -> np.ndarray:
         """(n,) int64: tokens a row."""
         return np.diff(self.offsets)
+
+    @cached_property
+    def words(self) -> np.ndarray:
+        """(n,) int64: words a row of a tagging task, as far as its tokens were kept."""
+        assert self.tags is not None
+        return np.add.reduceat(self.tags != NO_WORD, self.offsets[:-1], dtype=np.int64)
 
     def texts(self, rows: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
         """The text columns and label of some rows as the source gave them; `TaskPool.texts` names the labels."""
@@ -86,6 +107,7 @@ def _write_split(folder: Path, source: Source, task: TaskSpec, split: str, token
     second: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     flags: list[np.ndarray] = []
+    tags: list[np.ndarray] = []
     ids_path = folder / f"{split}.ids.bin"  # ids go straight to disk: they are what grows
     with open(ids_path, "wb") as ids_file, progress(f"tokenize {task.name}/{split}", "row") as bar:
         writer: Any = None
@@ -93,8 +115,13 @@ def _write_split(folder: Path, source: Source, task: TaskSpec, split: str, token
         for batch in source.batches(task, split):
             if not batch.num_rows:
                 continue
-            columns = _checked_columns(batch, task, split, start, source.labels_are_codes)
-            ids, starts = tokenize(*(columns.texts if len(columns.texts) == 2 else (columns.texts[0], None)))
+            columns = checked_columns(batch, task, split, start, source.labels_are_codes)
+            if columns.tags is None:
+                ids, starts = tokenize(*(columns.texts if len(columns.texts) == 2 else (columns.texts[0], None)))
+            else:
+                ids, begins = tokenize.words(columns.texts[0])
+                starts = [len(row) for row in ids]
+                tags += [_at_first_tokens(codes, words) for codes, words in zip(columns.tags, begins)]
             lengths.append(np.fromiter(map(len, ids), dtype=np.int64, count=len(ids)))
             np.concatenate([np.asarray(row, dtype=np.uint32) for row in ids]).tofile(ids_file)
             second.append(np.asarray(starts, dtype=np.uint16))
@@ -118,7 +145,15 @@ def _write_split(folder: Path, source: Source, task: TaskSpec, split: str, token
     np.save(folder / f"{split}.labels.npy", np.concatenate(labels))
     if flags:
         np.save(folder / f"{split}.flags.npy", np.concatenate(flags))
+    if tags:
+        np.save(folder / f"{split}.tags.npy", np.concatenate(tags))
     return {"rows": start, "tokens": int(offsets[-1])}
+
+
+def _at_first_tokens(codes: np.ndarray, begins: list[int]) -> np.ndarray:
+    """(L,) int16: the code of the word that begins at each token of a row."""
+    words_L = np.asarray(begins)
+    return np.where(words_L >= 0, codes[words_L], NO_WORD).astype(np.int16)
 
 
 def _compact(raw: Path, target: Path) -> None:
@@ -131,70 +166,6 @@ def _compact(raw: Path, target: Path) -> None:
         out[start : start + step] = ids[start : start + step]
     out.flush()
     raw.unlink()
-
-
-@dataclass(frozen=True)
-class _Columns:
-    texts: list[list[str]]
-    labels: np.ndarray
-    flags: np.ndarray | None
-    shown: pa.RecordBatch
-
-
-def _checked_columns(batch: pa.RecordBatch, task: TaskSpec, split: str, start: int, codes: bool) -> _Columns:
-    """Texts, labels and flags of a batch; every way in which they can be wrong is said with the row's number."""
-    where = f"task {task.name!r}, split {split!r}"
-    hidden_allowed = split == "test"
-    for name in task.text:
-        if name not in batch.schema.names:
-            raise UserError(f"{where}: no column {name!r}; the columns are {', '.join(batch.schema.names)}")
-    has_label = task.label in batch.schema.names
-    if not has_label and not hidden_allowed:
-        raise UserError(f"{where}: no label column {task.label!r}; the columns are {', '.join(batch.schema.names)}")
-    texts = [[str(v) if v is not None else "" for v in batch.column(name).to_pylist()] for name in task.text]
-    for name, values in zip(task.text, texts):
-        for i, value in enumerate(values):
-            if not value.strip():
-                raise UserError(f"{where}: row {start + i} has an empty {name!r}; fill or remove the row")
-    raw = batch.column(task.label).to_pylist() if has_label else [None] * batch.num_rows
-    labels = np.empty(batch.num_rows, dtype=np.float32)
-    for i, value in enumerate(raw):
-        labels[i] = _label(value, task, codes)
-        if np.isnan(labels[i]) and not hidden_allowed:
-            raise UserError(f"{where}: row {start + i} has label {value!r}; {_wanted(task)}")
-        if value not in (None, "", -1) and np.isnan(labels[i]):
-            raise UserError(f"{where}: row {start + i} has label {value!r}; {_wanted(task)}, or leave it empty")
-    flags = None
-    if task.flag is not None and task.flag in batch.schema.names:
-        given = batch.column(task.flag).to_pylist()
-        for i, value in enumerate(given):
-            if str(value) not in ("0", "1", "False", "True"):
-                raise UserError(f"{where}: row {start + i} has {task.flag}={value!r}; the flag is 0 or 1")
-        flags = np.array([str(value) in ("1", "True") for value in given], dtype=np.int8)
-    shown = pa.RecordBatch.from_arrays(
-        [*(pa.array(values, pa.string()) for values in texts), pa.array([str(v) for v in raw], pa.string())],
-        names=[*task.text, "label"],
-    )
-    return _Columns(texts, labels, flags, shown)
-
-
-def _label(value: Any, task: TaskSpec, codes: bool) -> float:
-    """A label as number; NaN where it is hidden (GLUE writes -1), absent or not of the task."""
-    if value is None or value == "" or (codes and value == -1):
-        return float("nan")
-    if task.kind == "regression":
-        try:
-            return float(value) if math.isfinite(float(value)) else float("nan")
-        except (TypeError, ValueError):
-            return float("nan")
-    if codes:
-        return float(value) if value in range(len(task.labels)) else float("nan")
-    text = str(value)
-    return float(task.labels.index(text)) if text in task.labels else float("nan")
-
-
-def _wanted(task: TaskSpec) -> str:
-    return f"use one of {', '.join(task.labels)}" if task.labels else "use a number"
 
 
 class TaskPool:
@@ -298,7 +269,10 @@ class TaskPool:
             rows = self.split(task.name, "train")
             for i, row in zip(where, rows.texts(local[where])):
                 label = float(rows.labels[local[i]])
-                out[i] = {"task": task.name, **row, "label": task.labels[int(label)] if task.labels else label}
+                if task.kind == "tagging":
+                    out[i] = {"task": task.name, **{name: " ".join(items) for name, items in row.items()}}
+                else:
+                    out[i] = {"task": task.name, **row, "label": task.labels[int(label)] if task.labels else label}
         return out
 
     def flags_of(self, row_ids: np.ndarray) -> np.ndarray | None:

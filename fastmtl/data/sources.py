@@ -1,15 +1,18 @@
-"""Where rows come from: the Hub, GLUE as Parquet files, a user's own files, the generated sample."""
+"""Where rows come from: the Hub, GLUE as Parquet files, a user's own files, the generated suites."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Protocol
+from types import ModuleType
+from typing import Any, ClassVar, Protocol
 
 import pyarrow as pa
 import pyarrow.csv
@@ -17,7 +20,7 @@ import pyarrow.json
 import pyarrow.parquet
 import yaml
 
-from fastmtl.data import sample
+from fastmtl.data import sample, tagging
 from fastmtl.errors import UserError
 from fastmtl.tasks import GLUE, TaskSpec
 
@@ -50,25 +53,34 @@ class Sample:
 
     seed: int = 0
     labels_are_codes = True
+    suite: ClassVar[ModuleType] = sample
 
     @property
     def tasks(self) -> tuple[TaskSpec, ...]:
         """See `Source`."""
-        return sample.SPECS
+        return self.suite.SPECS
 
     def fingerprint(self, task: TaskSpec) -> str:
         """See `Source`."""
-        rows = json.dumps(_generated(self.seed)[task.name])
+        rows = json.dumps(_generated(self.suite, self.seed)[task.name])
         return hashlib.sha256(rows.encode()).hexdigest()
 
     def batches(self, task: TaskSpec, split: str) -> Iterator[pa.RecordBatch]:
         """See `Source`."""
-        yield from pa.table(_generated(self.seed)[task.name][split]).to_batches(BATCH_ROWS)
+        yield from pa.table(_generated(self.suite, self.seed)[task.name][split]).to_batches(BATCH_ROWS)
+
+
+@dataclass(frozen=True)
+class Tagging(Sample):
+    """The generated tagging tasks over one language, some of which help each other and some do not."""
+
+    labels_are_codes = False
+    suite: ClassVar[ModuleType] = tagging
 
 
 @lru_cache(maxsize=2)
-def _generated(seed: int) -> dict[str, dict[str, dict[str, list[Any]]]]:
-    return sample.generate(seed)
+def _generated(suite: ModuleType, seed: int) -> dict[str, dict[str, dict[str, list[Any]]]]:
+    return suite.generate(seed)
 
 
 @dataclass(frozen=True)
@@ -160,7 +172,7 @@ def _glue_tasks(names: Sequence[str]) -> tuple[TaskSpec, ...]:
 
 @dataclass(frozen=True)
 class Files:
-    """A user's own tasks: each split of a task is one CSV, TSV, JSONL or Parquet file, labels by name.
+    """A user's own tasks: each split of a task is one CSV, TSV, JSONL, Parquet or CoNLL file, labels by name.
 
     `specs` are `TaskSpec` values as mappings, `splits` giving file paths relative to `root`.
     """
@@ -238,8 +250,48 @@ def _read(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
         yield from pyarrow.json.open_json(path, parse_options=parse_json)
     elif ending == ".parquet":
         yield from pyarrow.parquet.ParquetFile(path).iter_batches(BATCH_ROWS)
+    elif ending == ".conll":
+        yield from _read_conll(path, columns)
     else:
-        raise UserError(f"{path}: ending {ending!r} is not read; use .csv, .tsv, .jsonl or .parquet")
+        raise UserError(f"{path}: ending {ending!r} is not read; use .csv, .tsv, .jsonl, .parquet or .conll")
+
+
+def _read_conll(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Rows of words and of what stands beside them, named by their numbers: "0" is the first column, "-1" the last.
+
+    Where the last is asked for as "0" too, there is no "-1": words without tags.
+    """
+    sentences = _sentences(path)
+    while part := list(islice(sentences, BATCH_ROWS)):
+        width = len(part[0])
+        places = {str(place): place for place in range(width)}
+        for name in columns:
+            if re.fullmatch(r"-\d+", name) and str(place := width + int(name)) not in columns and place in range(width):
+                places[name] = place
+        yield pa.RecordBatch.from_pydict({name: [row[place] for row in part] for name, place in places.items()})
+
+
+def _sentences(path: Path) -> Iterator[list[tuple[str, ...]]]:
+    """The columns of each sentence: one word a line, cut at tabs or blanks, and empty lines between sentences.
+
+    A line with # is a comment before a sentence's first word alone, for # is a word too.
+    """
+    width = 0
+    words: list[list[str]] = []
+    with open(path, encoding="utf-8-sig") as lines:
+        for number, line in enumerate(chain(lines, [""]), 1):
+            if line.startswith("-DOCSTART-") or (line.startswith("#") and not words):
+                continue
+            if line.strip():
+                words.append(line.strip("\n").split("\t") if "\t" in line else re.split(" +", line.strip(" \n")))
+                width = width or len(words[0])
+                if len(words[-1]) != width:
+                    raise UserError(
+                        f"{path}: line {number} has {len(words[-1])} columns, not {width} as the first; mend it"
+                    )
+            elif words:
+                yield list(zip(*words))
+                words = []
 
 
 def _hash_files(paths: tuple[str, ...]) -> str:

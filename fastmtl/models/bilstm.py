@@ -20,10 +20,11 @@ import tokenizers
 import torch
 from tokenizers import models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from fastmtl.errors import UserError
-from fastmtl.models.encoder import EncoderSpec, sha256_of
+from fastmtl.models.encoder import EncoderSpec, ids_of_words, sha256_of
 
 T = TypeVar("T")
 
@@ -87,8 +88,7 @@ class BiLSTMSpec:
         """The tokenizer whose ids the encoder reads."""
         if self.embeddings is None:
             borrowed = self._borrow(EncoderSpec.make_tokenizer)
-            unknown = borrowed.inner.unk_token_id
-            return WordTokenizer(borrowed.backend, borrowed.pad_id, borrowed.pad_id if unknown is None else unknown)
+            return WordTokenizer(borrowed.backend, borrowed.pad_id, borrowed.unknown_id)
         backend = tokenizers.Tokenizer(models.WordLevel(_word_vectors(self.embeddings)[0], unk_token=UNKNOWN))
         # GloVe's own words have their accents; BERT's would lose them.
         backend.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
@@ -151,9 +151,13 @@ class WordTokenizer:
             starts.append(start)
         return rows, starts
 
+    def words(self, rows: list[list[str]]) -> tuple[list[list[int]], list[list[int]]]:
+        """See `fastmtl.data.pool.Tokenize`."""
+        return ids_of_words(self.backend, rows, self.unknown_id)
+
 
 class BiLSTMEncoder(nn.Module):
-    """One feature a row: [u; v; u * v; |u - v|] (B, 4 D) of the max-pooled texts u and v of a pair.
+    """A state a token, and one feature a row: [u; v; u * v; |u - v|] (B, 4 D) of a pair's max-pooled texts u and v.
 
     A single text has no v, and its feature is [u; 0; 0; 0]: all tasks' heads and the discriminator share one width,
     and nothing is made up. (AutoSeM has a narrower projection for such tasks.) The discriminator can so tell pairs
@@ -168,6 +172,7 @@ class BiLSTMEncoder(nn.Module):
         self.layers = nn.ModuleList(nn.LSTM(size, spec.hidden_size, bidirectional=True) for size in sizes)
         self.dropout = nn.Dropout(spec.dropout)
         self.hidden_size = 8 * spec.hidden_size
+        self.state_size = 2 * spec.hidden_size
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Features (B, 4 D) of `input_ids`, `attention_mask` and `token_type_ids` (B, L); no text may be empty."""
@@ -177,14 +182,26 @@ class BiLSTMEncoder(nn.Module):
         pairs_P = second_B.nonzero()[:, 0]
         places_PL = first_B[pairs_P, None] + torch.arange(ids_BL.shape[1], device=ids_BL.device)
         seconds_PL = ids_BL[pairs_P].gather(1, places_PL.clamp(max=ids_BL.shape[1] - 1))
-        pooled_SD = self.sentences(torch.cat([ids_BL, seconds_PL]), torch.cat([first_B, second_B[pairs_P]]))
+        h_LSD = self._words(torch.cat([ids_BL, seconds_PL]), torch.cat([first_B, second_B[pairs_P]]))
+        pooled_SD = h_LSD.amax(0)
         u_BD = pooled_SD[: len(ids_BL)]
         v_BD = torch.zeros_like(u_BD).index_copy(0, pairs_P, pooled_SD[len(ids_BL) :])
         differ_BD = (u_BD - v_BD).abs() * (second_B > 0).unsqueeze(1)
         return torch.cat([u_BD, v_BD, u_BD * v_BD, differ_BD], 1)
 
-    def sentences(self, ids_SL: Tensor, lengths_S: Tensor) -> Tensor:
-        """Max over time (S, D) of the first `lengths_S` tokens of each row, each read by itself.
+    def states(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The last layer's state (B, L, D) of each token of single texts; zeros at padding."""
+        return self.read(batch)[1]
+
+    def read(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Features (B, 4 D) and states (B, L, D) of single texts from one pass."""
+        ids_BL, real_BL = batch["input_ids"], batch["attention_mask"].bool()
+        h_BLD = self._words(ids_BL, real_BL.sum(1), ids_BL.shape[1]).transpose(0, 1)
+        u_BD = h_BLD.amax(1)
+        return functional.pad(u_BD, (0, 3 * u_BD.shape[1])), h_BLD.masked_fill(~real_BL.unsqueeze(2), 0.0)
+
+    def _words(self, ids_SL: Tensor, lengths_S: Tensor, longest: int | None = None) -> Tensor:
+        """States (L, S, D) of the first `lengths_S` tokens of each row, each read by itself; -inf at padding.
 
         On CPUs it is float32 also under autocast: where all lengths are equal PyTorch hands the batch to oneDNN, which
         fails in half precision on processors without it, and a feature's precision would depend on its neighbours.
@@ -195,8 +212,7 @@ class BiLSTMEncoder(nn.Module):
         with torch.autocast("cpu", enabled=False):
             for lstm in self.layers:
                 x, _ = lstm(x._replace(data=self.dropout(x.data)))
-        h_LSD, _ = pad_packed_sequence(x, padding_value=-math.inf)
-        return h_LSD.amax(0)
+        return pad_packed_sequence(x, padding_value=-math.inf, total_length=longest)[0]
 
     @property
     def num_layers(self) -> int:

@@ -145,6 +145,8 @@ class Tokenizer:
         if self.inner.pad_token_id is None:
             raise UserError(f"encoder.name={spec.name!r}: its tokenizer has no padding token; use an encoder model")
         self.pad_id: int = self.inner.pad_token_id
+        unknown = self.inner.unk_token_id
+        self.unknown_id: int = self.pad_id if unknown is None else unknown
         self.backend = self.inner.backend_tokenizer
         self.backend.no_padding()
         self.backend.enable_truncation(spec.max_length, direction=self.inner.truncation_side)
@@ -155,9 +157,37 @@ class Tokenizer:
         out = self.backend.encode_batch_fast(first if second is None else list(zip(first, second)))
         return [row.ids for row in out], [len(row) - sum(row.type_ids) for row in out]
 
+    def words(self, rows: list[list[str]]) -> tuple[list[list[int]], list[list[int]]]:
+        """See `fastmtl.data.pool.Tokenize`."""
+        return ids_of_words(self.backend, rows, self.unknown_id)
+
+
+def ids_of_words(backend: Any, rows: list[list[str]], unknown_id: int) -> tuple[list[list[int]], list[list[int]]]:
+    """Ids of rows of words as `fastmtl.data.pool.Tokenize.words` has them; a word without ids gets `unknown_id`.
+
+    Each word is read by itself, after a blank unless it is the first: byte-level tokenizers tell the two apart.
+    """
+    spelled = [[" " * (place > 0) + word for place, word in enumerate(row)] for row in rows]
+    distinct = list({word for row in spelled for word in row})
+    pieces = {
+        word: read.ids or [unknown_id]
+        for word, read in zip(distinct, backend.encode_batch_fast(distinct, add_special_tokens=False))
+    }
+    frame = backend.encode("a")
+    inside = np.flatnonzero(np.array(frame.special_tokens_mask) == 0)
+    before, after = frame.ids[: inside[0]], frame.ids[inside[-1] + 1 :]
+    room = backend.truncation["max_length"] - len(before) - len(after)
+    ids, begins = [], []
+    for row in spelled:
+        cut = [piece for word in row for piece in pieces[word]][:room]
+        first = [place if i == 0 else -1 for place, word in enumerate(row) for i in range(len(pieces[word]))][:room]
+        ids.append([*before, *cut, *after])
+        begins.append([*[-1] * len(before), *first, *[-1] * len(after)])
+    return ids, begins
+
 
 class Encoder(nn.Module):
-    """A transformer encoder with one pooled feature a row. B rows, L tokens, H hidden units."""
+    """A transformer encoder: a state a token, and one pooled feature a row. B rows, L tokens, H hidden units."""
 
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
@@ -177,6 +207,7 @@ class Encoder(nn.Module):
             self._keep_layers(spec.layers)
         self.inner.train()  # from_pretrained hands it out in eval mode, without dropout
         self.hidden_size: int = self.inner.config.hidden_size
+        self.state_size = self.hidden_size
         positions = getattr(self.inner.config, "max_position_embeddings", spec.max_length)
         if spec.max_length > positions:
             raise UserError(f"encoder.max_length={spec.max_length} is more than its {positions} positions; lower it")
@@ -194,15 +225,23 @@ class Encoder(nn.Module):
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Pooled features (B, H) of `input_ids`, `attention_mask` and `token_type_ids` (B, L)."""
+        return self.read(batch)[0]
+
+    def states(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The last layer's state (B, L, H) of each token; those of padding mean nothing."""
+        return self.read(batch)[1]
+
+    def read(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Pooled features (B, H) and states (B, L, H) from one pass."""
         given = {name: batch[name] for name in ("input_ids", *(["token_type_ids"] if self._uses_types else []))}
         out = self.inner(**given, attention_mask=self._mask(batch["attention_mask"]))
-        if self.spec.pooling == "pooler":
-            return out.pooler_output
         h_BLH = out.last_hidden_state
+        if self.spec.pooling == "pooler":
+            return out.pooler_output, h_BLH
         if self.spec.pooling == "cls":
-            return h_BLH[:, 0]
+            return h_BLH[:, 0], h_BLH
         mask_BL1 = batch["attention_mask"].unsqueeze(-1).to(h_BLH.dtype)
-        return (h_BLH * mask_BL1).sum(1) / mask_BL1.sum(1)
+        return (h_BLH * mask_BL1).sum(1) / mask_BL1.sum(1), h_BLH
 
     def _mask(self, mask_BL: Tensor) -> Tensor:
         """The mask as (B, 1, L, L) where attention takes it so: given (B, L), Transformers asks the device, at every

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fastmtl.data.collate import collate, pack
-from fastmtl.data.pool import TokenRows, chunks
+from fastmtl.data.pool import NO_WORD, TokenRows, chunks
 from fastmtl.errors import UserError
 from fastmtl.models.encoder import Encoder
 from fastmtl.models.multitask import full_precision
@@ -30,7 +30,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, 
 
 
 Features = Callable[[Any], Tensor]
-"""From a batch to pooled features (B, H)."""
+"""From a batch to pooled features (B, H), or to the states of its words."""
 
 
 @dataclass(frozen=True)
@@ -70,20 +70,41 @@ def forward_rows(
     return out
 
 
+@torch.inference_mode()
+def forward_tokens(
+    encoder: Encoder, head: nn.Module, rows: TokenRows, places: np.ndarray, how: Inference, title: str
+) -> list[np.ndarray]:
+    """`head` of the state in which each word begins: for every row of a tagging task float32 (words, C).
+
+    Rows in the order of `places`, words in theirs; n must not be 0. As for `forward_rows`, but always padded.
+    """
+    order = np.argsort(rows.lengths[places], kind="stable")
+    batches, states = _padded(encoder, rows, places[order], how, words=True)
+    values: list[Tensor] = []
+    with progress(title, "row", len(places)) as bar:
+        for h_MH, batch in zip(_in_order(states, batches, how.device), batches):
+            values.append(full_precision(head, h_MH))
+            bar.update(len(batch))
+    by_length = np.split(torch.cat(values).cpu().numpy(), np.cumsum(rows.words[places[order]])[:-1])
+    return [by_length[i] for i in np.argsort(order)]
+
+
 def _packed(encoder: Encoder, rows: TokenRows, places: np.ndarray, how: Inference) -> tuple[list[Any], Features]:
     """Batches without padding; the rows are packed once and batches are views."""
     batches = pack(rows, places).to(how.device).batches(PACKED_TOKENS[how.device.type])
     return list(batches), PackedEncoder(encoder, DTYPES[how.precision], int8=how.precision == "int8")
 
 
-def _padded(encoder: Encoder, rows: TokenRows, places: np.ndarray, how: Inference) -> tuple[list[Any], Features]:
-    """Batches of any encoder."""
+def _padded(
+    encoder: Encoder, rows: TokenRows, places: np.ndarray, how: Inference, words: bool = False
+) -> tuple[list[Any], Features]:
+    """Batches of any encoder; with `words` their features are the states (M, H) in which words begin, row by row."""
     dtype = DTYPES[how.precision]
 
     def features(part: np.ndarray) -> Tensor:
         batch = {name: value.to(how.device) for name, value in collate(rows, places[part], how.pad_id).items()}
         with torch.autocast(how.device.type, dtype=dtype, enabled=dtype != torch.float32):
-            return encoder(batch)
+            return encoder.states(batch)[batch["labels"] != NO_WORD] if words else encoder(batch)
 
     return list(chunks(np.arange(len(places)), rows.lengths[places], BATCH_TOKENS, BATCH_ROWS)), features
 

@@ -1,4 +1,8 @@
-"""One shared encoder, one linear head a task, and the proxy's task discriminator. B rows, H hidden units, T tasks."""
+"""One shared encoder, one linear head a task, and the proxy's task discriminator.
+
+B rows, L tokens, H hidden units, C classes or tags of a task, T tasks. A tagging task's head reads each token's state
+in place of the row's pooled feature.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +28,20 @@ class MultiTaskModel(nn.Module):
                 raise UserError(f"task {task.name!r}: PyTorch keeps this name for itself; rename the task")
         self.encoder = spec.build()
         self.dropout = nn.Dropout(dropout)
-        self.heads = nn.ModuleDict({task.name: nn.Linear(self.encoder.hidden_size, task.num_outputs) for task in tasks})
+        self.tagging = {task.name for task in tasks if task.kind == "tagging"}
+        self.heads = nn.ModuleDict({task.name: nn.Linear(self._width(task), task.num_outputs) for task in tasks})
+
+    def _width(self, task: TaskSpec) -> int:
+        return self.encoder.state_size if task.name in self.tagging else self.encoder.hidden_size
 
     def features(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Pooled features (B, H), before dropout."""
         return self.encoder(batch)
 
     def forward(self, batch: Mapping[str, Tensor], task: str) -> Tensor:
-        """Logits (B, classes), or values (B, 1) of a regression, in float32."""
-        return full_precision(self.heads[task], self.dropout(self.features(batch)))
+        """Logits (B, C), values (B, 1) of a regression, or each token's logits (B, L, C); in float32."""
+        read = self.encoder.states if task in self.tagging else self.features
+        return full_precision(self.heads[task], self.dropout(read(batch)))
 
 
 class ProxyModel(MultiTaskModel):
@@ -43,19 +52,22 @@ class ProxyModel(MultiTaskModel):
         self.discriminator = nn.Linear(self.encoder.hidden_size, len(tasks))
 
     def both(self, batch: Mapping[str, Tensor], task: str) -> tuple[Tensor, Tensor]:
-        """Task logits (B, classes) and discriminator logits (B, T) from one pass through the encoder."""
-        h_BH = self.dropout(self.features(batch))
-        return full_precision(self.heads[task], h_BH), full_precision(self.discriminator, h_BH)
+        """Task logits as of `forward`, and discriminator logits (B, T), from one pass through the encoder."""
+        if task in self.tagging:
+            h_BH, told = map(self.dropout, self.encoder.read(batch))
+        else:
+            told = h_BH = self.dropout(self.features(batch))
+        return full_precision(self.heads[task], told), full_precision(self.discriminator, h_BH)
 
     def task_logits(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Discriminator logits (B, T) in float32."""
         return full_precision(self.discriminator, self.features(batch))
 
 
-def full_precision(linear: nn.Module, h_BH: Tensor) -> Tensor:
-    """A head in float32 also under autocast: half-precision scores tie by the hundred and cannot be ranked."""
-    with torch.autocast(h_BH.device.type, enabled=False):
-        return linear(h_BH.float())
+def full_precision(linear: nn.Module, h: Tensor) -> Tensor:
+    """A head over (..., H) in float32 also under autocast: half-precision scores tie by the hundred, unrankable."""
+    with torch.autocast(h.device.type, enabled=False):
+        return linear(h.float())
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -15,11 +15,13 @@ from fastmtl.config import build_logger, cell_name, command_line
 from fastmtl.errors import UserError
 from fastmtl.pipeline import Experiment
 from fastmtl.reporting.figures import draw_bandit, write_bandit
+from fastmtl.reporting.frame import as_ever
 from fastmtl.reporting.logs import log_cell
 from fastmtl.reporting.rows import selected_rows
 from fastmtl.reporting.study import cell_tables
 from fastmtl.reporting.tables import total
 from fastmtl.selection import BestTasks
+from fastmtl.stages.utilities import read_utilities
 from fastmtl.store import Artifact, digest
 from fastmtl.sweep import write_json
 
@@ -84,7 +86,7 @@ def told_apart(experiment: Experiment, cfg: DictConfig) -> dict[str, Any]:
     if experiment.readers:
         parts += ["proxy", "scoring"]
     if experiment.utilities:
-        parts += ["bandit"]
+        parts += ["relations" if experiment.singles else "bandit"]
     if experiment.mixing:
         parts += ["hparams_search"]
     if experiment.multitask:
@@ -94,7 +96,8 @@ def told_apart(experiment: Experiment, cfg: DictConfig) -> dict[str, Any]:
         node = OmegaConf.select(cfg, part)
         plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
         told |= _leaves(part, plain)
-    return {key: told[key] for key in told if key not in ("selection.name", "encoder.name", "protocol.name")}
+    names = ("selection.name", "encoder.name", "protocol.name")
+    return {key: value for key, value in told.items() if key not in names and not as_ever(key, value)}
 
 
 def _leaves(key: str, value: Any) -> dict[str, Any]:
@@ -115,7 +118,7 @@ def summarize(experiment: Experiment, config: dict[str, Any]) -> dict[str, Any]:
     plan = experiment.selection_plan
     stages = [{"stage": a.stage, "key": a.key, "hit": a.hit, "path": str(a.path), **a.records} for a in artifacts]
     chosen = experiment.selected()
-    bandit, mixing = _read(experiment.utilities, "bandit.json"), _read(experiment.mixing, "mixing.json")
+    mixing = _read(experiment.mixing, "mixing.json")
     cell = {
         "primary": experiment.primary,
         "selection": plan.name,
@@ -139,7 +142,7 @@ def summarize(experiment: Experiment, config: dict[str, Any]) -> dict[str, Any]:
         "audit": experiment.selection.records.get("audit"),
         "precision_at_budget": _relevant(experiment, chosen),
         "relevant_share": _relevant(experiment, experiment.candidates()),
-        "utilities": bandit["utilities"] if bandit else None,
+        "utilities": read_utilities(experiment.utilities) if experiment.utilities else None,
         "mixing": _ratios(mixing) if mixing else None,
         "total": {key: round(total(stages, key), 3) for key in ("wall_s", "flops")},
         "stages": stages,
@@ -147,7 +150,7 @@ def summarize(experiment: Experiment, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(artifact: Artifact | None, name: str) -> dict[str, Any] | None:
-    return artifact.read(name) if artifact else None
+    return artifact.read(name) if artifact and (artifact.path / name).exists() else None
 
 
 def _ratios(mixing: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 from fastmtl.errors import UserError
 from fastmtl.reporting.frame import BASELINES, SETTING, arms
 from fastmtl.stats import at_cost, bootstrap_rows, detectable, holm, paired, resampled_scores, seeds_needed
+from fastmtl.tasks import NEGATIVE_TAG
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -190,29 +191,39 @@ def _resampled(groups: Iterable[DataFrame]) -> dict[str, np.ndarray]:
 
     With a fixed seed of its own: the same cells make the same table.
     """
-    predictions, labels, metric = {}, np.empty(0), ""
+    predictions, labels, rows, metric = {}, np.empty(0), None, ""
     for group in groups:
         for _, cell in group.iterrows():
             path = Path(cell["finetune"]) / "validation.parquet"
             if path.exists():
-                labels, predictions[cell["id"]] = _predictions(path)
+                labels, predictions[cell["id"]], rows = _predictions(path)
                 metric = cell["metric"]
     if not predictions:
         return {}
-    scores = resampled_scores(metric, labels, np.stack(list(predictions.values())), np.random.default_rng(0))
+    stacked, rng = np.stack(list(predictions.values())), np.random.default_rng(0)
+    scores = resampled_scores(metric, labels, stacked, rng, rows=rows)
     return dict(zip(predictions, scores))
 
 
-def _predictions(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and predictions (rows,) that `training.finetuned.predict` wrote: class codes, or values."""
+def _predictions(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Labels and predictions (rows,) that `training.finetuned.predict` wrote: class codes, or values.
+
+    Of a tagging task they are of its words, the negative tag being -1, and the third says of which row each word is.
+    """
     import pandas
 
     table = pandas.read_parquet(path).dropna(subset="label")
     names = [column.removeprefix("p_") for column in table if column.startswith("p_")]  # in the order of the codes
-    if not names:
-        return table["label"].to_numpy(float), table["prediction"].to_numpy(float)
-    label, prediction = (pandas.Categorical(table[key], names).codes for key in ("label", "prediction"))
-    return label, prediction
+    if names:
+        label, prediction = (pandas.Categorical(table[key], names).codes for key in ("label", "prediction"))
+        return label, prediction, None
+    if table["label"].dtype != object:
+        return table["label"].to_numpy(float), table["prediction"].to_numpy(float), None
+    words = table.reset_index(drop=True).explode(["label", "prediction"])
+    codes = {NEGATIVE_TAG: -1} | {tag: i for i, tag in enumerate(sorted({*words["label"]} - {NEGATIVE_TAG}))}
+    # A tag that no label has is wrong, whichever it is.
+    label, prediction = (words[key].map(codes).fillna(len(codes)).to_numpy(int) for key in ("label", "prediction"))
+    return label, prediction, words.index.to_numpy()
 
 
 def _groups(cells: DataFrame) -> dict[Arm, DataFrame]:

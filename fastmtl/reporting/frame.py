@@ -21,6 +21,9 @@ SETTING = ("primary", "metric", "protocol", "encoder", "pool")
 BASELINES = ("none", "random", "full")
 """Selections that belong into every comparison, as references."""
 
+ADDED = {"optimizer": "adamw"}
+"""Last part of an option's key -> the value that cells had before there was this option, and that is not written."""
+
 COPIED = (
     "id", "study", *SETTING, "selection", "budget", "seed", "best_epoch", "validation_rows", "precision_at_budget",
     "relevant_share", "utilities", "mixing", "audit", "command",
@@ -119,9 +122,7 @@ def _variants(cells: Sequence[Result]) -> dict[str, tuple[str, str]]:
         told = differing(group)
         for cell in group:
             own, rest = (
-                " ".join(
-                    f"{_short(key)}={_plain(cell['config'].get(key))}" for key in told if _of_selection(key) == mine
-                )
+                " ".join(f"{_short(key)}={_plain(_option(cell, key))}" for key in told if _of_selection(key) == mine)
                 for mine in (True, False)
             )
             named[cell["id"]] = own, rest
@@ -131,7 +132,16 @@ def _variants(cells: Sequence[Result]) -> dict[str, tuple[str, str]]:
 def differing(cells: Sequence[Result]) -> list[str]:
     """Dotted keys of the configuration with more than one value among cells of one setting and selection."""
     keys = dict.fromkeys(key for cell in cells for key in cell["config"])
-    return [key for key in keys if len({json.dumps(cell["config"].get(key)) for cell in cells}) > 1]
+    return [key for key in keys if len({json.dumps(_option(cell, key)) for cell in cells}) > 1]
+
+
+def as_ever(key: str, value: Any) -> bool:
+    """Whether the option was added later and this is what cells had before."""
+    return value is not None and value == ADDED.get(key.rpartition(".")[2])
+
+
+def _option(cell: Result, key: str) -> Any:
+    return cell["config"].get(key, ADDED.get(key.rpartition(".")[2]))
 
 
 def _of_selection(key: str) -> bool:

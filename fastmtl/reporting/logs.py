@@ -84,7 +84,7 @@ def scalars(result: Result) -> dict[str, float]:
     mixing = result["mixing"] or {"tasks": [], "ratio": []}
     named = {
         **frame([result]).iloc[0],
-        **{f"utility/{task}": value for task, value in (result["utilities"] or {}).items()},
+        **{f"utility/{task}": value for task, value in (result["utilities"] or {}).items() if value is not None},
         **{f"ratio/{task}": value for task, value in zip(mixing["tasks"], mixing["ratio"])},
     }
     return {k: float(v) for k, v in named.items() if isinstance(v, Real) and not math.isnan(v)}

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 STAGES = {
-    "pool": "pool", "proxy": "proxy", "scores": "scores", "utilities": "bandit", "mixing": "other trials",
-    "multitask": "multitask", "finetune": "finetune", "test": "test split",
+    "pool": "pool", "proxy": "proxy", "scores": "scores", "joint": "single tasks", "utilities": "bandit",
+    "mixing": "other trials", "multitask": "multitask", "finetune": "finetune", "test": "test split",
 }  # fmt: skip
 """Stages whose cost is shown -> their names in the table."""
 
-OPTIONAL = ("utilities", "mixing", "test")
+OPTIONAL = ("joint", "utilities", "mixing", "test")
 """Stages without a column where no cell has them."""
 
 UNCOUNTED = ("pool", "test")
@@ -196,7 +196,8 @@ def choices(cells: DataFrame) -> Table | None:
             continue
         tasks = [task for task in _prefixed(cells, "rows/") if cell[f"rows/{task}"] > 0]
         if utilities:
-            tasks = [f"{t} ({utilities[t]:.2f})" for t in sorted(tasks, key=lambda task: -utilities[task])]
+            valued = {task: utilities[task] for task in tasks if utilities[task] is not None}
+            tasks = [f"{task} ({valued[task]:.2f})" for task in sorted(valued, key=lambda task: -valued[task])]
         ratio = f"{_colons(mixing['tasks'])} = {_colons(mixing['ratio'])}" if mixing else ""
         rows.append([cell["arm"], _budget(cell["budget"]), str(cell["seed"]), ", ".join(tasks) or "no task", ratio])
     if not rows:

@@ -44,8 +44,11 @@ class PlannedBatches(Dataset):
         return [self._part(task, places, len(places) / whole, micro) for task, places in step]
 
     def _part(self, task: int, places: np.ndarray, share: float, micro: int) -> dict[str, Any]:
-        mine, weight = shard(places, self.rank + self.world * micro, self.world * self.accumulate)
-        batch = collate(self.rows[task], mine, self.pad_id)
+        rows, parts = self.rows[task], self.world * self.accumulate
+        mine, weight = shard(places, self.rank + self.world * micro, parts)
+        if weight and rows.tags is not None:  # its mean loss is that of words
+            weight = float(rows.words[mine].sum() * parts / rows.words[places].sum())
+        batch = collate(rows, mine, self.pad_id)
         return {**batch, "task": self.names[task], "weight": torch.tensor(weight), "share": torch.tensor(share)}
 
 

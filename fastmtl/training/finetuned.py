@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import torch
 
-from fastmtl.data.pool import TokenRows
+from fastmtl.data.pool import NO_WORD, TokenRows
 from fastmtl.models.bilstm import BiLSTMSpec
 from fastmtl.models.encoder import EncoderSpec
-from fastmtl.models.inference import Inference, forward_rows
+from fastmtl.models.inference import Inference, forward_rows, forward_tokens
 from fastmtl.models.multitask import MultiTaskModel, load_weights
 from fastmtl.tasks import TaskSpec
 from fastmtl.training.metrics import measure
@@ -32,7 +32,8 @@ def write_config(folder: Path, encoder: EncoderSpec, task: TaskSpec) -> None:
 def load_finetuned(folder: str | Path) -> tuple[MultiTaskModel, TaskSpec]:
     """The model of a finished `finetune` folder, in eval mode on the CPU, and its task.
 
-    `model(batch, task.name)` gives logits (B, classes); `model.encoder.spec.make_tokenizer()` the ids.
+    `model(batch, task.name)` gives logits (B, classes), or of tagging (B, L, tags);
+    `model.encoder.spec.make_tokenizer()` the ids.
     """
     config = json.loads((Path(folder) / "config.json").read_text())
     task = TaskSpec.from_dict(config["task"])
@@ -43,16 +44,20 @@ def load_finetuned(folder: str | Path) -> tuple[MultiTaskModel, TaskSpec]:
 
 
 def predict(
-    model: MultiTaskModel, task: TaskSpec, rows: TokenRows, how: Inference, path: Path
+    model: MultiTaskModel, task: TaskSpec, rows: TokenRows, how: Inference, path: Path, places: np.ndarray | None = None
 ) -> dict[str, float] | None:
-    """Write one prediction a row as Parquet: row, label, prediction, and `p_<label>` for each class.
+    """Write one prediction a row, of all or of those at `places`, as Parquet: row, label, prediction, and `p_<label>`
+    for each class; of a tagging task label and prediction are lists, a tag a word.
 
-    Returns the task's metrics and loss over the labelled rows, or None where labels are hidden.
+    Returns the task's metrics and loss over the labelled ones, or None where labels are hidden.
     """
-    values = forward_rows(model.encoder, model.heads[task.name], rows, np.arange(len(rows)), how, "predict")
+    places = np.arange(len(rows)) if places is None else places
+    if task.kind == "tagging":
+        return _predict_tags(model, task, rows, how, path, places)
+    values = forward_rows(model.encoder, model.heads[task.name], rows, places, how, "predict")
     logits = torch.from_numpy(values)
-    labels = np.array(rows.labels)
-    columns: dict[str, Any] = {"row": np.arange(len(rows))}
+    labels = np.array(rows.labels[places])
+    columns: dict[str, Any] = {"row": places}
     if task.kind == "classification":
         columns["label"] = [None if np.isnan(code) else task.labels[int(code)] for code in labels]
         columns["prediction"] = [task.labels[code] for code in logits.argmax(1).tolist()]
@@ -64,3 +69,28 @@ def predict(
     pa.parquet.write_table(pa.table(columns), path)
     known = np.flatnonzero(~np.isnan(labels))
     return measure(logits[known], torch.from_numpy(labels[known]), task) if len(known) else None
+
+
+def _predict_tags(
+    model: MultiTaskModel, task: TaskSpec, rows: TokenRows, how: Inference, path: Path, places: np.ndarray
+) -> dict[str, float] | None:
+    values = forward_tokens(model.encoder, model.heads[task.name], rows, places, how, "predict")
+    codes = [_tags(rows, place) for place in places]
+    hidden = np.isnan(rows.labels[places])
+    named = [None if no else [task.labels[code] for code in row] for no, row in zip(hidden, codes)]
+    said = [[task.labels[code] for code in row.argmax(1)] for row in values]
+    tags = pa.list_(pa.string())
+    columns = {"row": places, "label": pa.array(named, tags), "prediction": pa.array(said, tags)}
+    pa.parquet.write_table(pa.table(columns), path)
+    known = np.flatnonzero(~hidden)
+    if not len(known):
+        return None
+    logits, labels = (torch.from_numpy(np.concatenate([given[i] for i in known])) for given in (values, codes))
+    return measure(logits, labels, task)
+
+
+def _tags(rows: TokenRows, place: int) -> np.ndarray:
+    """(words,) int64: codes of a row's tags, `HIDDEN` where they are not known."""
+    assert rows.tags is not None
+    tags = np.array(rows.tags[rows.offsets[place] : rows.offsets[place + 1]], dtype=np.int64)
+    return tags[tags != NO_WORD]

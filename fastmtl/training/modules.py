@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from fastmtl.errors import UserError
 from fastmtl.models.dropout import use_cpu_dropout
 from fastmtl.models.multitask import MultiTaskModel, ProxyModel
 from fastmtl.tasks import TaskSpec
-from fastmtl.training.metrics import answers, build_metrics, positive_weights, task_loss, task_similarity_loss
+from fastmtl.training.metrics import answers, asked, build_metrics, positive_weights, task_loss, task_similarity_loss
 from fastmtl.training.weighting import Weigher, assign, shared_jacobian
 
 
@@ -27,7 +27,9 @@ class FitConfig:
     `batch_size` is global: over all devices. `warmup` is a share of all steps; after it the learning rate falls
     linearly to zero, or stays where it is under `schedule=constant`. `precision` is fp32, bf16, fp16 or
     auto, which takes half precision where the device is fast at it. `freeze_layers` keeps the embeddings and the first
-    so many encoder layers as they are, `freeze_embeddings` the embeddings alone; their dropout stays on.
+    so many encoder layers as they are, `freeze_embeddings` the embeddings alone; their dropout stays on. `optimizer`
+    adadelta (Zeiler 2012, with its constants) adapts its own step, which `learning_rate` scales: 0.1 and constant in
+    Bingel & Søgaard 2017. It starts slowly: count on thousands of steps.
     """
 
     epochs: int = 3
@@ -41,6 +43,7 @@ class FitConfig:
     freeze_layers: int = 0
     freeze_embeddings: bool = False
     schedule: Literal["linear", "constant"] = "linear"
+    optimizer: Literal["adamw", "adadelta"] = field(default="adamw", metadata={"added_later": True})
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "weight_decay", "warmup", "max_grad_norm", "dropout"):
@@ -56,6 +59,8 @@ class FitConfig:
             raise UserError(f"fit.warmup={self.warmup}, fit.dropout={self.dropout}: both are shares in [0, 1]")
         if self.schedule not in ("linear", "constant"):
             raise UserError(f"fit.schedule={self.schedule!r} is unknown; use linear or constant")
+        if self.optimizer not in ("adamw", "adadelta"):
+            raise UserError(f"fit.optimizer={self.optimizer!r} is unknown; use adamw or adadelta")
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
             raise UserError(f"fit.precision={self.precision!r} is unknown; use auto, fp32, bf16 or fp16")
         if isinstance(self.freeze_layers, bool) or not isinstance(self.freeze_layers, int) or self.freeze_layers < 0:
@@ -113,19 +118,19 @@ class _TaskModule(pl.LightningModule):
         self.total_steps = total_steps
 
     def configure_optimizers(self) -> Any:
-        """AdamW with linear warm-up and, unless constant, linear decay to zero over `total_steps`."""
+        """The optimizer with linear warm-up and, unless constant, linear decay to zero over `total_steps`."""
         fit = self.fit_config
         groups = [
             {"params": [weight for weight in self.model.parameters() if weight.requires_grad],
              "lr": fit.learning_rate, "weight_decay": fit.weight_decay},
             *self.other_parameters(),
         ]  # fmt: skip
-        optimizer = torch.optim.AdamW(
-            groups,
-            eps=1e-8,
+        optimizer: torch.optim.Optimizer
+        if fit.optimizer == "adadelta":
+            optimizer = torch.optim.Adadelta(groups, rho=0.95, eps=1e-6)
+        else:
             # The fused step undoes fp16's loss scale by itself, and so after gradients were clipped.
-            fused=fit.precision != "fp16",
-        )
+            optimizer = torch.optim.AdamW(groups, eps=1e-8, fused=fit.precision != "fp16")
         warm = round(fit.warmup * self.total_steps)
 
         def factor(step: int) -> float:
@@ -266,20 +271,19 @@ class MultiTaskModule(_TaskModule):
         """Collects one batch of the evaluated task."""
         assert self.evaluated is not None
         (batch,) = step
-        labels = batch["labels"]
-        logits = self.model(batch, self.evaluated.name)
+        logits, labels = asked(self.model(batch, self.evaluated.name), batch["labels"], self.evaluated)
         self.metrics.update(
             answers(logits, self.evaluated), labels if self.evaluated.kind == "regression" else labels.long()
         )
         self.mean_loss.update(task_loss(logits, labels, self.evaluated), len(labels))
-        if self.evaluated.kind == "classification":
+        if self.evaluated.kind != "regression":
             self.mean_probability.update(torch.softmax(logits, 1).gather(1, labels.long().unsqueeze(1)))
 
     def on_validation_epoch_end(self) -> None:
-        """Metrics, mean loss and mean probability of the right class over all ranks' rows."""
+        """Metrics, mean loss and mean probability of the right class over all ranks' rows, or their words."""
         assert self.evaluated is not None
         values = {**self.metrics.compute(), "loss": self.mean_loss.compute()}
-        if self.evaluated.kind == "classification":
+        if self.evaluated.kind != "regression":
             values["probability"] = self.mean_probability.compute()
         self.log_dict({f"choose/{name}": value for name, value in values.items()})
         for measured in (self.metrics, self.mean_loss, self.mean_probability):

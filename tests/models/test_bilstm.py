@@ -126,6 +126,19 @@ def test_neither_padding_nor_neighbours_change_a_feature(encoder: BiLSTMEncoder)
     torch.testing.assert_close(encoder(rows(*(texts[i] for i in order))), each[order])
 
 
+@torch.no_grad()
+def test_states_are_those_of_texts_read_alone_and_finite_at_padding(encoder: BiLSTMEncoder) -> None:
+    texts = [SINGLE, ([30], []), ([40] * 9, [])]
+    batch = rows(*texts, width=12)
+    pooled, states = encoder.read(batch)
+    assert states.shape == (3, 12, encoder.state_size)
+    assert not states[~batch["attention_mask"].bool()].any()
+    torch.testing.assert_close(pooled, encoder(batch))
+    for states_LD, (ids, _) in zip(states, texts):
+        torch.testing.assert_close(states_LD[: len(ids)], encoder.states(rows((ids, [])))[0])
+        torch.testing.assert_close(states_LD[: len(ids)].amax(0), alone(encoder, ids))
+
+
 def test_padding_gets_no_gradient_and_every_weight_some(encoder: BiLSTMEncoder) -> None:
     torch.manual_seed(1)
     encoder(rows(PAIR, SINGLE)).square().sum().backward()

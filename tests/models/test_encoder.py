@@ -78,6 +78,18 @@ def test_padding_does_not_change_the_feature_of_a_row(encoder: Encoder) -> None:
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("pooling", ["mean", "cls", "pooler"])
+def test_padding_does_not_change_the_states_of_tokens(pooling: Any) -> None:
+    encoder = Encoder(EncoderSpec("tiny", pooling)).eval()
+    rows = [[2, 10, 3], [2, 11, 12, 13, 14, 15, 16, 17, 3]]
+    with torch.inference_mode():
+        together = encoder.states(padded(rows))
+        for states_LH, row in zip(together, rows):
+            torch.testing.assert_close(states_LH[: len(row)], encoder.states(padded([row]))[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(encoder.read(padded(rows))[0], encoder(padded(rows)))
+    assert together.shape == (2, 9, encoder.state_size)
+
+
 def test_mean_pooling_is_the_mean_over_the_real_tokens(encoder: Encoder) -> None:
     batch = padded([[2, 10, 3], [2, 11, 12, 13, 3]])
     with torch.inference_mode():

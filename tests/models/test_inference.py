@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from fastmtl.data.collate import collate
+from fastmtl.data.pool import NO_WORD
 from fastmtl.models import inference
-from fastmtl.models.inference import Inference, forward_rows
-from fastmtl.models.multitask import ProxyModel
+from fastmtl.models.inference import Inference, forward_rows, forward_tokens
+from fastmtl.models.multitask import MultiTaskModel, ProxyModel
 
 EXACT = Inference(pad_id=0, device=torch.device("cpu"))
 
@@ -40,6 +41,22 @@ def test_batched_rows_equal_single_rows_in_the_order_asked_for(
     got = forward_rows(model.encoder, model.discriminator, rows, places, replace(EXACT, pack=pack), "test")
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, row_by_row(model, rows, places), atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_tokens", [4096, 40, 1])
+def test_batched_words_equal_those_of_single_rows_in_the_order_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tiny: Any, tagged_pool: Any, batch_tokens: int
+) -> None:
+    monkeypatch.setattr(inference, "BATCH_TOKENS", batch_tokens)
+    model = MultiTaskModel(tiny, tagged_pool.tasks).eval()
+    rows, places = tagged_pool.split("things", "train"), np.array([7, 0, 11, 3, 4])
+    got = forward_tokens(model.encoder, model.heads["things"], rows, places, EXACT, "test")
+    assert [len(one) for one in got] == rows.words[places].tolist()
+    for place, values in zip(places, got):
+        batch = collate(rows, np.array([place]), 0)
+        with torch.inference_mode():
+            alone = model(batch, "things")[batch["labels"] != NO_WORD]
+        np.testing.assert_allclose(values, alone.numpy(), atol=1e-5)
 
 
 def test_every_padded_batch_fits_into_the_token_limit(

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from fastmtl.data.collate import collate
 from fastmtl.errors import UserError
+from fastmtl.models.bilstm import BiLSTMSpec
 from fastmtl.models.multitask import MultiTaskModel, ProxyModel, load_weights
 from fastmtl.tasks import TaskSpec
 from fastmtl.training.metrics import task_loss
@@ -50,6 +51,18 @@ def test_heads_have_a_logit_a_class_or_one_value(tiny: Any, tiny_tasks: Any, bat
     assert {name: tuple(model(batch, name).shape) for name in model.heads} == {
         "pairs": (4, 2), "single": (4, 3), "score": (4, 1),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", [None, BiLSTMSpec(tokenizer="tiny", hidden_size=5, layers=1)], ids=["tiny", "bilstm"])
+def test_a_tagging_head_reads_states_and_the_discriminator_rows(tiny: Any, tagged_pool: Any, spec: Any) -> None:
+    batch = collate(tagged_pool.split("things", "train"), np.arange(4), 0)
+    length = batch["input_ids"].shape[1]
+    model = ProxyModel(spec or tiny, tagged_pool.tasks).eval()
+    with torch.no_grad():
+        logits, which = model.both(batch, "things")
+        torch.testing.assert_close(logits, model(batch, "things"))
+        torch.testing.assert_close(which, model.task_logits(batch))
+    assert (logits.shape, which.shape) == ((4, length, 3), (4, 2))
 
 
 def test_logits_are_full_precision_also_under_autocast(tiny: Any, tiny_tasks: Any, batch: Any) -> None:

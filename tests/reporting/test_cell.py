@@ -53,7 +53,7 @@ def experiment(folder: Path, searches: bool) -> Any:
     plan = SimpleNamespace(name="autosem", selector=BestTasks(threshold=0.6) if searches else Random())
     named = {**parts, "pool": pool}
     return SimpleNamespace(
-        primary="rte", budget=60, seed=0, readers=(), encoder=SimpleNamespace(name="tiny"),
+        primary="rte", budget=60, seed=0, readers=(), singles=(), encoder=SimpleNamespace(name="tiny"),
         protocol=SimpleNamespace(name="strict"),
         selection_plan=plan, selected=lambda: np.arange(60), candidates=lambda: np.arange(90),
         artifacts=lambda stage="finetune": [part for part in parts.values() if part], **named,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pandas
 import pytest
 from scipy import stats
+from sklearn.metrics import f1_score
 from statsmodels.stats.multitest import multipletests
 
 from fastmtl.errors import UserError
@@ -192,6 +194,34 @@ def test_predictions_are_read_in_the_order_of_the_tasks_labels(tmp_path: Path) -
 def _f1_of_no(table: pandas.DataFrame) -> float:
     hits = ((table["label"] == "no") & (table["prediction"] == "no")).sum()
     return 2 * hits / ((table["label"] == "no").sum() + (table["prediction"] == "no").sum())
+
+
+def test_tags_are_drawn_again_by_the_row_and_the_negative_one_is_no_hit(tmp_path: Path) -> None:
+    cells = cells_of({NONE: [0.0] * 2, OURS: [0.0] * 2}, metric="f1_micro")
+    rng = np.random.default_rng(0)
+    f1: dict[str, list[float]] = {"none": [], "feature_similarity": []}
+    for i, cell in cells.iterrows():
+        label = [rng_row.choice(["O", "B", "I"], size=1 + k % 7).tolist() for k, rng_row in enumerate(rows_rng(80))]
+        share = 0.9 if cell["arm"] == "none" else 0.6
+        said = [[tag if rng.random() < share else str(rng.choice(["O", "I", "E"])) for tag in row] for row in label]
+        path = tmp_path / cell["id"]
+        path.mkdir()
+        pandas.DataFrame({"row": range(81), "label": [*label, None], "prediction": [*said, ["B"]]}).to_parquet(
+            path / "validation.parquet"
+        )
+        cells.loc[i, "finetune"] = str(path)
+        f1[cell["arm"]].append(
+            f1_score([*chain(*label)], [*chain(*said)], labels=["B", "I", "E"], average="micro", zero_division=0)
+        )
+    row = comparisons(cells).iloc[0]
+    difference = np.mean(f1["feature_similarity"]) - np.mean(f1["none"])
+    assert row["rows_low"] < difference < row["rows_high"] < 0
+    assert (row["rows_low"] + row["rows_high"]) / 2 == pytest.approx(difference, abs=0.02)
+
+
+def rows_rng(n: int) -> list[np.random.Generator]:
+    """A generator a row, the same for every cell."""
+    return [np.random.default_rng(k) for k in range(n)]
 
 
 def test_regressions_are_read_too(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fastmtl.errors import UserError
-from fastmtl.reporting.frame import arms, frame, read_results, settings
+from fastmtl.reporting.frame import arms, as_ever, frame, read_results, settings
 from tests.reporting.test_study import plain
 
 
@@ -41,6 +41,15 @@ def test_an_arm_is_named_by_what_tells_it_from_others_of_its_selection() -> None
     both = frame([first, third, plain(config={"a.fit.epochs": 2})])
     assert both["arm"].tolist() == ["random", "similar a.epochs=1", "similar a.epochs=2"]
     assert both["variant"].tolist() == ["", "a.epochs=1", "a.epochs=2"]
+
+
+def test_a_cell_from_before_an_option_is_of_the_arm_that_has_it_as_ever() -> None:
+    old, new = plain(id="old", config={"a.fit.epochs": 1}), plain(id="new", config={"a.fit.optimizer": "adadelta"})
+    new["config"]["a.fit.epochs"] = 1
+    assert frame([old, new])["arm"].tolist() == ["random a.optimizer=adadelta", "random a.optimizer=adamw"]
+    assert as_ever("a.fit.optimizer", "adamw")
+    assert not as_ever("a.fit.optimizer", "adadelta")
+    assert not as_ever("a.fit.epochs", None)
 
 
 def test_settings_are_kept_apart() -> None:

@@ -12,10 +12,13 @@ import sklearn.metrics
 import torch
 
 from fastmtl.tasks import METRICS, TaskSpec
-from fastmtl.training.metrics import build_metrics, measure, positive_weights, task_loss, task_similarity_loss
+from fastmtl.training.metrics import answers, build_metrics, measure, positive_weights, task_loss, task_similarity_loss
 
 TWO = TaskSpec("two", "classification", ("a",), ("no", "yes"), METRICS["classification"])
 THREE = TaskSpec("three", "classification", ("a",), ("x", "y", "z"), ("accuracy", "f1_macro", "matthews"))
+F1_FIRST = TaskSpec("swapped", "classification", ("a",), ("no", "yes"), ("f1", "accuracy"))
+TAGS = TaskSpec("tags", "tagging", ("words",), ("x", "O", "y"), METRICS["tagging"])
+ALL_TAGS = TaskSpec("all", "tagging", ("words",), ("x", "y", "z"), METRICS["tagging"])
 VALUE = TaskSpec("value", "regression", ("a",), metrics=METRICS["regression"])
 
 
@@ -70,16 +73,56 @@ def test_regression_metrics_are_those_of_scipy_also_with_ties() -> None:
     assert values["spearman"] == pytest.approx(scipy.stats.spearmanr(truth, guess)[0], abs=1e-5)
 
 
-@pytest.mark.parametrize("task", [TWO, THREE, VALUE], ids=lambda task: task.name)
+@pytest.mark.parametrize("task", [TWO, F1_FIRST, THREE, VALUE], ids=lambda task: task.name)
 def test_metrics_come_headline_first_and_before_the_loss(task: TaskSpec) -> None:
     logits, labels = drawn(task.num_outputs) if task.labels else (torch.randn(9, 1), torch.randn(9))
     assert list(measure(logits, labels, task)) == [*task.metrics, "loss"]
-    assert list(build_metrics(task)) == list(task.metrics)
+    assert set(build_metrics(task)) == set(task.metrics)
+
+
+def said(codes: list[int]) -> torch.Tensor:
+    return torch.nn.functional.one_hot(torch.tensor(codes), 3).float()
+
+
+def test_the_f1_of_tags_is_over_words_and_without_the_negative_tag() -> None:
+    # labels x x O y O, said x O y y O: of three tags said two are right, of three there are two are found
+    values = measure(said([0, 1, 2, 2, 1]), torch.tensor([0, 0, 1, 2, 1]), TAGS)
+    assert values["f1_micro"] == pytest.approx(2 / 3)
+    assert values["accuracy"] == pytest.approx(3 / 5)
+    assert list(values) == ["f1_micro", "accuracy", "loss"]
+
+
+@pytest.mark.parametrize("task", [TAGS, ALL_TAGS], ids=lambda task: task.name)
+def test_the_f1_of_tags_is_that_of_scikit_learn_over_the_positive_tags(task: TaskSpec) -> None:
+    logits, labels = drawn(3)
+    positive = [code for code, tag in enumerate(task.labels) if tag != "O"]
+    known = sklearn.metrics.f1_score(labels, logits.argmax(1), labels=positive, average="micro")
+    told = measure(logits, labels.long(), task)
+    assert told["f1_micro"] == pytest.approx(known)
+    assert (told["f1_micro"] == pytest.approx(told["accuracy"])) is (task is ALL_TAGS)
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2], [1, 1, 1]])
+def test_negative_predictions_alone_find_nothing(labels: list[int]) -> None:
+    assert measure(said([1, 1, 1]), torch.tensor(labels), TAGS)["f1_micro"] == 0
+
+
+def test_tokens_that_begin_no_word_count_for_nothing() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits_BLC = torch.randn(2, 4, 3, generator=generator)
+    labels_BL = torch.tensor([[-100, 0, -100, 2], [1, -100, -100, -100]])
+    words = [(0, 1), (0, 3), (1, 0)]
+    alone = torch.stack([logits_BLC[place] for place in words])
+    codes = torch.tensor([0, 2, 1])
+    assert measure(logits_BLC, labels_BL, TAGS) == measure(alone, codes, TAGS)
+    by_hand = -torch.stack([torch.log_softmax(one, 0)[code] for one, code in zip(alone, codes)]).mean()
+    assert float(task_loss(logits_BLC, labels_BL, TAGS)) == pytest.approx(float(by_hand))
+    assert answers(logits_BLC, TAGS).shape == (2, 4)
 
 
 def test_every_metric_that_a_task_may_name_can_be_built() -> None:
     for kind, names in METRICS.items():
-        labels = ("x", "y") if kind == "classification" else ()
+        labels = () if kind == "regression" else ("x", "y")
         for name in names:
             assert list(build_metrics(TaskSpec("t", kind, ("a",), labels, (name,)))) == [name]  # type: ignore[arg-type]
 

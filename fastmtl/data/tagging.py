@@ -1,0 +1,111 @@
+"""A generated suite of tagging tasks over one language, made so that some help each other and others do not.
+
+Every word has a hidden class, which nothing but its use gives away, and classes follow each other by a rule. The
+teachers tag the class itself on many rows. The pupils tag something that follows from the classes of a word and of its
+neighbour on few rows: too few to have seen most words, so that a teacher helps. The chatter tags classes too, but
+mostly wrongly: nothing to learn from, and its gradients disturb.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+from fastmtl.data.sample import vocabulary
+from fastmtl.tasks import TaskSpec
+
+Tagger = Callable[[random.Random, list[int]], list[str]]
+"""The tags of a sentence of which the hidden class of each word is given."""
+
+CLASSES = 8
+_WORDS = 320
+_FOLLOWERS, _FOLLOWS = 3, 0.75
+"""So many classes may follow a class, and do in this share of places; elsewhere any does."""
+_LENGTHS = (5, 12)
+
+_CLASS_TAGS = tuple(f"c{code}" for code in range(CLASSES))
+_INSIDE = (1, 4, 6)
+
+
+def _classes(rng: random.Random, classes: list[int]) -> list[str]:
+    return [_CLASS_TAGS[code] for code in classes]
+
+
+def _coarse(rng: random.Random, classes: list[int]) -> list[str]:
+    return [f"k{code // 2}" for code in classes]
+
+
+def _group(rng: random.Random, classes: list[int]) -> list[str]:
+    return ["AABBOOOO"[code] for code in classes]
+
+
+def _agree(rng: random.Random, classes: list[int]) -> list[str]:
+    """Whether an odd class follows one of its own half."""
+    return ["O", *("Y" if two % 2 and (one < 4) == (two < 4) else "O" for one, two in pairwise(classes))]
+
+
+def _phrase(rng: random.Random, classes: list[int]) -> list[str]:
+    """Runs of some classes: where they begin and go on."""
+    before = [None, *classes]
+    return ["O" if c not in _INSIDE else "I" if b in _INSIDE else "B" for b, c in zip(before, classes)]
+
+
+def _garbled(share: float) -> Tagger:
+    """The class in a share of the places, elsewhere any."""
+
+    def tag(rng: random.Random, classes: list[int]) -> list[str]:
+        return [_CLASS_TAGS[code if rng.random() < share else rng.randrange(CLASSES)] for code in classes]
+
+    return tag
+
+
+TEACHERS, PUPILS, CHATTER = ("classes", "coarse"), ("group", "agree", "phrase"), ("rumour", "static", "whisper")
+_SUITE: dict[str, tuple[Tagger, tuple[str, ...], int]] = {
+    "classes": (_classes, _CLASS_TAGS, 1500),
+    "coarse": (_coarse, ("k0", "k1", "k2", "k3"), 900),
+    "group": (_group, ("O", "A", "B"), 120),
+    "agree": (_agree, ("O", "Y"), 150),
+    "phrase": (_phrase, ("O", "B", "I"), 200),
+    "rumour": (_garbled(0.15), _CLASS_TAGS, 1500),
+    "static": (_garbled(0.25), _CLASS_TAGS, 300),
+    "whisper": (_garbled(0.3), _CLASS_TAGS, 120),
+}
+_HELD_OUT = {"validation": 300, "test": 300}
+
+SPECS: tuple[TaskSpec, ...] = tuple(
+    TaskSpec(name, "tagging", ("tokens",), tags, label="tags", splits={split: split for split in ("train", *_HELD_OUT)})
+    for name, (_, tags, _) in _SUITE.items()
+)
+
+
+def is_helpful(main: str, aux: str) -> bool:
+    """Whether the auxiliary task is meant to help the main one; for reports alone."""
+    return aux in TEACHERS and main != aux
+
+
+def generate(seed: int = 0) -> dict[str, dict[str, dict[str, list[Any]]]]:
+    """All rows as task -> split -> column -> values: `tokens` and, by name, `tags`, both lists of strings."""
+    rng = random.Random(f"{seed}/language")
+    words = rng.sample([word for word in vocabulary() if len(word) > 2], _WORDS)
+    members = [words[code::CLASSES] for code in range(CLASSES)]
+    followers = [rng.sample(range(CLASSES), _FOLLOWERS) for _ in range(CLASSES)]
+    weights = [1 / (rank + 5) for rank in range(_WORDS // CLASSES)]  # most words are rare, as in any language
+
+    def sentence(rng: random.Random) -> tuple[list[str], list[int]]:
+        classes = [rng.randrange(CLASSES)]
+        for _ in range(rng.randint(*_LENGTHS) - 1):
+            rule = rng.random() < _FOLLOWS
+            classes.append(rng.choice(followers[classes[-1]]) if rule else rng.randrange(CLASSES))
+        return [rng.choices(members[code], weights)[0] for code in classes], classes
+
+    suite: dict[str, dict[str, dict[str, list[Any]]]] = {}
+    for name, (tag, _, size) in _SUITE.items():
+        rng = random.Random(f"{seed}/{name}")  # one a task: a new task leaves the others' rows as they were
+        suite[name] = {}
+        for split, rows in {"train": size, **_HELD_OUT}.items():
+            sentences = [sentence(rng) for _ in range(rows)]
+            tags = [tag(rng, classes) for _, classes in sentences]
+            suite[name][split] = {"tokens": [words for words, _ in sentences], "tags": tags}
+    return suite
