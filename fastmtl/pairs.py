@@ -44,7 +44,8 @@ class Matrix:
 
         # No rows are chosen: a budget beyond the candidates is none of our business.
         cells = {seed: compose(*self.overrides, "budget=1.0", f"seed={seed}") for seed in self.seeds}
-        names = [task.name for task in next(iter(cells.values())).source.tasks]
+        metrics = {task.name: task.metrics[0] for task in next(iter(cells.values())).source.tasks}
+        names = list(metrics)
         if len(names) < 2:
             raise UserError(f"data has one task, {names[0]!r}, and so no pairs; add tasks")
         groups = [(name,) for name in names] + list(combinations(names, 2))
@@ -53,16 +54,16 @@ class Matrix:
         costs: dict[str, list[Any]] = {"each task alone": [], "all pairs": []}
         for done, (group, seed) in enumerate([(group, seed) for group in groups for seed in self.seeds], 1):
             model = cells[seed].joint(*group)
-            scores = model.read("scores.json")
-            told = ", ".join(f"{name} {100 * _headline(own)[1]:.1f}" for name, own in scores.items())
-            state = "found" if model.hit else f"{model.records['wall_s']:.0f} s"
-            print(f"[{done}/{len(groups) * len(self.seeds)}] seed {seed}: {told} ({state})", flush=True)
+            measured, told = model.read("scores.json"), []
             for name in group:
-                metric, score = _headline(scores[name])
-                rows = cells[seed].joint_rows(name)
+                metric = metrics[name]
+                score, rows = measured[name][metric], cells[seed].joint_rows(name)
                 row = {"task": name, "seed": seed, "metric": metric, "score": score, "rows": rows}
                 other = [one for one in group if one != name]
                 (pairs if other else single).append({**row, "other": other[0]} if other else row)
+                told.append(f"{name} {100 * score:.1f}")
+            state = "found" if model.hit else f"{model.records['wall_s']:.0f} s"
+            print(f"[{done}/{len(groups) * len(self.seeds)}] seed {seed}: {', '.join(told)} ({state})", flush=True)
             costs["all pairs" if len(group) > 1 else "each task alone"].append(model.records)
         found = [self._affinities(cells[seed], costs) for seed in self.seeds] if self.affinities else []
         return Relations(
@@ -78,11 +79,6 @@ class Matrix:
             costs.setdefault(f"affinity: {name}", []).append({"wall_s": seconds})
         tables = {name: DataFrame(table).T for name, table in made.read("affinities.json").items()}
         return {name: table[list(table.index)] for name, table in tables.items()}
-
-
-def _headline(scores: Mapping[str, float]) -> tuple[str, float]:
-    """The first metric and its value."""
-    return next(iter(scores.items()))
 
 
 def _mean_features(cells: Mapping[int, Experiment], names: Sequence[str]) -> dict[str, dict[str, float]]:

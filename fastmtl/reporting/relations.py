@@ -109,8 +109,14 @@ def matrix(gain: DataFrame, unit: Unit) -> Table:
 
 def agreements(found: Relations, gain: Series, x: DataFrame, unit: Unit) -> Table:
     """How well each affinity foretells the gains; see `Agreement`."""
-    k = min(3, min(len(own) for _, own in gain.groupby("main")))
     agreed, missing = {}, []
+    moved = gain.groupby("main").transform("nunique") > 1
+    for main in gain[~moved].index.unique("main"):
+        missing.append(f"`{main}` scores the same beside every task, no order, and is left out as a main task.")
+    gain, x = gain[moved], x[moved]
+    if gain.empty:
+        raise UserError("no main task has auxiliary tasks that it gains more or less by; add tasks")
+    k = min(3, min(len(own) for _, own in gain.groupby("main")))
     tables = {**found.affinities, "others": _habit(gain), "size": _size(found.features)}
     with suppress(UserError):  # said below the table of its accuracy
         tables["features, unseen main task"] = predicted(x, gain)

@@ -56,6 +56,14 @@ def test_an_affinity_that_knows_has_no_regret_and_the_opposite_all_of_it(found: 
     assert set(rows) == {"knows", "not", "others", "size", "features, unseen main task", "random order"}
 
 
+def test_a_main_task_that_never_changes_is_left_out_and_said(found: Relations) -> None:
+    gain = found.gains("points")["gain"].copy()
+    gain.loc["b"] = 0.0
+    table = agreements(found, gain, pair_table(found.features), "points")
+    assert table.rows[0][:2] == ["knows", "+1.00 [+nan, +nan]"]
+    assert "`b` scores the same beside every task" in table.note
+
+
 def test_a_folder_has_the_numbers_the_figure_and_a_predictor(found: Relations, tmp_path: Path) -> None:
     told = write(found, tmp_path, "made up", "points")
     assert (tmp_path / "results.md").read_text() == told + "\n"
