@@ -10,10 +10,16 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import yaml
 
 from fastmtl import pairs
+from fastmtl.data import tagging
 from fastmtl.errors import UserError
+from fastmtl.relations.features import pair_table
+from fastmtl.relations.predictor import Folds, GainPredictor, main_task_folds, shuffled_folds
+from fastmtl.reporting.table import Table
 
 HERE = Path(__file__).resolve().parent
 PLANS = yaml.safe_load((HERE / "gains.yaml").read_text())
@@ -29,6 +35,34 @@ def overrides(name: str, scale: str, glue: Path | None) -> list[str]:
     return [one.replace("=GLUE", f"={glue}") for one in given]
 
 
+def as_built(out: Path) -> Table:
+    """How often held-out pairs are told as the generated suite was built; what is learned from are the gains."""
+    gain = pd.read_csv(out / "gains.csv", index_col=["main", "aux"])["gain"]
+    features = pd.read_csv(out / "features.csv", index_col="task").to_dict("index")
+    x = pair_table(features, gain.index)
+    helps_P = np.array([tagging.is_helpful(main, aux) for main, aux in gain.index])
+    rows = [["the gains that were measured", f"{np.mean((gain > 0) == helps_P):.3f}", ""]]
+    ways = [[shuffled_folds(len(x), seed) for seed in range(20)], [main_task_folds(x)]]
+    told = [[_told(x, gain, folds) for folds in some] for some in ways]
+    for name in told[0][0]:
+        rows.append([name, *(f"{np.mean([one[name] == helps_P for one in some]):.3f}" for some in told)])
+    note = f"{helps_P.sum()} of {len(helps_P)} pairs are built to help."
+    return Table("Right about what was built", ["", "shuffled folds", "unseen main task"], rows, note=note)
+
+
+def _told(x: pd.DataFrame, gain: pd.Series, folds: Folds) -> dict[str, np.ndarray]:
+    """What is said of each held-out pair, by the predictor and without features."""
+    said = {name: np.zeros(len(x), bool) for name in ("features", "majority class", "always gain", "as its main task")}
+    mains = x.index.get_level_values("main")
+    for fit, out in folds:
+        known = gain.iloc[fit] > 0
+        said["features"][out] = GainPredictor.fit(x.iloc[fit], gain.iloc[fit]).probability(x.iloc[out]) > 0.5
+        said["majority class"][out] = (gain > 0).mean() > 0.5
+        said["always gain"][out] = True
+        said["as its main task"][out] = known.groupby("main").mean().reindex(mains[out], fill_value=known.mean()) > 0.5
+    return said
+
+
 def main(name: str, scale: str, glue: Path | None, seeds: int, output: Path) -> None:
     """Train what is missing and write the result."""
     out = output / "reports" / f"{name}-gains" if scale == "smoke" else HERE / name
@@ -38,6 +72,11 @@ def main(name: str, scale: str, glue: Path | None, seeds: int, output: Path) -> 
         pairs.main()
     finally:
         sys.argv = argv
+    if name == "tagging":
+        told = as_built(out).markdown()
+        with open(out / "results.md", "a") as file:
+            file.write(f"\n{told}\n")
+        print(f"\n{told}")
 
 
 if __name__ == "__main__":

@@ -53,8 +53,8 @@ class FitConfig:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1 or not isinstance(getattr(self, name), int):
                 raise UserError(f"fit.{name}={getattr(self, name)} is out of range; use a whole number of 1 or more")
-        if not 0 < self.learning_rate < 1:
-            raise UserError(f"fit.learning_rate={self.learning_rate} is out of range; use a value in (0, 1), say 2e-5")
+        if not 0 < self.learning_rate <= 1:
+            raise UserError(f"fit.learning_rate={self.learning_rate} is out of range; use a value in (0, 1], say 2e-5")
         if not 0 <= self.warmup <= 1 or not 0 <= self.dropout < 1:
             raise UserError(f"fit.warmup={self.warmup}, fit.dropout={self.dropout}: both are shares in [0, 1]")
         if self.schedule not in ("linear", "constant"):
