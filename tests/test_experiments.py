@@ -4,11 +4,15 @@ import importlib.util
 import json
 import subprocess
 import sys
+from itertools import permutations
 from pathlib import Path
 from types import ModuleType
 
+import pandas as pd
 import pytest
 
+from fastmtl.config import values
+from fastmtl.data import tagging
 from fastmtl.errors import UserError
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -126,3 +130,27 @@ def test_every_study_runs_at_the_smallest_scale_and_again_finds_everything(
     study.main(name, "smoke", None, tmp_path)
     assert {path: path.stat().st_mtime for path in (tmp_path / "artifacts").glob("*/*")} == artifacts
     assert (out / "report.md").read_text() == report
+
+
+def test_the_matrices_of_gains_compose_at_every_scale(tmp_path: Path) -> None:
+    gains = script("task_relations/gains.py")
+    for name, scales in gains.PLANS.items():
+        for scale in scales:
+            assert values(*gains.overrides(name, scale, tmp_path)).relations.batches >= 100
+    with pytest.raises(UserError, match="pass GLUE=FOLDER"):
+        gains.overrides("glue", "cpu", None)
+    with pytest.raises(UserError, match="SCALE='full' is unknown for tagging"):
+        gains.overrides("tagging", "full", None)
+
+
+def test_pairs_are_told_as_the_tagging_suite_was_built(tmp_path: Path) -> None:
+    gains = script("task_relations/gains.py")
+    names = [task.name for task in tagging.SPECS]
+    rows = [(main, aux, 1.0 if tagging.is_helpful(main, aux) else -1.0) for main, aux in permutations(names, 2)]
+    pd.DataFrame(rows, columns=["main", "aux", "gain"]).to_csv(tmp_path / "gains.csv", index=False)
+    sorts = {**dict.fromkeys(tagging.TEACHERS, 0.0), **dict.fromkeys(tagging.PUPILS, 1.0)}
+    features = pd.DataFrame({"size": {name: sorts.get(name, 2.0) for name in names}})
+    features.rename_axis("task").to_csv(tmp_path / "features.csv")
+    table = {row[0]: row[1:] for row in gains.as_built(tmp_path).rows}
+    assert table["the gains that were measured"][0] == "1.000"
+    assert float(table["features"][0]) > float(table["majority class"][0]) > 0.5 > float(table["always gain"][0])
