@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # torch and pandas take seconds to import; --help does withou
     from fastmtl.reporting.relations import Relations
 
 AFFINITY_ROWS = 128
-"""Of each task, that Fisher informations, gradients and centroids are of."""
+"""Of each task, that Fisher information, gradients and centroids are of."""
 
 
 @dataclass(frozen=True)

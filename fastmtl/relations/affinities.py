@@ -4,7 +4,7 @@
     confusion    how much a discriminator takes the one's rows for the        a proxy and its scores
                  other's (FastMTL's, averaged)
     centroids    cosine of mean features: TextEmb (Vu et al. 2020)            any encoder, no labels
-    taskemb      cosine of Fisher informations: TaskEmb (Vu et al. 2020)      a model of each task, labelled rows
+    taskemb      cosine of Fisher information: TaskEmb (Vu et al. 2020)       a model of each task, labelled rows
     gradients    cosine of the gradients of the losses (Yu et al. 2020)       one model with heads of all tasks, labels
 
 More is nearer. All but the first are symmetric, and 1 on the diagonal. Which of them says who gains is measured by
@@ -99,7 +99,7 @@ def fisher_embedding(model: MultiTaskModel, sample: Sample) -> dict[str, np.ndar
 
 
 def taskemb(embeddings: Mapping[str, Mapping[str, np.ndarray]]) -> DataFrame:
-    """Cosine of Fisher informations (see `fisher_embedding`), the mean over weight matrices: TaskEmb.
+    """Cosine of Fisher information (see `fisher_embedding`), the mean over weight matrices: TaskEmb.
 
     Each task's is that of a model fine-tuned on it; all from the same initial weights, or places do not correspond.
     A mean over matrices, for in one long vector those near the head would drown the others. As in Vu et al. (2020) the

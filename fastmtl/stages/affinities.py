@@ -30,7 +30,7 @@ class Affinities:
     """`affinities.json`: name -> main task -> auxiliary task -> value (see `relations.affinities`).
 
     `proxy`, of `encoder`, has made the scores; `singles` are the models of each task alone (`Joint`). `rows` of each
-    task, none of which the proxy was trained on, are what centroids, Fisher informations and gradients are of.
+    task, none of which the proxy was trained on, are what centroids, Fisher information and gradients are of.
     """
 
     ground: Ground
