@@ -55,7 +55,8 @@ def main(name: str, scale: str, glue: Path | None, output: Path) -> None:
     study = f"{name}-{scale}"
     failed = False
     for overrides in sweeps(name, scale, glue):
-        failed |= bool(fastmtl("-m", f"study={study}", f"paths.output={output}", *overrides))
+        own = ["hydra.callbacks.comparison.report=false", f"study={study}", f"paths.output={output}"]
+        failed |= bool(fastmtl("-m", *own, *overrides))
     out = output / "reports" / study if scale == "smoke" else HERE / name / scale
     told, results = load(name), report.read(output / "studies" / study)
     rows_per_task = 20 if scale == "smoke" else told.get("projection")

@@ -210,6 +210,11 @@ class CompareCells(Callback):
     """Of this process's last sweep."""
     failed: ClassVar[int] = 0
     """Cells of that sweep that did not end well, in whichever process they ran."""
+    reports: ClassVar[bool] = True
+    """Whether that sweep ends in a report."""
+
+    def __init__(self, report: bool = True) -> None:
+        self.report = report
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Write down all cells. It exits where none can run: of an exception Hydra would only warn."""
@@ -228,7 +233,7 @@ class CompareCells(Callback):
             _refuse("the sweep has no cells: a pattern in it matches no option")
         folder = Path(config.hydra.sweep.dir)
         plan(folder, cells, [command_line(cell) for cell in cells])
-        CompareCells.watch, CompareCells.failed = Watch(folder), 0
+        CompareCells.watch, CompareCells.failed, CompareCells.reports = Watch(folder), 0, self.report
         CompareCells.watch.start()
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
@@ -246,7 +251,7 @@ class CompareCells(Callback):
         folder, cells = cls.watch.folder, read(cls.watch.folder)
         lost = losses(cells)
         cls.failed = len(lost)
-        if results := read_cells(folder):
+        if cls.reports and (results := read_cells(folder)):
             try:
                 print(f"\n{report.write(results, folder / 'report', folder.name)}")
             except UserError as error:  # cells that do not compare: each setting for itself, and no page
