@@ -29,6 +29,7 @@ def test_trials_are_different_ratios_in_lowest_terms_that_begin_with_equal_share
         assert 0 <= min(ratio) <= max(ratio) <= 20
 
 
+@pytest.mark.slow
 def test_the_process_finds_better_ratios_than_as_many_random_ones() -> None:
     """On average over four seeds; the random ratios are the same up to the fifth."""
     target = share((0.62, 0.33, 0.05))
