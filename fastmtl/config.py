@@ -5,9 +5,12 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import shlex
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
@@ -187,6 +190,25 @@ def _nodes(cfg: DictConfig) -> list[tuple[str, Any]]:
         ]
 
     return walk(OmegaConf.to_container(cfg, resolve=False), "")[1:]
+
+
+@contextmanager
+def told_in_one_line(program: str) -> Iterator[None]:
+    """What a user is meant to read goes to stderr as one line and exits with 2; a stop exits with 130."""
+    try:
+        yield
+    except (UserError, *CONFIG_ERRORS) as error:
+        print(f"{program}: {explain(error) if isinstance(error, CONFIG_ERRORS) else error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"\n{program}: stopped; the same command goes on", file=sys.stderr)
+        sys.exit(130)
+
+
+def check_folder_name(name: str) -> None:
+    """The first argument of a command that keeps its results in a folder of that name."""
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise UserError(f"{name!r} is no name for a folder; the name comes first, then KEY=VALUE")
 
 
 def command_line(overrides: list[str]) -> str:

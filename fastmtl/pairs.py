@@ -7,15 +7,13 @@ other seeds may run beside each other (Bingel & Søgaard 2017, with seeds and af
 from __future__ import annotations
 
 import argparse
-import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastmtl.config import CONFIG_ERRORS, compose, explain, values
+from fastmtl.config import check_folder_name, compose, told_in_one_line, values
 from fastmtl.errors import UserError
 
 if TYPE_CHECKING:  # torch and pandas take seconds to import; --help does without them
@@ -23,9 +21,6 @@ if TYPE_CHECKING:  # torch and pandas take seconds to import; --help does withou
 
     from fastmtl.pipeline import Experiment
     from fastmtl.reporting.relations import Relations
-
-AFFINITY_ROWS = 128
-"""Of each task, that Fisher information, gradients and centroids are of."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +68,7 @@ class Matrix:
     def _affinities(self, cell: Experiment, costs: dict[str, list[Any]]) -> dict[str, DataFrame]:
         from pandas import DataFrame
 
-        made = cell.affinities(AFFINITY_ROWS)
+        made = cell.affinities()
         costs.setdefault("proxy and its scores", []).extend(one.records for one in (*cell.proxy, *cell.scores))
         for name, seconds in made.records["seconds"].items():
             costs.setdefault(f"affinity: {name}", []).append({"wall_s": seconds})
@@ -108,8 +103,8 @@ def _costs(costs: Mapping[str, Sequence[Mapping[str, float]]]) -> DataFrame:
     return DataFrame(rows).T
 
 
-def main() -> None:
-    """Entry point of `fastmtl-relations`."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `fastmtl-relations`; its arguments are those of the command line unless given."""
     parser = argparse.ArgumentParser(
         prog="fastmtl-relations",
         description="Train every task alone and in every pair, and say who gains by whom and what foretells it.",
@@ -125,28 +120,21 @@ def main() -> None:
     )
     parser.add_argument("--no-affinities", action="store_true", help="train no proxy; gains and features alone")
     parser.add_argument("--out", type=Path, help="where to write instead")
-    given = parser.parse_intermixed_args()
-    try:
-        if not re.fullmatch(r"\w[\w.-]*", given.name):
-            raise UserError(f"{given.name!r} is no name for a folder; the name comes first, then KEY=VALUE")
+    given = parser.parse_intermixed_args(arguments)
+    with told_in_one_line("fastmtl-relations"):
+        check_folder_name(given.name)
         if given.seeds < 1:
             raise UserError(f"--seeds {given.seeds} is out of range; use 1 or more")
         compose(*given.overrides)  # says what is wrong before anything else
         cfg = values(*given.overrides)
         out = given.out or Path(cfg.paths.output) / "relations" / given.name
-        matrix = Matrix(tuple(given.overrides), range(cfg.seed, cfg.seed + given.seeds), not given.no_affinities)
-        found = matrix.run()
+        seeds = range(cfg.seed, cfg.seed + given.seeds)
+        found = Matrix(tuple(given.overrides), seeds, not given.no_affinities).run()
 
         from fastmtl.reporting.relations import write
 
         told = write(found, out, given.name, "points" if given.points else "percent")
         print(f"\n{told}\n\nwritten to {out}")
-    except (UserError, *CONFIG_ERRORS) as error:
-        print(f"fastmtl-relations: {explain(error) if isinstance(error, CONFIG_ERRORS) else error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nfastmtl-relations: stopped; the same command goes on", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -226,6 +226,10 @@ class Experiment:
     def affinities(self, rows_per_task: int = 128) -> Artifact:
         """How near all tasks are by the proxy and by their models alone: see `Affinities`."""
         self._check_discriminates()
+        if self.proxy_plan.tasks is not None:
+            raise UserError(
+                f"proxy.tasks={list(self._proxy_tasks)}: affinities compare all tasks; use proxy.tasks=null"
+            )
         ground, sample = self._ground, self._samples[0]
         rows = unused_rows(ground, sample, rows_per_task)
         singles = {name: self.joint(name) for name in self._names}

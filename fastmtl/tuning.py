@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
-import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ from filelock import FileLock
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
-from fastmtl.config import CONFIG_ERRORS, build, command_line, compose, explain, values
+from fastmtl.config import build, check_folder_name, command_line, compose, told_in_one_line, values
 from fastmtl.errors import UserError
 from fastmtl.sweep import held
 
@@ -205,16 +203,9 @@ def main() -> None:
     parser.add_argument("--trials", type=_count, default=20, help="in all, not on top (default: %(default)s)")
     parser.add_argument("--seeds", type=_count, default=1, help="of a trial; their mean counts (default: %(default)s)")
     arguments = parser.parse_intermixed_args()
-    try:
-        if not re.fullmatch(r"\w[\w.-]*", arguments.name):
-            raise UserError(f"{arguments.name!r} is no name for a folder; the name comes first, then KEY=VALUE")
+    with told_in_one_line("fastmtl-tune"):
+        check_folder_name(arguments.name)
         Search(arguments.name, *parse(arguments.overrides), arguments.trials, arguments.seeds).run()
-    except (UserError, *CONFIG_ERRORS) as error:
-        print(f"fastmtl-tune: {explain(error) if isinstance(error, CONFIG_ERRORS) else error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nfastmtl-tune: stopped; the same command goes on", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

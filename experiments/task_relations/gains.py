@@ -18,7 +18,7 @@ from fastmtl import pairs
 from fastmtl.data import tagging
 from fastmtl.errors import UserError
 from fastmtl.relations.features import pair_table
-from fastmtl.relations.predictor import Folds, GainPredictor, main_task_folds, shuffled_folds
+from fastmtl.relations.predictor import Folds, featureless, held_out, main_task_folds, shuffled_folds
 from fastmtl.reporting.table import Table
 
 HERE = Path(__file__).resolve().parent
@@ -43,35 +43,24 @@ def as_built(out: Path) -> Table:
     helps_P = np.array([tagging.is_helpful(main, aux) for main, aux in gain.index])
     rows = [["the gains that were measured", f"{np.mean((gain > 0) == helps_P):.3f}", ""]]
     ways = [[shuffled_folds(len(x), seed) for seed in range(20)], [main_task_folds(x)]]
-    told = [[_told(x, gain, folds) for folds in some] for some in ways]
-    for name in told[0][0]:
-        rows.append([name, *(f"{np.mean([one[name] == helps_P for one in some]):.3f}" for some in told)])
+    right = [pd.DataFrame([_right(x, gain, helps_P, folds) for folds in some]).mean() for some in ways]
+    rows += [[name, *(f"{means[name]:.3f}" for means in right)] for name in right[0].index]
     note = f"{helps_P.sum()} of {len(helps_P)} pairs are built to help."
     return Table("Right about what was built", ["", "shuffled folds", "unseen main task"], rows, note=note)
 
 
-def _told(x: pd.DataFrame, gain: pd.Series, folds: Folds) -> dict[str, np.ndarray]:
-    """What is said of each held-out pair, by the predictor and without features."""
-    said = {name: np.zeros(len(x), bool) for name in ("features", "majority class", "always gain", "as its main task")}
-    mains = x.index.get_level_values("main")
-    for fit, out in folds:
-        known = gain.iloc[fit] > 0
-        said["features"][out] = GainPredictor.fit(x.iloc[fit], gain.iloc[fit]).probability(x.iloc[out]) > 0.5
-        said["majority class"][out] = (gain > 0).mean() > 0.5
-        said["always gain"][out] = True
-        said["as its main task"][out] = known.groupby("main").mean().reindex(mains[out], fill_value=known.mean()) > 0.5
-    return said
+def _right(x: pd.DataFrame, gain: pd.Series, helps_P: np.ndarray, folds: Folds) -> dict[str, float]:
+    """The share of held-out pairs told as built, by the predictor and without features."""
+    said = {"features": held_out(x, gain, folds), **featureless(gain, folds)}
+    built = np.concatenate([helps_P[out] for _, out in folds])
+    return {name: float(np.mean(np.concatenate(parts) == built)) for name, parts in said.items()}
 
 
 def main(name: str, scale: str, glue: Path | None, seeds: int, output: Path) -> None:
     """Train what is missing and write the result."""
     out = output / "reports" / f"{name}-gains" if scale == "smoke" else HERE / name
     arguments = [name, *overrides(name, scale, glue), f"paths.output={output}", "--seeds", str(seeds), "--points"]
-    argv, sys.argv = sys.argv, ["fastmtl-relations", *arguments, "--out", str(out)]
-    try:
-        pairs.main()
-    finally:
-        sys.argv = argv
+    pairs.main([*arguments, "--out", str(out)])
     if name == "tagging":
         told = as_built(out).markdown()
         with open(out / "results.md", "a") as file:

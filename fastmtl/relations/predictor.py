@@ -45,9 +45,16 @@ def cross_validated(
     They are chosen by recursive elimination, the smallest coefficient first. `UserError` where x and gain do not
     belong together, hold a value that is no number, or where all pairs gain or none does.
     """
+    return _accuracy(gain.to_numpy() > 0, held_out(x, gain, folds, variant, keep), folds)
+
+
+def held_out(
+    x: DataFrame, gain: Series, folds: Folds, variant: Variant = "corrected", keep: int = 0
+) -> list[np.ndarray]:
+    """What is said of the rows held out of each fold (n,): True for a gain; see `cross_validated`."""
     x_PF, y_P = _checked(x, gain)
     x_PF = _scaled_before(x_PF, variant)
-    return _accuracy(y_P, [_fitted(x_PF[fit], y_P[fit], variant, keep).predict(x_PF[out]) for fit, out in folds], folds)
+    return [_fitted(x_PF[fit], y_P[fit], variant, keep).predict(x_PF[out]) for fit, out in folds]
 
 
 def shuffled_folds(rows: int, seed: int, folds: int = 5) -> Folds:
@@ -73,6 +80,12 @@ def trivial(gain: Series, folds: Folds) -> dict[str, Accuracy]:
     auxiliary task: it says what the pairs of the main task mostly do among the rows to fit on, or what most pairs do
     where there are none.
     """
+    y_P = gain.to_numpy() > 0
+    return {name: _accuracy(y_P, said, folds) for name, said in featureless(gain, folds).items()}
+
+
+def featureless(gain: Series, folds: Folds) -> dict[str, list[np.ndarray]]:
+    """What the predictors of `trivial` say of the rows held out of each fold (n,)."""
     y_P, mains = gain.to_numpy() > 0, gain.index.get_level_values("main")
 
     def habits(fit: np.ndarray, out: np.ndarray) -> np.ndarray:
@@ -80,9 +93,9 @@ def trivial(gain: Series, folds: Folds) -> dict[str, Accuracy]:
         return habit.reindex(mains[out], fill_value=y_P[fit].mean()).to_numpy() > 0.5
 
     return {
-        "majority class": _accuracy(y_P, [np.full(len(out), y_P.mean() > 0.5) for _, out in folds], folds),
-        "always gain": _accuracy(y_P, [np.ones(len(out), bool) for _, out in folds], folds),
-        "as its main task": _accuracy(y_P, [habits(fit, out) for fit, out in folds], folds),
+        "majority class": [np.full(len(out), y_P.mean() > 0.5) for _, out in folds],
+        "always gain": [np.ones(len(out), bool) for _, out in folds],
+        "as its main task": [habits(fit, out) for fit, out in folds],
     }
 
 

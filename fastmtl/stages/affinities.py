@@ -22,7 +22,6 @@ from fastmtl.stages.ground import Ground, Rows
 from fastmtl.stages.pool import tokenizer
 from fastmtl.stages.scores import Scored
 from fastmtl.store import Artifact
-from fastmtl.training.fit import resolve_precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +71,7 @@ class Affinities:
 
     def _centroids(self) -> DataFrame:
         ground = self.ground
-        how = ground.inference(ground.encoder, resolve_precision("auto", ground.where))
+        how = ground.inference(ground.encoder, "fp32")
         encoder = ground.encoder.build().eval().to(how.device)
         return affinities.centroids({
             name: forward_rows(encoder, nn.Identity(), ground.pool.split(name, "train"), places, how, f"read {name}")

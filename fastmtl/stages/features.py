@@ -85,11 +85,10 @@ def labels_of(task: TaskSpec, rows: TokenRows, places: np.ndarray) -> list[list[
 def whole_words(tokenize: Tokenizer, words: Iterable[str]) -> set[str]:
     """Those that are one token, and not the unknown one."""
     listed = sorted(words)
-    ids, begins = tokenize.words([[word] for word in listed])
+    once, twice = (tokenize.words([[word] * times for word in listed]) for times in (1, 2))
     known = set()
-    for word, row, starts in zip(listed, ids, begins):
-        first = starts.index(0)
-        # Special tokens come before and after; a word of several pieces leaves more places without a beginning.
-        if len(row) == min(map(len, ids)) and row[first] != tokenize.unknown_id:
+    for word, row, begins, longer in zip(listed, *once, twice[0]):
+        pieces = len(longer) - len(row)  # special tokens are in both
+        if pieces == 1 and row[begins.index(0)] != tokenize.unknown_id:
             known.add(word)
     return known
