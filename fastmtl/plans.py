@@ -70,16 +70,20 @@ class ProxyPlan:
 class BanditPlan:
     """AutoSeM's stage 1: `rounds` of the bandit over all tasks, in one fit of a fresh multi-task model.
 
-    The number of epochs of `fit` does not apply.
+    Under the protocol `strict` it is rewarded by `policy.validation_rows` of the primary's training rows, at most
+    `holdout` of them, and trains on the others. The model is thrown away, so these rows are not lost to what follows,
+    and can be more than the protocol holds out. The number of epochs of `fit` does not apply.
     """
 
     fit: FitConfig
     policy: Thompson = field(default_factory=Thompson)
     rounds: int = 200
+    holdout: float = 0.5
 
     def __post_init__(self) -> None:
         if isinstance(self.rounds, bool) or not isinstance(self.rounds, int) or self.rounds < 1:
             raise UserError(f"bandit.rounds={self.rounds!r} is not a whole number of 1 or more")
+        _check_share("bandit.holdout", self.holdout)
 
 
 @dataclass(frozen=True)
@@ -190,5 +194,9 @@ class Protocol:
     def __post_init__(self) -> None:
         if self.name not in ("strict", "paper"):
             raise UserError(f"protocol.name={self.name!r} is unknown; use strict or paper")
-        if not isinstance(self.holdout, int | float) or not 0 < self.holdout < 1:
-            raise UserError(f"protocol.holdout={self.holdout!r} is out of range; use a share in (0, 1)")
+        _check_share("protocol.holdout", self.holdout)
+
+
+def _check_share(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise UserError(f"{name}={value!r} is out of range; use a share in (0, 1)")

@@ -18,6 +18,7 @@ import fastmtl.stages.ground
 from fastmtl.config import compose
 from fastmtl.data.samplers import Ratio
 from fastmtl.pipeline import Experiment
+from fastmtl.stages.utilities import Utilities
 
 SMALL = [
     "debug=smoke", "bandit.rounds=6", "bandit.policy.batches_per_round=1", "bandit.policy.warmup_rounds=1",
@@ -57,6 +58,37 @@ def test_the_bandit_values_every_task_and_its_history_is_kept(autosem: Experimen
     last = told["rounds"][-1]
     means = np.array(last["alpha"]) / (np.array(last["alpha"]) + np.array(last["beta"]))
     assert list(told["utilities"].values()) == pytest.approx(means.tolist())
+
+
+def test_half_of_the_primary_rewards_the_bandit_which_trains_on_the_rest(root: Path) -> None:
+    def split(*overrides: str) -> tuple[np.ndarray, np.ndarray, Experiment]:
+        exp = small(root, "selection=autosem", *overrides)
+        trained, (primary, part, rewarding) = Utilities(exp._ground, exp.bandit_plan).split
+        assert (primary, part) == ("kitchen", "train")
+        assert not set(trained) & set(rewarding)
+        return trained, rewarding, exp
+
+    trained, rewarding, exp = split()
+    kept, held = exp._ground.primary_rows
+    total = len(kept) + len(held)
+    assert len(rewarding) == total // 2
+    assert set(held) < set(rewarding)
+    assert set(trained) | set(rewarding) == set(kept) | set(held)
+
+    trained, rewarding, _ = split("bandit.policy.validation_rows=3")
+    assert len(rewarding) == 3
+    assert set(rewarding) < set(held)
+    np.testing.assert_array_equal(trained, kept)  # no row chooses the epoch and trains the bandit
+
+    trained, rewarding, _ = split("bandit.holdout=0.99")
+    assert len(trained) == total - int(0.99 * total)
+
+
+def test_under_the_papers_protocol_the_validation_split_rewards_the_bandit(root: Path) -> None:
+    exp = small(root, "selection=autosem", "protocol=paper")
+    trained, (_, split, _) = Utilities(exp._ground, exp.bandit_plan).split
+    assert split == "validation"
+    np.testing.assert_array_equal(trained, exp._ground.primary_rows[0])
 
 
 def test_the_rows_are_those_of_the_best_tasks(autosem: Experiment) -> None:

@@ -72,6 +72,7 @@ def has_cuda() -> bool:
         ("data.rows_per_task={farm: abc}", ["data.rows_per_task", "abc"]),
         ("encoder=tiny,minilm", ["encoder=tiny,minilm", "-m"]),
         ("bandit.rounds=0", ["bandit.rounds=0", "1 or more"]),
+        ("bandit.holdout=1", ["bandit.holdout=1", "(0, 1)"]),
         ("bandit.policy.decay=2", ["decay=2", "[0, 1)"]),
         ("bandit.policy.reward=luck", ["reward='luck'", "not_worse_than_previous"]),
         ("bandit.policy.metric=f1", ["metric='f1'", "headline, loss or probability"]),

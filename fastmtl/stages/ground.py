@@ -102,8 +102,11 @@ class Ground:
     def rewarded(self, policy: Thompson) -> Evaluated:
         """As many of these rows as a round of the bandit reads."""
         primary, split, places = self.evaluated
-        order = np.random.default_rng(self.salt("rewarded")).permutation(len(places))
-        return primary, split, np.sort(places[order[: policy.validation_rows]])
+        return primary, split, np.sort(self.shuffled(places)[: policy.validation_rows])
+
+    def shuffled(self, places: np.ndarray) -> np.ndarray:
+        """Rows of the primary (n,) in the order in which they are taken to reward a bandit."""
+        return places[np.random.default_rng(self.salt("rewarded")).permutation(len(places))]
 
     def evaluated_identity(self, evaluated: Evaluated) -> list[Any]:
         """Which rows are measured."""

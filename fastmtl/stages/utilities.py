@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from fastmtl.data.online import Thompson
 from fastmtl.plans import BanditPlan
-from fastmtl.stages.ground import Ground, Rows
+from fastmtl.stages.ground import Evaluated, Ground, Rows
 from fastmtl.store import Artifact
 
 FEW_REWARDED = 50
@@ -28,29 +31,39 @@ class Utilities:
         """The bandit, with the rounds that it plays."""
         return replace(self.plan.policy, rounds=self.plan.rounds)
 
+    @cached_property
+    def split(self) -> tuple[np.ndarray, Evaluated]:
+        """The primary's rows to train on, and those whose value rewards a round: the protocol's held-out ones first."""
+        trained, held = self.ground.primary_rows
+        if not len(held):  # under `paper` there is the validation split
+            return trained, self.ground.rewarded(self.policy)
+        most = max(1, int(self.plan.holdout * (len(trained) + len(held))))
+        in_turn = np.concatenate([self.ground.shuffled(held), self.ground.shuffled(trained)])
+        rewarded = in_turn[: min(self.policy.validation_rows, most)]
+        return np.setdiff1d(trained, rewarded), (self.ground.primary, "train", np.sort(rewarded))
+
     @property
     def rows(self) -> Rows:
-        """The primary's rows less the held-out ones, and all rows of all other tasks."""
+        """The primary's rows to train on, and all rows of all other tasks."""
         pool, primary = self.ground.pool, self.ground.primary
         auxiliary = {name: pool.local(pool.rows_of(name)) for name in pool.names if name != primary}
-        return {primary: self.ground.primary_rows[0], **auxiliary}
+        return {primary: self.split[0], **auxiliary}
 
     @property
     def identity(self) -> dict[str, Any]:
         """See `Stage`."""
         return {
             "version": 1,
-            "rewarded": self.ground.evaluated_identity(self.ground.rewarded(self.policy)),
+            "rewarded": self.ground.evaluated_identity(self.split[1]),
             **self.ground.fit_identity(self.rows, self.plan.fit, self.ground.encoder, self.policy),
         }
 
     def build(self, out: Path) -> dict[str, Any]:
         """See `Stage`."""
-        rewarded = self.ground.rewarded(self.policy)
-        if (n := len(rewarded[2])) < FEW_REWARDED:
-            print(f"fastmtl: {n} rows reward the bandit, few for a reliable choice; raise protocol.holdout", flush=True)
+        if (n := len(self.split[1][2])) < FEW_REWARDED:
+            print(f"fastmtl: {n} rows of {self.ground.primary} reward the bandit, few for a reliable choice", flush=True)
         return self.ground.fit(
-            "bandit", self.rows, self.plan.fit, out, self.ground.encoder, sampling=self.policy, evaluated=rewarded,
+            "bandit", self.rows, self.plan.fit, out, self.ground.encoder, sampling=self.policy, evaluated=self.split[1],
             keep_best=False,
         )  # fmt: skip
 
