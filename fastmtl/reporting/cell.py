@@ -139,6 +139,7 @@ def summarize(experiment: Experiment, config: dict[str, Any]) -> dict[str, Any]:
         "best_epoch": metrics["best_epoch"],
         "auxiliary_rows": len(chosen),
         "counts": experiment.selection.read("counts.json"),
+        "candidates": {name: len(rows) for name, rows in experiment.pool.by_task(experiment.candidates()).items()},
         "audit": experiment.selection.records.get("audit"),
         "precision_at_budget": _relevant(experiment, chosen),
         "relevant_share": _relevant(experiment, experiment.candidates()),

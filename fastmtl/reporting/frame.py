@@ -48,7 +48,8 @@ def frame(results: Iterable[Result]) -> DataFrame:
     Those of `COPIED` are as in the result, and `score` is its headline. `variant` is what else of the configuration
     differs between cells of this frame with the same selection, and `arm` both together. `total_flops` and
     `total_wall_s` are all that the cell needs but for the token pool. With a slash: `validation/METRIC`,
-    `test/METRIC`, `rows/TASK`, `flops/STAGE`, `wall_s/STAGE`, `key/STAGE`. `finetune` is the folder of the last stage.
+    `test/METRIC`, `rows/TASK`, `candidates/TASK` (which older cells lack), `flops/STAGE`, `wall_s/STAGE`, `key/STAGE`.
+    `finetune` is the folder of the last stage.
     A cell that came several times counts once.
     """
     from pandas import DataFrame
@@ -70,6 +71,7 @@ def frame(results: Iterable[Result]) -> DataFrame:
             "total_wall_s": cell["total"]["wall_s"],
             **{f"{split}/{name}": value for split, told in cell["metrics"].items() for name, value in told.items()},
             **{f"rows/{task}": count for task, count in cell["counts"].items()},
+            **{f"candidates/{task}": count for task, count in cell.get("candidates", {}).items()},
             **_costs(cell),
         })  # fmt: skip
 
@@ -94,6 +96,13 @@ def arms(cells: DataFrame) -> Iterator[tuple[str, Any, DataFrame]]:
     """Arm, budget (NA for arms without one) and the cells of all seeds, of one setting."""
     for (arm, budget), group in cells.groupby(["arm", "budget"], sort=False, dropna=False):
         yield arm, budget, group
+
+
+def candidates(cells: DataFrame) -> dict[str, float]:
+    """Task -> rows that could be chosen, mean over the cells that chose; none for cells that an older version wrote."""
+    chose = cells[cells["budget"].notna()] if cells["budget"].notna().any() else cells
+    names = [name for name in chose if name.startswith("candidates/")]
+    return {name.removeprefix("candidates/"): float(chose[name].fillna(0).mean()) for name in names}
 
 
 def _costs(cell: Result) -> dict[str, Any]:

@@ -34,12 +34,11 @@ def write_page(
     title: str,
     parts: Sequence[Part],
     commands: Sequence[str] = (),
-    warnings: Sequence[str] = (),
     versions: Mapping[str, str] | None = None,
 ) -> Path:
     """Equal parts, equal bytes; all text is escaped.
 
-    `commands` repeat what is shown, `warnings` stand above everything, `versions` are of the packages that computed it.
+    `commands` repeat what is shown, `versions` are of the packages that computed it.
     """
     jinja = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -50,8 +49,7 @@ def write_page(
     )
     jinja.filters["code"] = _code
     page = jinja.get_template("page.html.j2").render(
-        title=title, parts=parts, commands=commands, warnings=warnings, versions=versions or {}, svg=_svg,
-        numbers=_numbers,
+        title=title, parts=parts, commands=commands, versions=versions or {}, svg=_svg, numbers=_numbers,
     )  # fmt: skip
     path.write_text(page + "\n", encoding="utf-8")
     return path

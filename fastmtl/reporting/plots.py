@@ -26,7 +26,7 @@ from pandas import DataFrame, isna
 from scipy.stats import sem, t
 
 from fastmtl.reporting.figures import COLORS, STYLE, spread
-from fastmtl.reporting.frame import arms
+from fastmtl.reporting.frame import arms, candidates
 from fastmtl.reporting.tables import STAGES, UNCOUNTED
 from fastmtl.stats import pareto as undominated
 
@@ -86,10 +86,8 @@ def arm_looks(names: Iterable[str]) -> dict[str, Look]:
     return {name: _FIXED.get(name) or drawn[name] for name in distinct}
 
 
-def pictures(
-    cells: DataFrame, compared: DataFrame, looks: Looks | None = None, candidates: Mapping[str, float] | None = None
-) -> list[Picture]:
-    """All figures that the cells of a setting allow; `candidates` counts the pool's auxiliary rows by task."""
+def pictures(cells: DataFrame, compared: DataFrame, looks: Looks | None = None) -> list[Picture]:
+    """All figures that the cells of a setting allow."""
     looks = looks or arm_looks(cells["arm"])
     points = _points(cells, looks)
     scores = "; ".join(f"{p.name}: {p.mean:.1f}{_between(*p.interval)}" for p in points)
@@ -111,7 +109,7 @@ def pictures(
             f"{p.name}: {', '.join(f'{task} {count:,.0f}' for task, count in p.counts('rows/').items() if count)}"
             for p in points if p.mean_of("aux_rows")
         )  # fmt: skip
-        made.append(Picture("composition", "Auxiliary rows by task", told, composition(cells, candidates, looks)))
+        made.append(Picture("composition", "Auxiliary rows by task", told, composition(cells, looks)))
     told = "; ".join(
         f"{p.name}: {_number(p.teraflops)} TFLOP, {_number(p.mean_of('total_wall_s'))} seconds" for p in points
     )
@@ -183,17 +181,15 @@ def pareto(cells: DataFrame, looks: Looks | None = None) -> Figure:
 
 
 @DRAWN
-def composition(cells: DataFrame, candidates: Mapping[str, float] | None = None, looks: Looks | None = None) -> Figure:
-    """Share of each task among an arm's auxiliary rows, mean over seeds; `candidates`: the pool's rows by task."""
+def composition(cells: DataFrame, looks: Looks | None = None) -> Figure:
+    """Share of each task among an arm's auxiliary rows, mean over seeds, and among the candidates."""
     points = [p for p in _points(cells, looks) if p.mean_of("aux_rows")]
-    counted: list[dict[str, float]] = [
-        *(p.counts("rows/") for p in points),
-        *([{**candidates}] if candidates else []),
-    ]
+    there = candidates(cells)
+    counted = [*(p.counts("rows/") for p in points), *([there] if there else [])]
     tasks = list(dict.fromkeys(task for counts in counted for task in counts))
     count_TR = np.array([[counts.get(task, 0) for counts in counted] for task in tasks])
     total_R = count_TR.sum(axis=0)
-    (axes,) = _rows([*_names(points), *(["pool"] if candidates else [])], 1)
+    (axes,) = _rows([*_names(points), *(["(candidates)"] if there else [])], 1)
     _key(
         axes,
         _stack(axes, tasks, 100 * count_TR / total_R, [f"{total:,.0f}" for total in total_R]),

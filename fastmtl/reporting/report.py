@@ -17,6 +17,7 @@ from fastmtl.errors import UserError
 from fastmtl.reporting.compare import check_comparable
 from fastmtl.reporting.frame import BASELINES, SETTING, Result, frame, read_results
 from fastmtl.reporting.study import across, sections
+from fastmtl.reporting.table import section
 
 if TYPE_CHECKING:
     from fastmtl.reporting.page import Part
@@ -43,9 +44,9 @@ def write(
     told = sections(cells, references)
     looks = arm_looks(cells["arm"])
     parts = {"all": Part("All primaries", tables=overall)} if (overall := across(told)) else {}
-    for section in told:  # one a primary, since they are comparable
-        drawn = pictures(section.cells, section.compared, looks)
-        parts[section.name] = Part(section.title, section.sentences, section.tables, drawn)
+    for one in told:  # one a primary, since they are comparable
+        drawn = pictures(one.cells, one.compared, looks)
+        parts[one.name] = Part(one.title, one.sentences, one.tables, drawn)
     parts |= more
     for folder in ("figures", "tables"):
         (out / folder).mkdir(parents=True, exist_ok=True)
@@ -55,7 +56,7 @@ def write(
         for table in part.tables:
             (out / "tables" / f"{name}_{_slug(table.title)}.csv").write_text(table.csv())
     commands = list(dict.fromkeys(cells["command"]))
-    write_page(out / "report.html", title, list(parts.values()), commands, (), {n: version(n) for n in VERSIONS})
+    write_page(out / "report.html", title, list(parts.values()), commands, {n: version(n) for n in VERSIONS})
     (out / "tables.tex").write_text("\n\n".join(t.latex() for part in parts.values() for t in part.tables) + "\n")
     (out / "report.md").write_text(text(parts, figures=True) + "\n")
     objects = ["utilities", "mixing", "audit", "finetune"]
@@ -94,7 +95,7 @@ def text(parts: Mapping[str, Part], figures: bool = False) -> str:
     """Everything as Markdown, which also reads well in a terminal; figures as links to their files, where wanted."""
     told = []
     for name, part in parts.items():
-        told += [f"## {part.title}", *part.sentences, *(table.markdown() for table in part.tables)]
+        told.append(section(part.title, part.sentences, part.tables))
         if figures:
             told += [f"![{picture.title}](figures/{name}_{picture.name}.svg)" for picture in part.pictures]
     return "\n\n".join(told)

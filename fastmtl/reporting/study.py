@@ -10,7 +10,7 @@ from fastmtl.reporting import tables
 from fastmtl.reporting.beliefs import Bandit
 from fastmtl.reporting.compare import comparisons, matched, recommendation
 from fastmtl.reporting.frame import BASELINES, Result, frame, settings
-from fastmtl.reporting.table import Table
+from fastmtl.reporting.table import Table, section
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -26,10 +26,6 @@ class Section:
     compared: DataFrame
     tables: Sequence[Table]
     sentences: Sequence[str]
-
-    def markdown(self) -> str:
-        """Title, sentences, tables."""
-        return "\n\n".join([f"## {self.title}", *self.sentences, *(table.markdown() for table in self.tables)])
 
 
 def sections(cells: DataFrame, references: Sequence[str] = BASELINES) -> list[Section]:
@@ -48,7 +44,7 @@ def across(told: Sequence[Section]) -> list[Table]:
 
 def comparison(results: Iterable[Result]) -> str:
     """All sections as Markdown that also reads well in a terminal."""
-    return "\n\n".join(section.markdown() for section in sections(frame(results)))
+    return "\n\n".join(section(one.title, one.sentences, one.tables) for one in sections(frame(results)))
 
 
 def cell_tables(result: Result, bandit: Bandit | None = None, mixing: dict[str, Any] | None = None) -> list[Table]:

@@ -59,5 +59,10 @@ class Table:
         return out.getvalue()
 
 
+def section(title: str, sentences: Sequence[str], tables: Sequence[Table]) -> str:
+    """A headed part of a report as Markdown."""
+    return "\n\n".join([f"## {title}", *sentences, *(table.markdown() for table in tables)])
+
+
 def _tex(text: str) -> str:
     return str(text).translate(_LATEX)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastmtl.reporting.beliefs import Bandit, beliefs
-from fastmtl.reporting.frame import Result, arms
+from fastmtl.reporting.frame import Result, arms, candidates
 from fastmtl.reporting.table import Table
 from fastmtl.stats import one_sd_rule
 
@@ -69,12 +69,15 @@ def scores(cells: DataFrame, compared: DataFrame) -> Table:
 
 
 def composition(cells: DataFrame) -> Table:
-    """Auxiliary rows by task."""
+    """Auxiliary rows by task, and how many there were to choose from."""
+    there = candidates(cells)
     tasks = sorted(_prefixed(cells, "rows/"))
     rows = [
         [arm, _budget(budget), *(_mean(group[f"rows/{task}"].fillna(0), 0) for task in tasks)]
         for arm, budget, group in arms(cells)
     ]
+    if there:
+        rows.append(["(candidates)", "", *(f"{there.get(task, 0):.0f}" for task in tasks)])
     return Table("Auxiliary rows by task", ["selection", "budget", *tasks], rows)
 
 

@@ -61,7 +61,9 @@ class Utilities:
     def build(self, out: Path) -> dict[str, Any]:
         """See `Stage`."""
         if (n := len(self.split[1][2])) < FEW_REWARDED:
-            print(f"fastmtl: {n} rows of {self.ground.primary} reward the bandit, few for a reliable choice", flush=True)
+            print(
+                f"fastmtl: {n} rows of {self.ground.primary} reward the bandit, few for a reliable choice", flush=True
+            )
         return self.ground.fit(
             "bandit", self.rows, self.plan.fit, out, self.ground.encoder, sampling=self.policy, evaluated=self.split[1],
             keep_best=False,

@@ -42,15 +42,15 @@ class Parsed(HTMLParser):
 
 
 def make_page(path: Path) -> str:
-    cells = make_cells(seeds=3, budgets=[500], arms=[EVIL], primary=EVIL)
+    cells = make_cells(seeds=3, budgets=[500], arms=[EVIL], primary=EVIL, **{f"candidates/{EVIL}": 3})
     table = Table(EVIL, ["arm", "x100", EVIL], [[EVIL, "58.2 ± 1.0", "a"], ["none", "−1.5", ""]], frozenset({(0, 1)}),
                   f"Bold: better than `none`. {EVIL}")  # fmt: skip
-    drawn = plots.pictures(cells, comparisons(cells), candidates={EVIL: 3})
+    drawn = plots.pictures(cells, comparisons(cells))
     rng = np.random.default_rng(0)
     map_of_rows = plots.projection(rng.normal(size=(60, 2)), [EVIL, "b", "c"] * 20, EVIL, EVIL)
     parts = [Part(EVIL, [f"Use `none`: {EVIL}"], [table, table], drawn),
              Part("Projections", pictures=[plots.Picture("projection", EVIL, EVIL, map_of_rows)])]  # fmt: skip
-    write_page(path, EVIL, parts, [f"fastmtl primary={EVIL}"], [EVIL], {"torch": EVIL})
+    write_page(path, EVIL, parts, [f"fastmtl primary={EVIL}"], {"torch": EVIL})
     return path.read_text()
 
 

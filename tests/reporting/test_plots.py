@@ -128,14 +128,14 @@ def test_a_difference_is_filled_where_it_is_significant_alone(cells: DataFrame, 
     assert dots[1] == pytest.approx(100 * (scores["feature_similarity", 2000] - scores["random", 2000]).to_numpy())
 
 
-def test_compositions_are_shares_beside_the_pools(cells: DataFrame) -> None:
-    figure = plots.composition(cells, {"mnli": 100, "qqp": 300})
+def test_compositions_are_shares_beside_the_candidates() -> None:
+    figure = plots.composition(make_cells(**{"candidates/mnli": 100, "candidates/qqp": 300}))
     bars = widths(figure)
     assert bars.sum(axis=0) == pytest.approx(100)
     assert bars[:, 0] == pytest.approx([60, 30, 10])
     assert bars[:, -1] == pytest.approx([25, 75, 0])
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert names == ["random 500", "2,000", "feature_similarity 500", "2,000", "full", "pool"]
+    assert names == ["random 500", "2,000", "feature_similarity 500", "2,000", "full", "(candidates)"]
 
 
 def test_costs_add_up_to_the_total_without_the_pool(cells: DataFrame) -> None:
