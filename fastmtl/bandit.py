@@ -222,9 +222,13 @@ class Ucb1:
 REWARD_SMOOTHING = 0.3
 """Share of the newest value in the moving average of the reward `smoothed`."""
 
+SCALE_SMOOTHING = 0.1
+"""Least share of the newest change in what the reward `graded` calls usual, about the last twenty: changes are large
+while the primary is being learned and small thereafter."""
+
 
 class _Rule(NamedTuple):
-    judge: Callable[[float, float], float]  # (change from the reference, root mean square of the changes so far)
+    judge: Callable[[float, float], float]  # (change from the reference, root mean square of the last changes)
     next_reference: Callable[[float, float], float]  # (value, reference)
 
 
@@ -252,34 +256,35 @@ class Reward:
     reward is None, for which no arm is updated (AutoSeM's release compares with 0, a free success for its first arm).
     A value that is not finite, such as an undefined correlation, is no improvement, and is not remembered: the next
     value is compared with the same reference. Before any number has come there is none, so its reward is None, too.
+    Set `reference` where the model goes back to an earlier state.
     """
 
     def __init__(self, rule: _Rule):
         self._rule = rule
-        self._reference: float | None = None
+        self.reference: float | None = None
         self._changes = 0
-        self._square = 0.0  # mean of the squared changes
+        self._square = 0.0  # moving average of the squared changes
 
     def __call__(self, value: float) -> float | None:
         """The round's reward, given the primary's value after it."""
         if not math.isfinite(value):
-            return None if self._reference is None else 0.0
-        if self._reference is None:
-            self._reference = float(value)
+            return None if self.reference is None else 0.0
+        if self.reference is None:
+            self.reference = float(value)
             return None
-        change = float(value) - self._reference
+        change = float(value) - self.reference
         self._changes += 1
-        self._square += (change**2 - self._square) / self._changes
-        self._reference = float(self._rule.next_reference(float(value), self._reference))
+        self._square += max(1 / self._changes, SCALE_SMOOTHING) * (change**2 - self._square)
+        self.reference = float(self._rule.next_reference(float(value), self.reference))
         return self._rule.judge(change, math.sqrt(self._square))
 
     def state(self) -> dict[str, Any]:
         """What a call changes, as plain values."""
-        return {"reference": self._reference, "changes": self._changes, "square": self._square}
+        return {"reference": self.reference, "changes": self._changes, "square": self._square}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue as the reward of the same name whose `state` this is."""
-        self._reference, self._changes, self._square = state["reference"], state["changes"], state["square"]
+        self.reference, self._changes, self._square = state["reference"], state["changes"], state["square"]
 
 
 def make_reward(name: str) -> Reward:
@@ -289,8 +294,8 @@ def make_reward(name: str) -> Reward:
     round holds, so that all utilities drift to 1. `better_than_best`: 1 if value > the highest so far; rarer and rarer.
     `smoothed`: 1 if value >= the moving average of those before, in which the newest weighs REWARD_SMOOTHING, so that
     one lucky round does not make the next one a failure. `graded`: the normal distribution function of the change
-    from the value before over the root mean square of all changes so far, which is free of the value's unit; no change
-    is 0.5, and a large gain says more than a hair's breadth. The last three are ours.
+    from the value before over the root mean square of the last changes (SCALE_SMOOTHING), which is free of the value's
+    unit; no change is 0.5, and a large gain says more than a hair's breadth. The last three are ours.
     """
     if name not in list(_RULES):
         raise UserError(f"sampling.reward={name!r} is unknown; use {', '.join(_RULES)}")

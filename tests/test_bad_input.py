@@ -99,6 +99,7 @@ def test_a_bad_value_is_refused_before_anything_is_computed(override: str, named
         (["selection=autosem", "sampling=uniform"], ["sampling=Uniform", "hparams_search=none"]),
         (["selection=autosem", "hparams_search.trials=0"], ["hparams_search.trials=0", "1 or more"]),
         (["sampling=bandit", "weighting=upgrad"], ["UPGrad", "one task a step", "weighting=equal"]),
+        (["sampling=bandit", "sampling.episode=1"], ["sampling.episode=1", "use null"]),
         (["trainer=ddp_cpu", "weighting=pcgrad"], ["weighting=pcgrad works on one device"]),
         (["trainer.accumulate=2", "weighting=cagrad"], ["weighting=cagrad works on one device"]),
         (["multitask.fit.precision=fp16", "weighting=pcgrad"], ["weighting=pcgrad", "fp16"]),

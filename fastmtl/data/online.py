@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, overload
 
 import numpy as np
@@ -42,7 +42,10 @@ class Thompson:
     `prior` and `primary_prior` are (alpha,
     beta); `decay` draws every arm back to its prior after each round. `rounds` is the length of an epoch; without it
     an epoch is as long as that of `Proportional`. The `warmup_rounds`, which come first and are not among the
-    `rounds`, draw each batch's task by size and reward nobody: before the primary is learned at all, values are noise.
+    `rounds`, draw each batch's task with equal chances and reward nobody: before the primary is learned at all, values
+    are noise. After every `episode` passes over as many rows as there are (rounded to whole rounds) the model goes back
+    to what it was after the warm-up: once all that the tasks share is learned, no task is worth more than another.
+    None never goes back (the paper); neither may a model that is kept.
     """
 
     batches_per_round: int = 10
@@ -55,6 +58,7 @@ class Thompson:
     rounds: int | None = None
     warmup_rounds: int = 0
     window: int = 50
+    episode: float | None = field(default=None, metadata={"added_later": True})
     feedback: ClassVar[Literal["validation"]] = "validation"
 
     def __post_init__(self) -> None:
@@ -65,6 +69,8 @@ class Thompson:
                 raise UserError(f"sampling.{name}={value!r} is not a whole number of 1 or more")
         if isinstance(self.warmup_rounds, bool) or not isinstance(self.warmup_rounds, int) or self.warmup_rounds < 0:
             raise UserError(f"sampling.warmup_rounds={self.warmup_rounds!r} is not a whole number of 0 or more")
+        if isinstance(self.episode, bool) or not (self.episode is None or self.episode > 0):
+            raise UserError(f"sampling.episode={self.episode!r} is not a number of passes above 0, or null for never")
         if self.metric not in ("headline", "loss", "probability"):
             raise UserError(f"sampling.metric={self.metric!r} is unknown; use headline, loss or probability")
         make_reward(self.reward)
@@ -125,6 +131,9 @@ class Online(Sequence[Step]):
     is all that the next one needs. `history` has one entry a finished round after the warm-up: arm (place of the
     task), value, reward (None where there was nothing to compare with), and under Thompson sampling every arm's alpha
     and beta.
+
+    Where there are episodes, of `episode` rounds each, the model has to be kept after the round that `starts`, and to
+    be as it was then after each that `ends` one.
     """
 
     def __init__(self, sampling: OnlineSampling, lengths: list[np.ndarray], batch_size: int, seed: int) -> None:
@@ -138,6 +147,11 @@ class Online(Sequence[Step]):
         self.history: list[dict[str, Any]] = []
         self._warmup = sampling.warmup_rounds if isinstance(sampling, Thompson) else 0
         self._played = 0
+        self.episode: int | None = None
+        if isinstance(sampling, Thompson) and sampling.episode is not None:
+            rows = sampling.episode * sum(len(one) for one in lengths)
+            self.episode = max(1, round(rows / (batch_size * sampling.batches_per_round)))
+        self._start: float | None = None  # the primary's value then
         self.start(0)
 
     def __len__(self) -> int:
@@ -169,11 +183,7 @@ class Online(Sequence[Step]):
         return self._step
 
     def _next(self) -> Step:
-        if self._arm is None:
-            sizes = np.array([len(one) for one in self.lengths])
-            task = int(self._rng.choice(len(sizes), p=sizes / sizes.sum()))
-        else:
-            task = self.arms[self._arm]
+        task = int(self._rng.integers(len(self.lengths))) if self._arm is None else self.arms[self._arm]
         if not self.joint:
             return [(task, self._rows(task, self.batch_size))]
         half = max(1, self.batch_size // 2)
@@ -189,6 +199,10 @@ class Online(Sequence[Step]):
         """The value of the round just played: of the primary's metric, higher is better, or a cosine."""
         self._played += 1
         reward = value if self.compare is None else self.compare(value)
+        if self.compare is not None and self.starts:
+            self._start = self.compare.reference
+        if self.compare is not None and self.ends:
+            self.compare.reference = self._start
         if self._arm is None:
             return
         if reward is not None:
@@ -196,14 +210,25 @@ class Online(Sequence[Step]):
         told = self.bandit.state() if isinstance(self.bandit, BetaBernoulli) else {}
         self.history.append({"arm": self.arms[self._arm], "value": value, "reward": reward, **told})
 
+    @property
+    def starts(self) -> bool:
+        """Whether the last round was the one that every episode goes on from: of the warm-up, else of all."""
+        return self.episode is not None and self._played == max(1, self._warmup)
+
+    @property
+    def ends(self) -> bool:
+        """Whether the last round was the last of an episode."""
+        since = self._played - max(1, self._warmup)
+        return self.episode is not None and since > 0 and since % self.episode == 0
+
     def state(self) -> dict[str, Any]:
         """Plain values from which `restore` goes on at the start of an epoch."""
         compare = self.compare.state() if self.compare else None
-        return {"bandit": self.bandit.state(), "compare": compare, "played": self._played}
+        return {"bandit": self.bandit.state(), "compare": compare, "played": self._played, "start": self._start}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Back to what `state` gave."""
         self.bandit.restore(state["bandit"])
-        self._played = state["played"]
+        self._played, self._start = state["played"], state["start"]
         if self.compare:
             self.compare.restore(state["compare"])

@@ -94,6 +94,11 @@ def check_order(sampling: Sampling | OnlineSampling, search: MixingSearch | None
             f"weighting {type(weighting).__name__} compares the tasks of a step, and sampling=bandit has one "
             "task a step; use another sampling, or weighting=equal"
         )
+    if isinstance(sampling, Thompson) and sampling.episode is not None:
+        raise UserError(
+            f"sampling.episode={sampling.episode} would undo the training of a model that is kept; use null (in "
+            "bandit.policy.episode it is in its place)"
+        )
 
 
 def check_sharding(sampling: Sampling | OnlineSampling, weighting: Weighting, where: Where) -> None:

@@ -53,7 +53,7 @@ class Multitask:
         order, rows = self._mixed
         rewarded = {"rewarded": self.ground.evaluated_identity(self._rewarded)} if self._rewarded else {}
         return {
-            "version": 2,
+            "version": 3 if isinstance(order, Thompson) else 2,
             "weighting": self.weighting,
             **self.ground.fit_identity(rows, self.fit, self.ground.encoder, order),
             **rewarded,

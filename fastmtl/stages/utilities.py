@@ -53,7 +53,7 @@ class Utilities:
     def identity(self) -> dict[str, Any]:
         """See `Stage`."""
         return {
-            "version": 1,
+            "version": 2,
             "rewarded": self.ground.evaluated_identity(self.split[1]),
             **self.ground.fit_identity(self.rows, self.plan.fit, self.ground.encoder, self.policy),
         }

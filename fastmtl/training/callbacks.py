@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,14 @@ class KeepBest(Callback):
 
 
 class Feedback(Callback):
-    """Tells an online order and the loss weighting what the last steps did; on every rank the same."""
+    """Tells an online order and the loss weighting what the last steps did; on every rank the same.
+
+    Between the order's episodes it takes the model back to where they start; the copy is as large as the model and its
+    optimizer's state.
+    """
+
+    def __init__(self) -> None:
+        self._start: tuple[list[Tensor], list[dict[str, Any]]] = [], []
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A bandit's round has ended: the primary's value decides its reward."""
@@ -67,6 +75,18 @@ class Feedback(Callback):
             evaluated = pl_module.evaluated
             assert isinstance(evaluated, TaskSpec)
             online.tell(online.sampling.value(measured(trainer), evaluated.metrics[0]))
+            weights = list(pl_module.parameters())
+            if online.starts:
+                self._start = (
+                    [weight.detach().clone() for weight in weights],
+                    [copy.deepcopy(one.state_dict()) for one in trainer.optimizers],
+                )
+            if online.ends:
+                with torch.no_grad():
+                    for weight, then in zip(weights, self._start[0], strict=True):
+                        weight.copy_(then)
+                for one, state in zip(trainer.optimizers, self._start[1], strict=True):
+                    one.load_state_dict(copy.deepcopy(state))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -16,6 +16,7 @@ POLICIES: list[OnlineSampling] = [
     Thompson(batches_per_round=3),
     Thompson(batches_per_round=1, decay=0.1, reward="smoothed"),
     Thompson(batches_per_round=2, warmup_rounds=3),
+    Thompson(batches_per_round=2, warmup_rounds=1, episode=0.2),
     Exp3Sampling(),
     Ucb1Sampling(),
     Ucb1Sampling(smoothing=None),
@@ -95,15 +96,42 @@ def test_no_row_of_a_task_comes_again_before_all_others_came(policy: OnlineSampl
         assert not times or max(times.values()) - min(times.get(row, 0) for row in range(size)) <= 1
 
 
-def test_warm_up_rounds_draw_every_batch_by_size_and_reward_nobody() -> None:
+def test_warm_up_rounds_draw_every_task_alike_and_reward_nobody() -> None:
     order = online(Thompson(batches_per_round=4, rounds=5, warmup_rounds=50), [100, 300, 600])
     steps = played(order, range(1))
     assert len(steps) == 4 * 55
     warm = Counter(step[0][0] for step in steps[:200])
-    assert warm[0] < warm[1] < warm[2]
+    assert all(45 < warm[task] < 90 for task in range(3))
     assert len(order.history) == 5
     assert order.history[0]["reward"] is not None  # the warm-up left a value to compare with
     assert all(len({step[0][0] for step in steps[i : i + 4]}) == 1 for i in range(200, 220, 4))
+
+
+@pytest.mark.parametrize(("warm", "first"), [(4, 4), (0, 1)])
+def test_an_episode_ends_when_as_many_rows_were_seen_and_the_next_compares_with_its_start(
+    warm: int, first: int
+) -> None:
+    policy = Thompson(batches_per_round=2, rounds=12, warmup_rounds=warm, episode=1.0, reward="better_than_best")
+    order = online(policy, [40, 60, 60])  # 160 rows are five rounds of two batches of 16
+    assert order.episode == 5
+    starts, ends = [], []
+    for i in range(len(order)):
+        order[i]
+        if i % 2:
+            order.tell(float(i))  # the model grows better with every step
+            done = (i + 1) // 2
+            starts += [done] * order.starts
+            ends += [done] * order.ends
+    assert starts == [first]
+    assert ends == [done for done in (first + 5, first + 10, first + 15) if done <= warm + 12]
+    order = online(policy, [40, 60, 60])
+    values = iter([0.5] * first + [0.8, 0.7, 0.6, 0.9, 1.0, 0.6, 0.6])
+    for i in range(2 * (first + 7)):
+        order[i]
+        if i % 2:
+            order.tell(next(values))
+    rewards = [one["reward"] for one in order.history][-7:]
+    assert rewards == [1, 0, 0, 1, 1, 1, 0]  # the last but one beats the start, not the episode before
 
 
 def test_thompson_keeps_to_one_task_a_round_and_all_tasks_are_arms() -> None:
@@ -141,6 +169,7 @@ def test_steps_must_be_asked_for_in_order() -> None:
         (lambda: Thompson(batches_per_round=1.5), r"sampling.batches_per_round=1.5"),  # type: ignore[arg-type]
         (lambda: Thompson(validation_rows=0), r"sampling.validation_rows=0"),
         (lambda: Thompson(warmup_rounds=-1), r"sampling.warmup_rounds=-1 is not a whole number of 0"),
+        (lambda: Thompson(episode=0), r"sampling.episode=0 is not a number of passes above 0, or null"),
         (lambda: Thompson(metric="f1"), r"sampling.metric='f1' is unknown; use headline, loss or probability"),  # type: ignore[arg-type]
         (lambda: Thompson(reward="more"), r"sampling.reward='more' is unknown; use graded, not_worse"),  # type: ignore[arg-type]
         (lambda: Thompson(decay=1.0), r"sampling.decay=1.0 is out of range"),

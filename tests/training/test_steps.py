@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from fastmtl.data.online import Exp3Sampling, Thompson, Ucb1Sampling
+from fastmtl.data.online import Exp3Sampling, Online, Thompson, Ucb1Sampling
 from fastmtl.data.samplers import Proportional
 from fastmtl.models.encoder import EncoderSpec
 from fastmtl.tasks import TaskSpec
@@ -149,6 +149,23 @@ def test_a_bandit_is_rewarded_by_the_primarys_validation_after_every_round(fit: 
     assert measured == [(2 * (i + 1), pytest.approx(value)) for i, value in enumerate(values)]
     assert records(folder)["steps"] == 16
     assert set(told["utilities"]) == {"pairs", "single", "score"}
+
+
+def test_between_episodes_the_model_and_its_optimizer_go_back_to_where_they_started(
+    fit: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one task, no dropout, and the same rows in every batch, episodes are alike."""
+    monkeypatch.setattr(Online, "_rows", lambda self, task, count: np.arange(6))
+    sampling = Thompson(batches_per_round=2, rounds=9, warmup_rounds=2, metric="loss", episode=3.0)
+    folder = fit(
+        "episodes", sampling=sampling, rows={"pairs": np.arange(ROWS)}, evaluated=("pairs", "train", np.arange(6)),
+        keep_best=False,
+        fit=FitConfig(epochs=1, batch_size=6, learning_rate=1e-3, precision="fp32", schedule="constant", dropout=0.0),
+    )  # fmt: skip
+    values = [one["value"] for one in history(folder)["rounds"]]
+    assert len(set(values[:3])) == 3
+    assert values[3:6] == pytest.approx(values[:3], abs=1e-6)
+    assert values[6:] == pytest.approx(values[:3], abs=1e-6)
 
 
 @pytest.mark.slow
