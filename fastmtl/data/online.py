@@ -129,8 +129,8 @@ class Online(Sequence[Step]):
 
     Rows come in passes, each shuffled anew, from a generator made of seed and epoch: at the end of an epoch `state()`
     is all that the next one needs. `history` has one entry a finished round after the warm-up: arm (place of the
-    task), value, reward (None where there was nothing to compare with), and under Thompson sampling every arm's alpha
-    and beta.
+    task), value, reward (None where there was nothing to compare with), under Thompson sampling every arm's alpha and
+    beta, and `back` if it ended an episode.
 
     Where there are episodes, of `episode` rounds each, the model has to be kept after the round that `starts`, and to
     be as it was then after each that `ends` one.
@@ -208,7 +208,8 @@ class Online(Sequence[Step]):
         if reward is not None:
             self.bandit.update(self._arm, reward)
         told = self.bandit.state() if isinstance(self.bandit, BetaBernoulli) else {}
-        self.history.append({"arm": self.arms[self._arm], "value": value, "reward": reward, **told})
+        back = {"back": True} if self.ends else {}
+        self.history.append({"arm": self.arms[self._arm], "value": value, "reward": reward, **told, **back})
 
     @property
     def starts(self) -> bool:

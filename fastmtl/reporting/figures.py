@@ -95,7 +95,10 @@ def posteriors(
 
 
 def rounds(bandit: Bandit, figure: Figure | SubFigure, threshold: float | None = 0.5) -> None:
-    """Every task's utility after each round, from when it is first played on; below, which task was played."""
+    """Every task's utility after each round, from when it is first played on; below, which task was played.
+
+    Between two episodes of the model stands a grey line.
+    """
     from matplotlib.ticker import MaxNLocator
 
     told, history = beliefs(bandit), bandit["rounds"]
@@ -113,6 +116,10 @@ def rounds(bandit: Bandit, figure: Figure | SubFigure, threshold: float | None =
         down = [0.1 if r is None else max(-r, 0.0) for r in reach]
         lower.vlines([r for r, _ in mine], row - np.array(up), row + np.array(down), color=_color(i), linewidth=1.2)
         lower.axhline(row, color=_color(i), linewidth=0.4, alpha=0.5)
+    back = [r + 0.5 for r, one in zip(number, history) if one.get("back") and r < len(history)]
+    for axes in (upper, lower):
+        for r in back:
+            axes.axvline(r, color="#BBBBBB", linewidth=0.5, zorder=0)
     low, high = utility_RK.min(), utility_RK.max()
     upper.set(xlim=(0, len(history) + 1), ylim=(max(0, low - 0.05), min(1, high + 0.05)), ylabel="utility")
     if threshold is not None:
@@ -120,7 +127,8 @@ def rounds(bandit: Bandit, figure: Figure | SubFigure, threshold: float | None =
     _name_rows(lower, bandit["arms"], order)
     lower.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     lower.set_xlabel(
-        "round\nmark upwards: reward above one half; downwards: below\n(the first has nothing to compare with)"
+        "round\nmark upwards: reward above one half; downwards: below\n"
+        + ("grey: back to the end of the warm-up" if back else "(the first has nothing to compare with)")
     )
     _name_ends(upper, told)
 

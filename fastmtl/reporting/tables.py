@@ -235,9 +235,11 @@ def tasks(result: Result, bandit: Bandit) -> Table:
             one.task, str(one.played), f"{100 * one.rewarded / one.compared:.0f}" if one.compared else "",
             f"{one.utility:.2f}", f"{low:.2f} to {high:.2f}", chosen, *([ratio.get(one.task, "")] if ratio else []),
         ])  # fmt: skip
+    paper = result["protocol"] == "paper"
+    rows_of_primary = _chosen_on("paper") if paper else "training rows of its own that the bandit did not train on"
     heads = ["task", "rounds", "mean reward %", "utility", "95 % interval", "chosen", *(["ratio"] if ratio else [])]
     note = (
-        f"Rounds are rewarded by the primary's value on {_chosen_on(result['protocol'])}. The first has nothing to "
+        f"Rounds are rewarded by the primary's value on {rows_of_primary}. Without a warm-up the first has nothing to "
         "compare with. Utility is the mean of the Beta posterior, the interval its middle 95 %."
     )
     return Table("Tasks", heads, rows, note=note)

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from scipy import stats
 
 from fastmtl.bandit import BetaBernoulli, priors
@@ -55,6 +56,17 @@ def test_rounds_are_counted_and_the_first_one_has_no_reward() -> None:
         assert one.beta == 1 + one.compared - one.rewarded
 
 
+def test_a_grey_line_stands_where_the_model_went_back() -> None:
+    bandit = history()
+    for after in (20, 40, 60):  # nothing is drawn behind the last round
+        bandit["rounds"][after - 1]["back"] = True
+    figure = Figure()
+    rounds(bandit, figure)
+    for axes in figure.axes:
+        lines = [line for line in axes.lines if line.get_color() == "#BBBBBB"]
+        assert [line.get_xdata()[0] for line in lines] == [20.5, 40.5]
+
+
 @pytest.mark.parametrize(
     ("alpha", "beta", "mode"), [(3, 2, 2 / 3), (2, 1, 1), (1, 2, 0), (1, 1, 0.5), (0.5, 3, 0), (0.4, 0.1, 0.8)]
 )
@@ -87,8 +99,6 @@ def test_extreme_histories_are_drawn_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("draw", [posteriors, rounds])
 def test_names_do_not_touch(draw: Any) -> None:
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(7, 6))
     draw({**history(arms=10, num_rounds=5)}, figure)
     upper, lower = figure.axes
