@@ -151,7 +151,7 @@ class Online(Sequence[Step]):
         if isinstance(sampling, Thompson) and sampling.episode is not None:
             rows = sampling.episode * sum(len(one) for one in lengths)
             self.episode = max(1, round(rows / (batch_size * sampling.batches_per_round)))
-        self._start: float | None = None  # the primary's value then
+        self.reference: float | None = None  # the primary's value at the start of an episode
         self.start(0)
 
     def __len__(self) -> int:
@@ -199,10 +199,10 @@ class Online(Sequence[Step]):
         """The value of the round just played: of the primary's metric, higher is better, or a cosine."""
         self._played += 1
         reward = value if self.compare is None else self.compare(value)
-        if self.compare is not None and self.starts:
-            self._start = self.compare.reference
+        if self.compare is not None and self._played == max(1, self._warmup):
+            self.reference = self.compare.reference
         if self.compare is not None and self.ends:
-            self.compare.reference = self._start
+            self.compare.reference = self.reference
         if self._arm is None:
             return
         if reward is not None:
@@ -225,11 +225,11 @@ class Online(Sequence[Step]):
     def state(self) -> dict[str, Any]:
         """Plain values from which `restore` goes on at the start of an epoch."""
         compare = self.compare.state() if self.compare else None
-        return {"bandit": self.bandit.state(), "compare": compare, "played": self._played, "start": self._start}
+        return {"bandit": self.bandit.state(), "compare": compare, "played": self._played, "reference": self.reference}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Back to what `state` gave."""
         self.bandit.restore(state["bandit"])
-        self._played, self._start = state["played"], state["start"]
+        self._played, self.reference = state["played"], state["reference"]
         if self.compare:
             self.compare.restore(state["compare"])

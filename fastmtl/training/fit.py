@@ -286,13 +286,15 @@ def _keep_freed_memory() -> None:
 
 
 def _write_history(folder: Path, data: TaskData) -> None:
-    """`bandit.json`: tasks, final utility of each arm, and every round (see `Online`); arms are named."""
+    """`bandit.json`: tasks, final utility of each arm, what the first round was compared with, and every round (see
+    `Online`); arms are named."""
     assert data.online is not None
     arms = [data.names[i] for i in data.online.arms]
     rounds = [{**one, "arm": data.names[one["arm"]]} for one in data.online.history]
     final = data.online.bandit.utilities()
     utilities = {name: None if np.isnan(value) else float(value) for name, value in zip(arms, final)}
-    (folder / "bandit.json").write_text(json.dumps({"arms": arms, "utilities": utilities, "rounds": rounds}))
+    told = {"arms": arms, "utilities": utilities, "reference": data.online.reference, "rounds": rounds}
+    (folder / "bandit.json").write_text(json.dumps(told))
 
 
 def _data(job: FitJob) -> TaskData:
