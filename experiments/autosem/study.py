@@ -24,20 +24,17 @@ from fastmtl.reporting.figures import write_bandit
 
 KIN = {"farm": "related", "harbor": "related", "answers": "40 % related", "gossip": "contradicting"}
 """What the sample's tasks are to its primary; the others are unrelated."""
-SAMPLE = [
-    "data=sample", "encoder=minilm", "protocol.holdout=0.3", "selection=autosem", "bandit.fit.batch_size=16",
-    "bandit.policy.warmup_rounds=40", "bandit.policy.batches_per_round=5",
-]  # fmt: skip
-RUNS = {
-    "80 rounds": ("not_worse_than_previous", 80, range(5)),
-    "200 rounds": ("not_worse_than_previous", 200, range(5)),
-    "80 rounds, graded reward": ("graded", 80, range(5, 10)),
+SAMPLE = ["data=sample", "encoder=minilm", "selection=autosem", "bandit.rounds=80"]
+RUNS: dict[str, tuple[list[str], range]] = {
+    "as by default": ([], range(20, 25)),
+    "without episodes": (["bandit.policy.episode=null"], range(20, 25)),
 }
-"""Reward, rounds, seeds. The graded reward was found on the runs of the first two, so it needs seeds of its own."""
+"""Overrides and seeds, none of which was looked at before the defaults stood. See README.md."""
 GLUE = [
     "data=glue_local", "data.tasks=[mnli,rte,qqp,qnli,mrpc,sst2,cola,stsb,wnli]", "data.rows_per_task=640",
     "encoder=minilm", "encoder.max_length=64", "protocol.holdout=0.2", "budget=600", "bandit.rounds=60",
-    "bandit.policy.warmup_rounds=0", "bandit.policy.reward=not_worse_than_previous", "bandit.fit.batch_size=16",
+    "bandit.holdout=0.2", "bandit.policy.warmup_rounds=0", "bandit.policy.episode=null",
+    "bandit.policy.reward=not_worse_than_previous", "bandit.fit.batch_size=16",
     "bandit.fit.freeze_layers=3",
     "multitask.fit.freeze_layers=3", "finetune.fit.freeze_layers=3", "multitask.fit.epochs=1",
     "finetune.fit.epochs=2",
@@ -72,9 +69,8 @@ SIMULATIONS = 500
 """Simulations of a policy: shares have a standard error of two points at most."""
 
 
-def sample_cell(reward: str, rounds: int, seed: int, output: Path) -> Experiment:
-    policy = [f"bandit.policy.reward={reward}", f"bandit.rounds={rounds}"]
-    return compose(*SAMPLE, *policy, f"seed={seed}", f"paths.output={output}")
+def sample_cell(overrides: list[str], seed: int, output: Path) -> Experiment:
+    return compose(*SAMPLE, *overrides, f"seed={seed}", f"paths.output={output}")
 
 
 def glue_cell(primary: str, arm: list[str], base: list[str], output: Path) -> Experiment:
@@ -99,75 +95,95 @@ def best_two(bandit: dict[str, Any]) -> list[str]:
     return sorted(auxiliary, key=lambda name: -auxiliary[name])[:2]
 
 
+def both_related(bandit: dict[str, Any]) -> bool:
+    """Whether the best two auxiliary tasks are, wholly or in part, the primary's job in other settings."""
+    return all("related" in KIN.get(name, "") for name in best_two(bandit))
+
+
 def sample_table(bandits: dict[str, dict[str, Any]]) -> str:
     """Utilities on the sample by seed, and how often the best two tasks are the related ones."""
     names = [*KIN, *(name for name in next(iter(bandits.values()))["arms"][1:] if name not in KIN)]
-    rows, wins = [], 0
+    rows = []
     for seed, bandit in bandits.items():
         best = best_two(bandit)
-        wins += all("related" in KIN.get(name, "") for name in best)
         cells = [f"**{bandit['utilities'][n]:.2f}**" if n in best else f"{bandit['utilities'][n]:.2f}" for n in names]
-        rows.append([seed, f"{bandit['utilities']['kitchen']:.2f}", *cells, f"{bandit['wall_s']:.0f}"])
+        rows.append([seed, f"{bandit['utilities']['kitchen']:.2f}", *cells, f"{bandit['reference']:.2f}",
+                     f"{bandit['wall_s']:.0f}"])  # fmt: skip
     heads = [f"{name} ({KIN.get(name, 'unrelated')})" for name in names]
-    table = tabulate(rows, ["seed", "kitchen (primary)", *heads, "s"], tablefmt="github", disable_numparse=True)
+    table = tabulate(
+        rows, ["seed", "kitchen (primary)", *heads, "value after the warm-up", "s"], tablefmt="github",
+        disable_numparse=True,
+    )  # fmt: skip
+    wins = sum(map(both_related, bandits.values()))
     return f"{table}\n\nThe best two (bold) are related tasks in {wins} of {len(bandits)} seeds."
 
 
-def rates(bandits: list[dict[str, Any]]) -> tuple[list[str], np.ndarray]:
-    """Names (K,) and success rates (K,) of all arms over all seeds' rounds, with one success and failure added."""
-    played, won = Counter[str](), Counter[str]()
+def rewards(bandits: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Task -> its rewards in all seeds' rounds."""
+    told: dict[str, list[float]] = {name: [] for name in bandits[0]["arms"]}
     for bandit in bandits:
-        for one in bandit["rounds"][1:]:
-            played[one["arm"]] += 1
-            won[one["arm"]] += one["reward"]
-    names = bandits[0]["arms"]
-    return names, np.array([(won[name] + 1) / (played[name] + 2) for name in names])
+        for one in bandit["rounds"]:
+            told[one["arm"]] += [one["reward"]] * (one["reward"] is not None)
+    return told
 
 
-def defaults_table(bandits: list[dict[str, Any]], rounds: int = 200) -> str:
-    """How often a policy's best two are both among the three tasks of highest rate (by chance in 14 % of all runs), if
-    the rates measured on the sample were the true ones."""
-    names, rate = rates(bandits)
-    truly = set(np.argsort(-rate[1:])[:3] + 1)
+def defaults_table(bandits: list[dict[str, Any]]) -> str:
+    """How often a policy's best two are both related if each round draws one of the rewards that its task had."""
+    told = rewards(bandits)
+    names = [name for name, seen in told.items() if seen]
     rows = []
     for decay in (0.0, 0.01, 0.03, 0.1, 0.3):
         for primary in ((1, 1), (2, 1), (5, 1), (10, 1)):
             if primary != (2, 1) and decay != 0.01:
                 continue
-            rng = np.random.default_rng(0)
-            found, share = 0, 0
-            for _ in range(SIMULATIONS):
-                bandit = BetaBernoulli(*priors(len(names), primary_prior=primary), decay)
-                for _ in range(rounds):
-                    arm = bandit.choose(rng)
-                    share += arm == 0
-                    bandit.update(arm, float(rng.random() < rate[arm]))
-                found += set(np.argsort(-bandit.utilities()[1:])[:2] + 1) <= truly
-            rows.append([decay, f"{primary[0]}, {primary[1]}", f"{100 * found / SIMULATIONS:.0f} %",
-                         f"{100 * share / SIMULATIONS / rounds:.0f} %"])  # fmt: skip
-    heads = ["decay", "primary prior", "best two are of the best three", "rounds on the primary"]
-    measured = ", ".join(f"{name} {value:.2f}" for name, value in sorted(zip(names, rate), key=lambda one: -one[1]))
-    return f"Measured rates: {measured}.\n\n{tabulate(rows, heads, tablefmt='github', disable_numparse=True)}"
+            shown = [decay, f"{primary[0]}, {primary[1]}"]
+            for rounds in (40, 80, 200):
+                rng = np.random.default_rng(0)
+                found = share = 0
+                for _ in range(SIMULATIONS):
+                    bandit = BetaBernoulli(*priors(len(names), primary_prior=primary), decay)
+                    for _ in range(rounds):
+                        arm = bandit.choose(rng)
+                        share += arm == 0
+                        bandit.update(arm, float(rng.choice(told[names[arm]])))
+                    utilities = dict(zip(names, bandit.utilities().tolist()))
+                    found += both_related({"arms": names, "utilities": utilities})
+                shown.append(f"{100 * found / SIMULATIONS:.0f} % ({100 * share / SIMULATIONS / rounds:.0f} %)")
+            rows.append(shown)
+    heads = ["decay", "primary prior", "40 rounds", "80 rounds", "200 rounds"]
+    mean = {name: float(np.mean(told[name])) for name in names}
+    measured = ", ".join(
+        f"{name} {mean[name]:.2f} ({len(told[name])})" for name in sorted(mean, key=lambda n: -mean[n])
+    )
+    return (
+        f"Mean reward (rounds): {measured}.\n\nBest two related, by {SIMULATIONS} simulations (and share of rounds on "
+        f"the primary):\n\n{tabulate(rows, heads, tablefmt='github', disable_numparse=True)}"
+    )
 
 
-def replay_table(bandits: list[dict[str, Any]]) -> str:
+def replay_table(runs: dict[str, list[dict[str, Any]]]) -> str:
     """How often the best two are both related if the same rounds had been rewarded otherwise, or remembered longer."""
     rows = []
-    for reward in ("not_worse_than_previous", "graded"):
+    for reward in ("not_worse_than_previous", "smoothed", "better_than_best", "graded"):
         for decay in (0.0, 0.01):
-            wins = 0
-            for told in bandits:
-                bandit, judge = (
-                    BetaBernoulli(*priors(len(told["arms"]), primary_prior=(2, 1)), decay),
-                    make_reward(reward),
-                )
-                for one in told["rounds"]:
-                    if (value := judge(one["value"])) is not None:
-                        bandit.update(told["arms"].index(one["arm"]), value)
-                utilities = dict(zip(told["arms"], bandit.utilities().tolist()))
-                wins += all("related" in KIN.get(name, "") for name in best_two({**told, "utilities": utilities}))
-            rows.append([reward, decay, f"{wins} of {len(bandits)}"])
-    return tabulate(rows, ["reward", "decay", "best two are related"], tablefmt="github", disable_numparse=True)
+            wins = []
+            for bandits in runs.values():
+                won = sum(both_related(replayed(bandit, reward, decay)) for bandit in bandits)
+                wins.append(f"{won} of {len(bandits)}")
+            rows.append([reward, decay, *wins])
+    return tabulate(rows, ["reward", "decay", *runs], tablefmt="github", disable_numparse=True)
+
+
+def replayed(told: dict[str, Any], reward: str, decay: float) -> dict[str, Any]:
+    """The same rounds under another reward."""
+    bandit, judge = BetaBernoulli(*priors(len(told["arms"]), primary_prior=(2, 1)), decay), make_reward(reward)
+    judge.reference = told["reference"]
+    for one in told["rounds"]:
+        if (value := judge(one["value"])) is not None:
+            bandit.update(told["arms"].index(one["arm"]), value)
+        if one.get("back"):
+            judge.reference = told["reference"]
+    return {**told, "utilities": dict(zip(told["arms"], bandit.utilities().tolist()))}
 
 
 def glue_row(primary: str, arm: str, exp: Experiment) -> list[Any]:
@@ -203,14 +219,15 @@ def _only_find(exp: Experiment) -> Experiment:
 
 def report(output: Path, base: list[str], primaries: list[str], out: Path) -> None:
     """Tables, figures and numbers of all that has finished, here or before."""
+    out.mkdir(parents=True, exist_ok=True)
     before = out / "results.json"
     kept: dict[str, Any] = json.loads(before.read_text()) if before.exists() else {}
     kept = {"bandits": {}, "mixing": {}, "arms": [], **kept, "sample": SAMPLE, "glue": GLUE}
     bandits, mixing = kept["bandits"], kept["mixing"]
-    for name, (reward, rounds, seeds) in RUNS.items():
+    for name, (overrides, seeds) in RUNS.items():
         for seed in seeds:
             with suppress(_Missing):
-                cell = _only_find(sample_cell(reward, rounds, seed, output / "sample"))
+                cell = _only_find(sample_cell(overrides, seed, output / "sample"))
                 bandits.setdefault(f"sample, {name}", {})[str(seed)] = told(cell)
     for primary in primaries:
         for arm, overrides in arms(primary).items():
@@ -222,15 +239,13 @@ def report(output: Path, base: list[str], primaries: list[str], out: Path) -> No
                     assert exp.mixing is not None
                     bandits[primary], mixing[primary] = told(exp), exp.mixing.read("mixing.json")
     parts: list[str] = []
-    for name, (reward, rounds, _) in RUNS.items():
-        if found := bandits.get(f"sample, {name}"):
-            title = f"## The sample: utility of each task after {rounds} rounds, reward `{reward}`"
-            parts += [title, sample_table(found)]
-    binary = [b for name, (reward, *_) in RUNS.items() if reward != "graded"
-              for b in bandits.get(f"sample, {name}", {}).values()]  # fmt: skip
-    if binary:
-        parts += ["## The runs without graded reward, replayed", replay_table(binary)]
-        parts += ["## Decay and the primary's prior", defaults_table(binary)]
+    sample = {name: found for name in RUNS if (found := bandits.get(f"sample, {name}"))}
+    for name, found in sample.items():
+        parts += [f"## The sample: utility of each task after {rounds_of(found)} rounds, {name}", sample_table(found)]
+    if sample:
+        runs = {name: list(found.values()) for name, found in sample.items()}
+        parts += ["## The same rounds under other rewards: the best two are related", replay_table(runs)]
+        parts += ["## Decay and the primary's prior", defaults_table(next(iter(runs.values())))]
     if kept["arms"]:
         heads = ["primary", "arm", "auxiliary tasks", "ratio", "held-out accuracy", "validation", "total s", "TFLOP"]
         parts += ["## GLUE rows", tabulate(kept["arms"], heads, tablefmt="github", disable_numparse=True)]
@@ -243,10 +258,13 @@ def report(output: Path, base: list[str], primaries: list[str], out: Path) -> No
             write_bandit(bandit, out / f"posteriors_{primary}.svg", chosen=mixing[primary]["tasks"][1:])
         paper = [[name, *values.values()] for name, values in PAPER.items()]
         parts += ["## The paper", tabulate(paper, ["primary", *PAPER["rte"]], tablefmt="github")]
-    out.mkdir(parents=True, exist_ok=True)
     before.write_text(json.dumps(kept) + "\n")
     (out / "results.md").write_text("\n\n".join(parts) + "\n")
     print("\n\n".join(parts))
+
+
+def rounds_of(bandits: dict[str, dict[str, Any]]) -> int:
+    return len(next(iter(bandits.values()))["rounds"])
 
 
 def utility_table(utilities: dict[str, dict[str, Any]], names: list[str]) -> str:
@@ -275,7 +293,7 @@ def smoke() -> None:
     """The study becomes one of seconds."""
     global SAMPLE, GLUE, RUNS, ARMS, ABLATIONS, SIMULATIONS
     SAMPLE, GLUE, SIMULATIONS = [*SMOKE, "selection=autosem"], [*SMOKE, "bandit.rounds=3"], 3
-    RUNS, ABLATIONS = {"3 rounds": ("not_worse_than_previous", 3, range(2)), "4 rounds": ("graded", 4, range(2))}, {}
+    RUNS, ABLATIONS = {"3 rounds": (["bandit.rounds=3"], range(2)), "4 rounds": (["bandit.rounds=4"], range(2))}, {}
     ARMS = {"none": ["selection=none"], "AutoSeM": ["selection=autosem", "hparams_search.trials=2"]}
 
 
@@ -284,9 +302,9 @@ def main(part: str, output: Path, base: list[str], primaries: list[str], out: Pa
         for one in ("sample", "glue", "report"):
             main(one, output, base, primaries, out)
     elif part == "sample":
-        for reward, rounds, seeds in RUNS.values():
+        for overrides, seeds in RUNS.values():
             for seed in seeds:
-                told(sample_cell(reward, rounds, seed, output / "sample"))
+                told(sample_cell(overrides, seed, output / "sample"))
     elif part == "glue":
         for primary in primaries:
             for overrides in arms(primary).values():
