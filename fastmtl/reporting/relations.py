@@ -14,13 +14,24 @@ from fastmtl.errors import UserError
 from fastmtl.relations.agreement import Agreement, agreement, predicted
 from fastmtl.relations.features import pair_table
 from fastmtl.relations.gains import Unit, gains
-from fastmtl.relations.predictor import GainPredictor, cross_validated, main_task_folds, shuffled_folds, trivial
+from fastmtl.relations.predictor import (
+    GainPredictor,
+    coefficients,
+    cross_validated,
+    main_task_folds,
+    shuffled_folds,
+    trivial,
+)
 from fastmtl.reporting.heatmap import heat_map
 from fastmtl.reporting.table import Table
 from fastmtl.stats import holm
 
 SHUFFLES = 20
 """Times that the pairs are parted into folds anew."""
+DRAWS = 300
+"""Draws of main tasks behind the interval of a coefficient."""
+SHOWN = 10
+"""Coefficients in the report; `predictor.json` has all."""
 SIGNS = {"percent": "%", "points": "points"}
 
 
@@ -52,6 +63,7 @@ def write(found: Relations, out: Path, title: str, unit: Unit) -> str:
     parts = [f"# {title}", singles(found.single).markdown(), matrix(gain, unit).markdown()]
     parts += [_or_reason("how well affinities agree", lambda: agreements(found, gain["gain"], x, unit))]
     parts += [_or_reason("how well features predict", lambda: predictions(x, gain["gain"]))]
+    parts += [_or_reason("what the predictor leans on", lambda: leanings(x, gain["gain"]))]
     parts += [cost_table(found.costs).markdown()]
     (out / "results.md").write_text("\n\n".join(parts) + "\n")
     with suppress(UserError):  # said above
@@ -185,6 +197,19 @@ def predictions(x: DataFrame, gain: Series) -> Table:
     rows = [[name, *cells] for name, cells in found.items()]
     note = "Accuracy / F1 of the sign of a gain. `features`: logistic regression; the others know no feature."
     return Table("Who gains, predicted", ["predictor", *ways], rows, note=note)
+
+
+def leanings(x: DataFrame, gain: Series) -> Table:
+    """The largest coefficients of the predictor that is saved (Bingel & Søgaard 2017, table 4)."""
+    found = coefficients(x, gain, draws=DRAWS)
+    largest = found.reindex(found["value"].abs().sort_values(ascending=False, kind="stable").index).head(SHOWN)
+    rows = [[str(name), f"{one['value']:+.2f}", f"{one['low']:+.2f} to {one['high']:+.2f}"]
+            for name, one in largest.iterrows()]  # fmt: skip
+    note = (
+        f"The {len(rows)} largest of {len(found)} coefficients of the saved logistic regression, features scaled to "
+        "[0, 1]; intervals over draws of main tasks. They say what it leans on, not what causes a gain."
+    )
+    return Table("What the predictor leans on", ["feature", "coefficient", "95 % interval"], rows, note=note)
 
 
 def cost_table(costs: DataFrame) -> Table:
