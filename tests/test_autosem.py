@@ -53,6 +53,7 @@ def test_the_bandit_values_every_task_and_its_history_is_kept(autosem: Experimen
     assert told["arms"][0] == "kitchen"
     assert set(told["arms"]) == set(autosem.pool.names) == set(told["utilities"])
     assert len(told["rounds"]) == 6
+    assert not (autosem.utilities.path / "weights.safetensors").exists()  # nobody reads the model
     for one in told["rounds"]:
         assert len(one["alpha"]) == len(one["beta"]) == 8
     last = told["rounds"][-1]

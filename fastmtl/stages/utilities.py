@@ -64,10 +64,12 @@ class Utilities:
             print(
                 f"fastmtl: {n} rows of {self.ground.primary} reward the bandit, few for a reliable choice", flush=True
             )
-        return self.ground.fit(
+        records = self.ground.fit(
             "bandit", self.rows, self.plan.fit, out, self.ground.encoder, sampling=self.policy, evaluated=self.split[1],
             keep_best=False,
         )  # fmt: skip
+        (out / "weights.safetensors").unlink()  # its rounds are what it was for
+        return records
 
 
 def read_utilities(utilities: Artifact) -> dict[str, float | None]:
