@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib import style
@@ -23,23 +22,25 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 from pandas import DataFrame, isna
-from scipy.stats import sem, t
 
 from fastmtl.reporting.figures import COLORS, STYLE, spread
-from fastmtl.reporting.frame import arms, candidates
+from fastmtl.reporting.frame import candidates
+from fastmtl.reporting.points import (
+    MARKERS,
+    Looks,
+    Point,
+    arm_looks,
+    between,
+    by_arm,
+    difference,
+    name_of,
+    number,
+    paired,
+    points_of,
+    row_names,
+)
 from fastmtl.reporting.tables import STAGES, UNCOUNTED
 from fastmtl.stats import pareto as undominated
-
-
-class Look(NamedTuple):
-    """How an arm is drawn; `line` is of curves and bands."""
-
-    color: str
-    marker: str
-    line: Any
-
-
-Looks = Mapping[str, Look]
 
 
 @dataclass(frozen=True)
@@ -66,38 +67,21 @@ DRAWN = style.context(["default", {
 WIDTH, HEIGHT, LINE = 3.6, 2.5, 0.15
 """Inches: of an axes; from a line of text to the next."""
 
-_FIXED = {
-    "none": Look("#000000", "s", "--"), "random": Look("#6B6B6B", "o", "-"), "full": Look("#8C6500", "D", ":"),
-}  # fmt: skip
-_HUES = ("#D55E00", "#0072B2", "#009E73", "#AA4499", "#3D9FD6", "#882255", "#8A8A1F")
-_MARKERS = "^vPX<>*hdp"
-_LINES: tuple[Any, ...] = ("-", (0, (6, 1)), (0, (3, 1, 1, 1)))
 _GREY = "#555555"
-
-
-def arm_looks(names: Iterable[str]) -> dict[str, Look]:
-    """A look for every arm, in the order given; those of none, random and full are always the same."""
-    distinct = list(dict.fromkeys(names))
-    others = [name for name in distinct if name not in _FIXED]
-    drawn = {
-        name: Look(_HUES[i % len(_HUES)], _MARKERS[i % len(_MARKERS)], _LINES[i // len(_HUES) % len(_LINES)])
-        for i, name in enumerate(others)
-    }
-    return {name: _FIXED.get(name) or drawn[name] for name in distinct}
 
 
 def pictures(cells: DataFrame, compared: DataFrame, looks: Looks | None = None) -> list[Picture]:
     """All figures that the cells of a setting allow."""
     looks = looks or arm_looks(cells["arm"])
-    points = _points(cells, looks)
-    scores = "; ".join(f"{p.name}: {p.mean:.1f}{_between(*p.interval)}" for p in points)
-    cost = "; ".join(f"{p.name}: {p.mean:.1f} for {_number(p.teraflops)} TFLOP" for p in points)
+    points = points_of(cells, looks)
+    scores = "; ".join(f"{p.name}: {p.mean:.1f}{between(*p.interval)}" for p in points)
+    cost = "; ".join(f"{p.name}: {p.mean:.1f} for {number(p.teraflops)} TFLOP" for p in points)
     made = [Picture("pareto", "Score against total compute", cost, pareto(cells, looks))]
     if cells["budget"].notna().any():
         made.insert(0, Picture("budget_curves", "Score against budget", scores, budget_curves(cells, looks)))
     for reference in (arm for arm in cells["arm"].unique() if arm in set(compared["reference"])):
         rows = compared[compared["reference"] == reference].itertuples()
-        told = "; ".join(f"{_name(row.arm, row.budget)}: {_difference(row)}" for row in rows)
+        told = "; ".join(f"{name_of(row.arm, row.budget)}: {difference(row)}" for row in rows)
         figure = differences(cells, compared, reference, looks)
         made.append(
             Picture(
@@ -111,7 +95,7 @@ def pictures(cells: DataFrame, compared: DataFrame, looks: Looks | None = None) 
         )  # fmt: skip
         made.append(Picture("composition", "Auxiliary rows by task", told, composition(cells, looks)))
     told = "; ".join(
-        f"{p.name}: {_number(p.teraflops)} TFLOP, {_number(p.mean_of('total_wall_s'))} seconds" for p in points
+        f"{p.name}: {number(p.teraflops)} TFLOP, {number(p.mean_of('total_wall_s'))} seconds" for p in points
     )
     made.append(Picture("costs", "Cost by stage", told, costs(cells, looks)))
     return made
@@ -120,10 +104,10 @@ def pictures(cells: DataFrame, compared: DataFrame, looks: Looks | None = None) 
 @DRAWN
 def budget_curves(cells: DataFrame, looks: Looks | None = None) -> Figure:
     """Score against the number of auxiliary rows (log), a line an arm; arms without a budget are bands."""
-    points = _points(cells, looks)
-    lines = _lines(p for p in points if p.budget is not None)
+    points = points_of(cells, looks)
+    lines = by_arm(p for p in points if p.budget is not None)
     gap = LINE * max(_broken(p.arm).count("\n") + 1 for p in points)
-    axes = _axes(WIDTH, max(HEIGHT, gap * len(_lines(points))))
+    axes = _axes(WIDTH, max(HEIGHT, gap * len(by_arm(points))))
     ends = []
     sizes = sorted({p.rows for line in lines for p in line})
     edge = (max(sizes) / min(sizes)) ** 0.06 if len(sizes) > 1 else 1.3
@@ -155,9 +139,9 @@ def budget_curves(cells: DataFrame, looks: Looks | None = None) -> Figure:
 @DRAWN
 def pareto(cells: DataFrame, looks: Looks | None = None) -> Figure:
     """Score against all FLOPs that a cell needs, selection and trials included (log); dashed: the frontier."""
-    points = _points(cells, looks)
+    points = points_of(cells, looks)
     axes = _axes(WIDTH, HEIGHT)
-    for line in _lines(points):
+    for line in by_arm(points):
         axes.plot([p.teraflops for p in line], [p.mean for p in line], color=line[0].look.color, linewidth=0.6)
     for p in points:
         _marks(axes, p, p.teraflops)
@@ -183,13 +167,13 @@ def pareto(cells: DataFrame, looks: Looks | None = None) -> Figure:
 @DRAWN
 def composition(cells: DataFrame, looks: Looks | None = None) -> Figure:
     """Share of each task among an arm's auxiliary rows, mean over seeds, and among the candidates."""
-    points = [p for p in _points(cells, looks) if p.mean_of("aux_rows")]
+    points = [p for p in points_of(cells, looks) if p.mean_of("aux_rows")]
     there = candidates(cells)
     counted = [*(p.counts("rows/") for p in points), *([there] if there else [])]
     tasks = list(dict.fromkeys(task for counts in counted for task in counts))
     count_TR = np.array([[counts.get(task, 0) for counts in counted] for task in tasks])
     total_R = count_TR.sum(axis=0)
-    (axes,) = _rows([*_names(points), *(["(candidates)"] if there else [])], 1)
+    (axes,) = _rows([*row_names(points), *(["(candidates)"] if there else [])], 1)
     _key(
         axes,
         _stack(axes, tasks, 100 * count_TR / total_R, [f"{total:,.0f}" for total in total_R]),
@@ -203,13 +187,13 @@ def composition(cells: DataFrame, looks: Looks | None = None) -> Figure:
 @DRAWN
 def costs(cells: DataFrame, looks: Looks | None = None) -> Figure:
     """TFLOP and seconds of every stage that counts, mean over seeds."""
-    points = _points(cells, looks)
+    points = points_of(cells, looks)
     stages = [stage for stage in STAGES if stage not in UNCOUNTED and f"flops/{stage}" in cells]
-    panels = _rows(_names(points), 2)
+    panels = _rows(row_names(points), 2)
     for axes, prefix, scale, unit in zip(panels, ("flops/", "wall_s/"), (1e-12, 1.0), ("TFLOP", "seconds")):
         cost_SR = np.array([[scale * p.mean_of(prefix + stage) for p in points] for stage in stages])
         total_R = cost_SR.sum(axis=0)
-        drawn = _stack(axes, [STAGES[stage] for stage in stages], cost_SR, [_number(total) for total in total_R])
+        drawn = _stack(axes, [STAGES[stage] for stage in stages], cost_SR, [number(total) for total in total_R])
         axes.set(xlim=(0, total_R.max() or 1), xlabel=f"{unit}, as first computed")
     _key(panels[0], drawn, "lower left", (0, 1))
     return _figure(panels[0])
@@ -218,16 +202,16 @@ def costs(cells: DataFrame, looks: Looks | None = None) -> Figure:
 @DRAWN
 def differences(cells: DataFrame, compared: DataFrame, reference: str, looks: Looks | None = None) -> Figure:
     """Paired differences of all arms to the reference: mean and interval, a dot a seed; filled: significant."""
-    drawn = {(p.arm, p.budget): p for p in _points(cells, looks)}
+    drawn = {(p.arm, p.budget): p for p in points_of(cells, looks)}
     rows = [
         (drawn[row.arm, None if isna(row.budget) else row.budget], row)
         for row in compared[compared["reference"] == reference].itertuples()
     ]
-    (axes,) = _rows(_names([p for p, _ in rows]), 1)
+    (axes,) = _rows(row_names([p for p, _ in rows]), 1)
     seen = [0.0]
     for y, (p, row) in enumerate(rows):
-        axes.text(1.02, y, _difference(row), transform=axes.get_yaxis_transform(), va="center_baseline", fontsize=8)
-        seeds = _paired(p, cells[cells["arm"] == reference])
+        axes.text(1.02, y, difference(row), transform=axes.get_yaxis_transform(), va="center_baseline", fontsize=8)
+        seeds = paired(p, cells[cells["arm"] == reference])
         if not len(seeds):
             continue
         low, high, reach = 100 * row.low, 100 * row.high, max(seeds) - min(seeds)
@@ -257,7 +241,7 @@ def projection(coordinates: np.ndarray, tasks: Sequence[str], primary: str, titl
     axes = _axes(WIDTH, WIDTH)
     drawn = {}
     for i, task in enumerate([*others, primary]):
-        color, marker = ("black", "o") if task == primary else (COLORS[1:][i % 9], _MARKERS[i % len(_MARKERS)])
+        color, marker = ("black", "o") if task == primary else (COLORS[1:][i % 9], MARKERS[i % len(MARKERS)])
         x, y = coordinates[task_N == task].T
         # Thousands of rows: as pixels, a tenth of the file.
         axes.scatter(x, y, s=7, color=color, marker=marker, linewidth=0, alpha=0.7, rasterized=True)
@@ -274,91 +258,6 @@ def save(figure: Figure, path: Path) -> None:
     """In the format that the file's name says (.svg, .pdf, .png); equal figures, equal files."""
     dated = {".svg": "Date", ".pdf": "CreationDate"}.get(path.suffix)
     figure.savefig(path, metadata={dated: None} if dated else None)
-
-
-@dataclass(frozen=True)
-class _Point:
-    """The seeds of one arm at one budget, None for arms without one."""
-
-    arm: str
-    budget: float | None
-    cells: DataFrame
-    look: Look
-
-    @property
-    def name(self) -> str:
-        return _name(self.arm, self.budget)
-
-    @cached_property
-    def scores(self) -> np.ndarray:
-        return 100 * self.cells["score"].to_numpy(float)
-
-    @cached_property
-    def mean(self) -> float:
-        return float(self.scores.mean())
-
-    @cached_property
-    def interval(self) -> tuple[float, float]:
-        """Of the mean; NaN with one seed, or where all are equal."""
-        if len(self.scores) < 2:
-            return np.nan, np.nan
-        half = float(sem(self.scores) * t.ppf(0.975, len(self.scores) - 1)) or np.nan
-        return self.mean - half, self.mean + half
-
-    @property
-    def rows(self) -> float:
-        """Auxiliary rows; at least one, for a logarithmic axis."""
-        return max(1.0, self.mean_of("aux_rows"))
-
-    @property
-    def teraflops(self) -> float:
-        return self.mean_of("total_flops") / 1e12
-
-    def mean_of(self, column: str) -> float:
-        """Over the seeds, those without a value as 0."""
-        return float(self.cells[column].fillna(0).mean())
-
-    def counts(self, prefix: str) -> dict[str, float]:
-        """Mean of all columns with this prefix, by the rest of their name."""
-        return {name.removeprefix(prefix): self.mean_of(name) for name in self.cells if name.startswith(prefix)}
-
-
-def _points(cells: DataFrame, looks: Looks | None) -> list[_Point]:
-    looks = looks or arm_looks(cells["arm"])
-    return [
-        _Point(arm, None if isna(budget) else float(budget), group, looks[arm]) for arm, budget, group in arms(cells)
-    ]
-
-
-def _lines(points: Iterable[_Point]) -> list[list[_Point]]:
-    """The points of each arm."""
-    lines: dict[str, list[_Point]] = {}
-    for point in points:
-        lines.setdefault(point.arm, []).append(point)
-    return list(lines.values())
-
-
-def _name(arm: str, budget: Any) -> str:
-    return arm if isna(budget) else f"{arm} {_number(budget)}"
-
-
-def _number(value: float) -> str:
-    """Three digits, or all before the point."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _names(points: Sequence[_Point]) -> list[str]:
-    """Of rows: the arm once, then its further budgets alone."""
-    before = [None, *(p.arm for p in points)]
-    return [_number(p.budget) if p.budget is not None and p.arm == arm else p.name for p, arm in zip(points, before)]
-
-
-def _paired(point: _Point, reference: DataFrame) -> np.ndarray:
-    """Differences x100 of the seeds that both have, to the reference at the same budget or else without one."""
-    same = reference[(reference["budget"] == point.budget).fillna(False)]
-    other = same if len(same) else reference[reference["budget"].isna()]
-    both = point.cells.merge(other[["seed", "score"]], on="seed", suffixes=("", "_reference"))
-    return 100 * (both["score"] - both["score_reference"]).to_numpy(float)
 
 
 def _axes(width: float, height: float) -> Axes:
@@ -424,7 +323,7 @@ def _fill(i: int) -> tuple[float, ...]:
     return tuple(1 - (1 - part) * tint for part in to_rgb(COLORS[1:][i % (len(COLORS) - 1)]))
 
 
-def _marks(axes: Axes, point: _Point, x: float) -> None:
+def _marks(axes: Axes, point: Point, x: float) -> None:
     """Mean, interval, and a faint dot a seed."""
     look = point.look
     axes.plot(np.full(len(point.scores), x), point.scores, ".", color=look.color, alpha=0.35, markersize=3)
@@ -434,7 +333,7 @@ def _marks(axes: Axes, point: _Point, x: float) -> None:
     )
 
 
-def _limits(points: Sequence[_Point]) -> tuple[float, float]:
+def _limits(points: Sequence[Point]) -> tuple[float, float]:
     """All seeds, and the intervals as far as they do not press the seeds into a line, as those of two seeds would."""
     scores = np.concatenate([p.scores for p in points])
     low, high = scores.min(), scores.max()
@@ -446,7 +345,7 @@ def _limits(points: Sequence[_Point]) -> tuple[float, float]:
     )
 
 
-def _name_ends(axes: Axes, ends: list[tuple[_Point, float]], gap: float) -> None:
+def _name_ends(axes: Axes, ends: list[tuple[Point, float]], gap: float) -> None:
     """Names right of the axes, `gap` inches apart, each with a thin line to the end of its curve or band."""
     ends = sorted(ends, key=lambda end: end[0].mean)
     low, high = axes.get_ylim()
@@ -479,20 +378,8 @@ def _score(cells: DataFrame) -> str:
     return f"{cells['primary'].iloc[0]} {cells['metric'].iloc[0]} x100"
 
 
-def _legend(points: Sequence[_Point]) -> str:
+def _legend(points: Sequence[Point]) -> str:
     """How the marks are read."""
     seeds = sorted({len(p.scores) for p in points})
     several = f"; bars: 95 % over {'–'.join(map(str, seeds[:: max(1, len(seeds) - 1)]))} seeds" if seeds[-1] > 1 else ""
     return f"\nsmall dots: seeds{several}"
-
-
-def _difference(row: Any) -> str:
-    """A row of the comparisons in words."""
-    if row.n < 2:
-        return "1 seed" if row.n else "no common seed"
-    mean = f"{100 * row.mean:+.1f}".replace("-", "\N{MINUS SIGN}")
-    return f"{mean}{_between(100 * row.low, 100 * row.high)}{' *' * bool(row.significant)}"
-
-
-def _between(low: float, high: float) -> str:
-    return "" if np.isnan(low) else f" ({low:.1f} to {high:.1f})".replace("-", "\N{MINUS SIGN}")

@@ -37,7 +37,8 @@ def write(
     last, their files named by their keys. A `UserError` if there are no cells or if they are not comparable.
     """
     from fastmtl.reporting.page import Part, write_page
-    from fastmtl.reporting.plots import arm_looks, pictures, save
+    from fastmtl.reporting.plots import pictures, save
+    from fastmtl.reporting.points import arm_looks
 
     cells = frame(results)
     check_comparable(cells)

@@ -17,6 +17,7 @@ from scipy import stats
 
 from fastmtl.reporting import plots
 from fastmtl.reporting.compare import comparisons
+from fastmtl.reporting.points import arm_looks
 
 TASKS = ("mnli", "qqp", "$x$ _<b>")
 STAGES = ("pool", "proxy", "scores", "multitask", "finetune")
@@ -85,14 +86,14 @@ def test_all_figures_are_made_and_saved_alike_twice(cells: DataFrame, compared: 
 
 
 def test_looks_are_distinct_and_those_of_baselines_do_not_depend_on_the_others() -> None:
-    many = plots.arm_looks(["none", "random", *(f"arm {i}" for i in range(20)), "full"])
+    many = arm_looks(["none", "random", *(f"arm {i}" for i in range(20)), "full"])
     assert len(set(many.values())) == 23
-    assert plots.arm_looks(["full", "new", "none"])["full"] == many["full"]
+    assert arm_looks(["full", "new", "none"])["full"] == many["full"]
 
 
 def test_curves_are_means_with_students_interval_and_bands_are_arms_without_a_budget(cells: DataFrame) -> None:
     axes = plots.budget_curves(cells).axes[0]
-    looks = plots.arm_looks(cells["arm"])
+    looks = arm_looks(cells["arm"])
     own = cells[cells["arm"] == "feature_similarity"]
     drawn = [line.get_ydata() for line in axes.lines if same_color(line.get_color(), looks["feature_similarity"].color)]
     at_500 = 100 * own[own["budget"] == 500]["score"].to_numpy()
