@@ -166,12 +166,30 @@ def explain(error: Exception) -> str:
         return f"{text}; pass -m for a sweep over several values, or quote a list as [a,b]"
     if isinstance(error, ConfigCompositionException) and "Could not override" in text:
         key = text.split("'")[1]
+        if having := _options_with(key):
+            return (
+                f"{key!r} is no key of what was chosen; {', '.join(having)} {'has' if len(having) == 1 else 'have'} it "
+                "(in a sweep over several choices: a command of its own, under the same study=NAME)"
+            )
         known = _known_keys()
         near = difflib.get_close_matches(key, known, n=1) or difflib.get_close_matches(
             key.rsplit(".", 1)[-1], [k.rsplit(".", 1)[-1] for k in known], n=1
         )
         return f"{key!r} is no key of the configuration" + (f"; did you mean {near[0]!r}?" if near else "; see --help")
     return text
+
+
+def _options_with(key: str) -> list[str]:
+    """GROUP=OPTION of every option of a group that has this key, where other options of the group do without."""
+    group, _, rest = key.partition(".")
+    files = sorted((Path(conf_dir()) / group).glob("*.yaml"))
+    return [f"{group}={path.stem}" for path in files if _has(OmegaConf.load(path), rest)]
+
+
+def _has(node: Any, key: str) -> bool:
+    for part in key.split("."):
+        node = node._get_node(part) if isinstance(node, DictConfig) else None  # `in` says no to ???
+    return node is not None
 
 
 def _known_keys() -> list[str]:
