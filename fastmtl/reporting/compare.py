@@ -27,6 +27,10 @@ Arm = tuple[str, Any]
 FEW_SEEDS = 5
 """Below this nothing is recommended: seed noise on small primaries is several points (Dodge et al., 2020)."""
 
+SIGNIFICANT_SEEDS = 3
+"""Below this nothing is called significant: a metric on few rows takes few values, so that two differences are nearly
+equal by chance, and a t-test is certain of equal numbers."""
+
 LEVEL = 0.05
 """Of the tests, for the whole family."""
 
@@ -67,7 +71,8 @@ def comparisons(cells: DataFrame, references: Sequence[str] = BASELINES) -> Data
 
     `n` seeds that both have; `mean`, `sd` and 95 % interval `low`, `high` of the score's difference; `p`, `p_holm`.
     `rows_low`, `rows_high`: interval over validation rows (`stats.bootstrap_rows`), NaN without stored predictions.
-    `significant`: p_holm < 0.05, and the rows' interval, where there is one, excludes 0; `rests_on` says which.
+    `significant`: p_holm < 0.05 over `SIGNIFICANT_SEEDS` seeds or more, and the rows' interval, where there is one,
+    excludes 0; `rests_on` says which.
     `detectable`: the effect that is found with 80 % power, `seeds_needed` for the mean, `seeds_for_point` for an effect
     of 0.01: at Holm's strictest step, 0.05 over the family's size. All NaN with fewer than two common seeds.
     """
@@ -170,7 +175,7 @@ def _tested(groups: dict[Arm, DataFrame], pairs: Sequence[tuple[Arm, Arm]]) -> D
     table = DataFrame(rows, columns=columns).astype({"budget": _budgets(groups)})
     table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table["p"]))
     around_0 = (table["rows_low"] <= 0) & (table["rows_high"] >= 0)  # False where they are NaN
-    table["significant"] = (table["p_holm"] < LEVEL) & ~around_0
+    table["significant"] = (table["p_holm"] < LEVEL) & ~around_0 & (table["n"] >= SIGNIFICANT_SEEDS)
     alpha = LEVEL / max(1, table["p"].notna().sum())
     spread = table["sd"].where(table["sd"] > 0)  # equal differences do not tell it
     table["detectable"] = [detectable(sd, max(n, 2), alpha=alpha) for sd, n in zip(spread, table["n"])]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastmtl.reporting.beliefs import Bandit, beliefs
+from fastmtl.reporting.compare import SIGNIFICANT_SEEDS
 from fastmtl.reporting.frame import Result, arms, candidates
 from fastmtl.reporting.table import Table
 from fastmtl.stats import one_sd_rule
@@ -31,7 +32,7 @@ UNCOUNTED = ("pool", "test")
 
 _BOLD = (
     "Mean ± standard deviation over seeds. Bold: better than no auxiliary data, after Holm's correction over all "
-    "comparisons of the primary, and over the validation rows drawn again."
+    f"comparisons of the primary, and over the validation rows drawn again; from {SIGNIFICANT_SEEDS} seeds on."
 )
 
 
@@ -114,8 +115,9 @@ def differences(compared: DataFrame) -> Table:
              "detectable x100", "seeds needed"]  # fmt: skip
     note = (
         "Differences of the same seeds. Over seeds: t interval; over rows: the validation rows drawn again. Bold: p "
-        "below 0.05 after Holm's correction over this table, and 0 outside both intervals. Detectable: the smallest "
-        "difference that so many seeds find in 80 % of studies; seeds needed: for one as large as seen."
+        "below 0.05 after Holm's correction over this table, 0 outside both intervals, and at least "
+        f"{SIGNIFICANT_SEEDS} seeds. Detectable: the smallest difference that so many seeds find in 80 % of studies; "
+        "seeds needed: for one as large as seen."
     )
     return Table("Paired differences", heads, rows, frozenset(bold), note)
 

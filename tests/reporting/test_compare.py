@@ -93,6 +93,14 @@ def test_one_common_seed_keeps_its_row_without_statistics() -> None:
     assert not told["significant"].any()
 
 
+def test_two_seeds_call_nothing_significant_however_alike_their_differences() -> None:
+    told = comparisons(cells_of({NONE: [0.6, 0.61], OURS: [0.65, 0.6601]}))
+    assert told["p_holm"].iloc[0] < 0.01
+    assert not told["significant"].any()
+    told = comparisons(cells_of({NONE: [0.6, 0.61, 0.59], OURS: [0.65, 0.6601, 0.6402]}))
+    assert told["significant"].all()
+
+
 def test_one_arm_has_nothing_to_be_compared_with() -> None:
     cells = cells_of({NONE: [0.6, 0.61]})
     told = comparisons(cells)
