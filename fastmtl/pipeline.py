@@ -20,6 +20,7 @@ from fastmtl.data.sources import Source
 from fastmtl.errors import UserError
 from fastmtl.mixing import MixingSearch
 from fastmtl.models.encoder import EncoderSpec
+from fastmtl.models.multitask import MultiTaskModel
 from fastmtl.plans import BanditPlan, Protocol, ProxyPlan, Reader, RelationsPlan, ScoringPlan, SelectionPlan
 from fastmtl.relations.features import Variant
 from fastmtl.selection import rows_wanted
@@ -39,8 +40,9 @@ from fastmtl.stages.scores import Scored, Scoring
 from fastmtl.stages.selection import Selection, read_selected
 from fastmtl.stages.test import Test
 from fastmtl.stages.utilities import Utilities
-from fastmtl.store import Artifact, Store
+from fastmtl.store import WEIGHTS, Artifact, Store
 from fastmtl.tasks import TaskSpec
+from fastmtl.training.finetuned import load_finetuned
 from fastmtl.training.fit import Where, resolve_precision
 from fastmtl.training.modules import FitConfig
 from fastmtl.training.weighting import Equal, Weighting
@@ -319,9 +321,29 @@ class Experiment:
         return self._ground.artifact(self._multitask(self.order)) if len(self.selected()) else None
 
     @cached_property
+    def _finetune(self) -> Finetune:
+        multitask = self._multitask(self.order) if len(self.selected()) else None
+        return Finetune(self._ground, self.finetune_fit, multitask)
+
+    @cached_property
     def finetune(self) -> Artifact:
         """The primary alone, from the multi-task weights: weights, predictions and metrics of its best epoch."""
-        return self._ground.artifact(Finetune(self._ground, self.finetune_fit, self.multitask))
+        _ = self.multitask  # a stage of its own, whose cost is its own
+        return self._ground.artifact(self._finetune)
+
+    def finetuned(self) -> tuple[MultiTaskModel, TaskSpec]:
+        """The fine-tuned model in eval mode and its task; trained again if its weights were dropped."""
+        return load_finetuned(self._ground.artifact(self._finetune, WEIGHTS).path)
+
+    def drop_weights(self) -> None:
+        """Delete the weights of this cell's multi-task and fine-tuned models, those of a search's trials included.
+
+        All else stays: results, predictions, curves, costs. What needs the weights trains them again.
+        """
+        trials = self.mixing.read("mixing.json")["trials"] if self.mixing else []
+        searched = [self.store.root / stage / key for trial in trials for stage, key in trial["stages"]]
+        for folder in [*(one.path for one in (self.multitask, self.finetune) if one), *searched]:
+            (folder / WEIGHTS).unlink(missing_ok=True)
 
     # --- test ----------------------------------------------------------------------------------------------------
 
@@ -340,7 +362,7 @@ class Experiment:
 
     def predicted(self, rows: TokenRows) -> Artifact:
         """What the fine-tuned model says of rows that are labelled as the primary's are."""
-        return self._ground.artifact(Test(self._ground, self.finetune, rows, self.finetune_fit.precision))
+        return self._ground.artifact(Test(self._ground, self._finetune, rows, self.finetune_fit.precision))
 
     def test_rows_of(self, task: TaskSpec) -> TokenRows:
         """Test rows from the source that are of no task of the pool, such as those of GLUE's diagnostic set."""

@@ -19,6 +19,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 MANIFEST = "manifest.json"
+WEIGHTS = "weights.safetensors"
+"""The one file of an artifact that may be dropped: whoever `needs` it has it built again."""
 
 
 def digest(identity: Any) -> str:
@@ -59,7 +61,8 @@ class Artifact:
 
 
 class Store:
-    """Folders `root/<stage>/<key>`; a folder whose manifest exists is complete and is never written again.
+    """Folders `root/<stage>/<key>`; a folder whose manifest exists is complete and is never written again, but for
+    `WEIGHTS` that were dropped and are needed.
 
     A build holds a lock of its own key, writes to a sibling folder, puts `manifest.json` there last and renames it,
     so a killed build leaves nothing that another process could take for a result.
@@ -68,25 +71,30 @@ class Store:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).expanduser().absolute()
 
-    def find(self, stage: str, identity: Any) -> Artifact | None:
-        """The artifact if it is complete, else None."""
+    def find(self, stage: str, identity: Any, needs: str = MANIFEST) -> Artifact | None:
+        """The artifact if it is complete and has the file that it `needs`, else None."""
         key = digest(identity)
         path = self.root / stage / key
         try:
             manifest = json.loads((path / MANIFEST).read_text())
         except FileNotFoundError:
             return None
-        return Artifact(stage, key, path, manifest, hit=True)
+        return Artifact(stage, key, path, manifest, hit=True) if (path / needs).exists() else None
 
-    def get(self, stage: str, identity: Any, build: Callable[[Path], dict[str, Any] | None]) -> Artifact:
-        """Find the artifact, or let `build(folder)` fill a folder for it; what `build` returns becomes its records."""
-        if (found := self.find(stage, identity)) is not None:
+    def get(
+        self, stage: str, identity: Any, build: Callable[[Path], dict[str, Any] | None], needs: str = MANIFEST
+    ) -> Artifact:
+        """Find the artifact, or let `build(folder)` fill a folder for it; what `build` returns becomes its records.
+
+        Of one that lacks nothing but the file that it `needs` that file alone is taken: its records stay as they were.
+        """
+        if (found := self.find(stage, identity, needs)) is not None:
             return found
         key = digest(identity)
         path = self.root / stage / key
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path.with_name(f".{key}.lock"), stage):
-            if (found := self.find(stage, identity)) is not None:  # another process was faster
+            if (found := self.find(stage, identity, needs)) is not None:  # another process was faster
                 return found
             for stale in path.parent.glob(f".{key}.*.draft"):  # what a killed build left; we hold the lock
                 shutil.rmtree(stale, ignore_errors=True)
@@ -109,8 +117,12 @@ class Store:
                 "ran_on": _ran_on(),
             }
             (draft / MANIFEST).write_text(json.dumps(manifest, indent=1, default=_plain))
-            shutil.rmtree(path, ignore_errors=True)  # a folder without a manifest: not ours, not complete
-            os.replace(draft, path)
+            if self.find(stage, identity) is not None:
+                os.replace(draft / needs, path / needs)
+                shutil.rmtree(draft, ignore_errors=True)
+            else:
+                shutil.rmtree(path, ignore_errors=True)  # a folder without a manifest: not ours, not complete
+                os.replace(draft, path)
         return Artifact(stage, key, path, json.loads((path / MANIFEST).read_text()), hit=False)
 
 

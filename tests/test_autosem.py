@@ -128,6 +128,15 @@ def test_the_cost_of_the_search_is_that_of_all_other_trials(autosem: Experiment)
     assert records["wall_s"] >= sum(trial["wall_s"] for trial in others)
 
 
+def test_without_weights_a_search_is_found_and_goes_on(tmp_path: Path) -> None:
+    first = small(tmp_path, "selection=autosem", "hparams_search.trials=2")
+    first.artifacts()
+    first.drop_weights()
+    assert not list(tmp_path.glob("artifacts/multitask/*/weights.safetensors"))
+    assert built(small(tmp_path, "selection=autosem", "hparams_search.trials=2")) == []
+    assert "mixing" in built(small(tmp_path, "selection=autosem", "hparams_search.trials=3"))
+
+
 def test_repeated_it_finds_everything_and_a_longer_search_reuses_the_trials(root: Path, autosem: Experiment) -> None:
     assert built(small(root, "selection=autosem", "hparams_search.trials=3")) == []
     longer = small(root, "selection=autosem", "hparams_search.trials=4")

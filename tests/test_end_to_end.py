@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from fastmtl.config import compose
 from fastmtl.errors import UserError
 from fastmtl.pipeline import Experiment
+from fastmtl.store import WEIGHTS
 
 SMALL = [
     "encoder=tiny", "data.rows_per_task=120", "budget=60", "proxy.examples_per_task=40", "proxy.fit.epochs=2",
@@ -84,6 +85,38 @@ def test_one_seed_gives_the_same_bits_twice_and_another_seed_other_ones(tmp_path
     selections = [cell(tmp_path / name, f"seed={seed}").selected() for name, seed in (("a", 0), ("b", 0), ("a", 1))]
     assert np.array_equal(selections[0], selections[1])
     assert not np.array_equal(selections[0], selections[2])
+
+
+def test_dropped_weights_are_trained_again_where_they_are_needed_and_nowhere_else(tmp_path: Path) -> None:
+    first = cell(tmp_path)
+    first.artifacts("test")
+    assert first.multitask is not None
+    weights = load_file(first.finetune.path / WEIGHTS)
+    first.drop_weights()
+
+    again = cell(tmp_path)
+    assert all(a.hit for a in again.artifacts("test"))
+    assert {path.parent.parent.name for path in tmp_path.glob(f"artifacts/*/*/{WEIGHTS}")} == {"proxy"}
+
+    other = cell(tmp_path, "finetune.fit.learning_rate=0.0007").artifacts()
+    assert [a.stage for a in other if not a.hit] == ["finetune"]
+    assert (first.multitask.path / WEIGHTS).exists()
+    assert not (first.finetune.path / WEIGHTS).exists()
+    assert cell(tmp_path).artifacts()[-2].manifest == first.multitask.manifest  # what it cost at first
+
+    model, task = again.finetuned()
+    assert task.name == "kitchen"
+    for name, values in model.state_dict().items():
+        assert np.array_equal(values.numpy(), weights[name])
+
+
+@pytest.mark.slow
+def test_a_cell_without_weights_leaves_all_else(tmp_path: Path) -> None:
+    run = run_cli(tmp_path, *SMALL, "paths.keep_weights=false")
+    assert run.returncode == 0, run.stderr
+    artifacts = tmp_path / "outputs/artifacts"
+    assert {path.parent.parent.name for path in artifacts.glob(f"*/*/{WEIGHTS}")} == {"proxy"}
+    assert len(list(artifacts.glob("finetune/*/validation.parquet"))) == 1
 
 
 def test_another_learning_rate_of_the_last_stage_rebuilds_that_stage_alone(shared: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fastmtl.store import Store, digest
+from fastmtl.store import WEIGHTS, Store, digest
 
 IDENTITY: dict[str, Any] = {"data": "toy", "fit": {"epochs": 3, "lr": 2e-5}, "rows": [1, 2]}
 
@@ -47,6 +47,24 @@ def test_the_same_identity_is_the_same_folder_and_is_built_once(tmp_path: Path) 
     assert built.path == found.path == tmp_path / "pool" / digest(IDENTITY)
     assert found.read("answer.json") == 42
     assert found.records["examples"] == 7
+
+
+def test_what_lacks_the_file_that_is_needed_gets_that_file_alone(tmp_path: Path) -> None:
+    def build(folder: Path) -> dict[str, int]:
+        for name in ("kept", WEIGHTS):
+            (folder / name).write_text(str(next(count)))
+        return {"n": next(count)}
+
+    store, count = Store(tmp_path), iter(range(10))
+    made = store.get("stage", {"a": 1}, build)
+    (made.path / WEIGHTS).unlink()
+    assert store.get("stage", {"a": 1}, build).hit
+    assert store.find("stage", {"a": 1}, WEIGHTS) is None
+    again = store.get("stage", {"a": 1}, build, WEIGHTS)
+    assert (again.hit, again.records) == (False, made.records)
+    assert [(again.path / name).read_text() for name in ("kept", WEIGHTS)] == ["0", "4"]
+    assert store.get("stage", {"a": 1}, build, WEIGHTS).hit
+    assert [path.name for path in again.path.parent.glob(".*.draft")] == []
 
 
 def test_the_order_of_keys_does_not_matter() -> None:

@@ -54,6 +54,8 @@ def run_cell(experiment: Experiment, cfg: DictConfig) -> float | None:
         config = OmegaConf.to_container(cfg, resolve=True)
         assert isinstance(config, dict)
         log_cell(logger, result, config, selected_rows(experiment), beliefs if bandit else None)
+    if not cfg.paths.keep_weights:
+        experiment.drop_weights()
     if job.mode == RunMode.MULTIRUN:  # a sweep ends in a report over its cells
         return result["headline"]
     from fastmtl.reporting import report

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from fastmtl.data.samplers import Proportional
 from fastmtl.stages.ground import Ground
-from fastmtl.store import Artifact
+from fastmtl.stages.multitask import Multitask
+from fastmtl.store import WEIGHTS, digest
 from fastmtl.training.finetuned import load_finetuned, predict, write_config
 from fastmtl.training.modules import FitConfig
 
@@ -20,7 +22,7 @@ class Finetune:
 
     ground: Ground
     fit: FitConfig
-    multitask: Artifact | None
+    multitask: Multitask | None
     name: ClassVar[str] = "finetune"
 
     @property
@@ -31,16 +33,18 @@ class Finetune:
         return {
             "version": 1,
             "held_out": ground.rows_identity({ground.primary: held}, ground.encoder),
-            "multitask": self.multitask.key if self.multitask else None,
+            "multitask": digest(self.multitask.identity) if self.multitask else None,
             **ground.fit_identity({ground.primary: train}, self.fit, ground.encoder, Proportional()),
         }
 
     def build(self, out: Path) -> dict[str, Any]:
         """See `Stage`."""
         ground = self.ground
+        init = ground.artifact(self.multitask, WEIGHTS).path / WEIGHTS if self.multitask else None
+        started = time.perf_counter()
         records = ground.fit(
-            "finetune", {ground.primary: ground.primary_rows[0]}, self.fit, out, ground.encoder,
-            init=self.multitask.path / "weights.safetensors" if self.multitask else None, evaluated=ground.evaluated,
+            "finetune", {ground.primary: ground.primary_rows[0]}, self.fit, out, ground.encoder, init=init,
+            evaluated=ground.evaluated,
         )  # fmt: skip
         task = ground.pool.task(ground.primary)
         write_config(out, ground.encoder, task)
@@ -51,4 +55,4 @@ class Finetune:
         fit = json.loads((out / "fit.json").read_text())
         chosen = {"best_epoch": fit["best_epoch"], "epochs": fit["epochs"], "protocol": ground.protocol.name}
         (out / "metrics.json").write_text(json.dumps({**metrics, **chosen}, indent=1))
-        return records
+        return {**records, "wall_s": round(time.perf_counter() - started, 3)}

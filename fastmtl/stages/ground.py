@@ -20,7 +20,7 @@ from fastmtl.models.inference import Inference, Precision
 from fastmtl.plans import Protocol
 from fastmtl.stages.pool import TokenIds, tokenizer
 from fastmtl.stages.stage import Stage
-from fastmtl.store import Artifact, Store, digest
+from fastmtl.store import MANIFEST, Artifact, Store, digest
 from fastmtl.training.fit import FitJob, Where, run_fit
 from fastmtl.training.modules import FitConfig
 
@@ -45,15 +45,15 @@ class Ground:
     _made: dict[tuple[str, str], Artifact] = field(default_factory=dict, init=False, repr=False)
     _pools: dict[str, tuple[list[Artifact], TaskPool]] = field(default_factory=dict, init=False, repr=False)
 
-    def artifact(self, stage: Stage) -> Artifact:
-        """The stage's result, found or built.
+    def artifact(self, stage: Stage, needs: str = MANIFEST) -> Artifact:
+        """The stage's result, found or built; built again where it lacks the file that is needed.
 
         What this experiment built is not a hit when it asks again, as it does for the best trial of a search.
         """
         identity = stage.identity
         key = stage.name, digest(identity)
-        if key not in self._made:
-            self._made[key] = self.store.get(stage.name, identity, stage.build)
+        if key not in self._made or not (self._made[key].path / needs).exists():
+            self._made[key] = self.store.get(stage.name, identity, stage.build, needs)
         return self._made[key]
 
     def salt(self, *purpose: str | int) -> int:

@@ -74,8 +74,8 @@ class Mixing:
         }
 
     def _trial(self, ratio: Mixture) -> list[Artifact]:
-        multitask = self.ground.artifact(replace(self.multitask, order=Ratio(ratio)))
-        return [multitask, self.ground.artifact(replace(self.finetune, multitask=multitask))]
+        multitask = replace(self.multitask, order=Ratio(ratio))
+        return [self.ground.artifact(one) for one in (multitask, replace(self.finetune, multitask=multitask))]
 
 
 def _total(artifacts: list[Artifact], record: str) -> float:

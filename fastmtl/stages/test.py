@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from fastmtl.data.pool import TokenRows
 from fastmtl.models.inference import Precision
+from fastmtl.stages.finetune import Finetune
 from fastmtl.stages.ground import Ground
-from fastmtl.store import Artifact
+from fastmtl.store import WEIGHTS, digest
 from fastmtl.training.finetuned import load_finetuned, predict
 from fastmtl.training.fit import device_name
 
@@ -21,7 +23,7 @@ class Test:
     all labels are hidden."""
 
     ground: Ground
-    finetune: Artifact
+    finetune: Finetune
     rows: TokenRows
     precision: Precision | Literal["auto"]
     name: ClassVar[str] = "test"
@@ -31,7 +33,7 @@ class Test:
         """See `Stage`."""
         return {
             "version": 1,
-            "finetune": self.finetune.key,
+            "finetune": digest(self.finetune.identity),
             "rows": [self.rows.folder.name, self.rows.split],
             "precision": self.precision,
         }
@@ -39,7 +41,9 @@ class Test:
     def build(self, out: Path) -> dict[str, Any]:
         """See `Stage`."""
         how = self.ground.inference(self.ground.encoder, self.precision)
-        model, task = load_finetuned(self.finetune.path)
+        folder = self.ground.artifact(self.finetune, WEIGHTS).path
+        started = time.perf_counter()
+        model, task = load_finetuned(folder)
         metrics = predict(model.to(how.device), task, self.rows, how, out / "test.parquet")
         (out / "metrics.json").write_text(json.dumps({"test": metrics}, indent=1))
         return {
@@ -48,4 +52,5 @@ class Test:
             "examples": len(self.rows),
             "tokens": int(self.rows.lengths.sum()),
             "flops": model.encoder.forward_flops(self.rows.lengths),
+            "wall_s": round(time.perf_counter() - started, 3),
         }
