@@ -181,13 +181,17 @@ def explain(error: Exception) -> str:
 
 def _options_with(key: str) -> list[str]:
     """GROUP=OPTION of every option of a group that has this key, where other options of the group do without."""
-    group, _, rest = key.partition(".")
-    files = sorted((Path(conf_dir()) / group).glob("*.yaml"))
-    return [f"{group}={path.stem}" for path in files if _has(OmegaConf.load(path), rest)]
+    parts = key.split(".")
+    return [
+        f"{'/'.join(parts[:i])}={path.stem}"
+        for i in range(1, len(parts))
+        for path in sorted(Path(conf_dir(), *parts[:i]).glob("*.yaml"))
+        if _has(OmegaConf.load(path), parts[i:])
+    ]
 
 
-def _has(node: Any, key: str) -> bool:
-    for part in key.split("."):
+def _has(node: Any, parts: list[str]) -> bool:
+    for part in parts:
         node = node._get_node(part) if isinstance(node, DictConfig) else None  # `in` says no to ???
     return node is not None
 
