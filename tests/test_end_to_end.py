@@ -17,6 +17,7 @@ from fastmtl.config import compose
 from fastmtl.errors import UserError
 from fastmtl.pipeline import Experiment
 from fastmtl.store import WEIGHTS
+from fastmtl.training.finetuned import load_finetuned
 
 SMALL = [
     "encoder=tiny", "data.rows_per_task=120", "budget=60", "proxy.examples_per_task=40", "proxy.fit.epochs=2",
@@ -104,6 +105,8 @@ def test_dropped_weights_are_trained_again_where_they_are_needed_and_nowhere_els
     assert not (first.finetune.path / WEIGHTS).exists()
     assert cell(tmp_path).artifacts()[-2].manifest == first.multitask.manifest  # what it cost at first
 
+    with pytest.raises(UserError, match="they were dropped; compose"):
+        load_finetuned(first.finetune.path)
     model, task = again.finetuned()
     assert task.name == "kitchen"
     for name, values in model.state_dict().items():

@@ -208,7 +208,7 @@ class _Missing(Exception):
 def _only_find(exp: Experiment) -> Experiment:
     """The experiment, which now raises instead of computing anything."""
 
-    def get(stage: str, identity: Any, build: Any) -> Any:
+    def get(stage: str, identity: Any, *_: Any) -> Any:
         if (found := exp.store.find(stage, identity)) is None:
             raise _Missing(stage)
         return found

@@ -18,7 +18,7 @@ from fastmtl.models.inference import DTYPES, Inference
 from fastmtl.models.multitask import ProxyModel, load_weights
 from fastmtl.models.roofline import gemm_flops_per_s
 from fastmtl.scoring.scorer import Scorer
-from fastmtl.store import Artifact, Store, digest
+from fastmtl.store import WEIGHTS, Artifact, Store, digest
 from fastmtl.tasks import TaskSpec
 from fastmtl.training.fit import Where, device_name, peak_memory_mib, run_distributed
 
@@ -106,7 +106,7 @@ class ScoreJob:
         models = []
         for folder in self.proxies:
             model = ProxyModel(self.encoder, self.tasks)
-            load_weights(model, folder / "weights.safetensors")
+            load_weights(model, folder / WEIGHTS)
             models.append(model.to(self.how.device).eval())
         return models
 

@@ -21,7 +21,7 @@ from fastmtl.relations.affinities import Sample
 from fastmtl.stages.ground import Ground, Rows
 from fastmtl.stages.pool import tokenizer
 from fastmtl.stages.scores import Scored
-from fastmtl.store import Artifact
+from fastmtl.store import WEIGHTS, Artifact
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +91,7 @@ class Affinities:
         return affinities.gradient_cosine(model, samples, tokenizer(self.encoder).pad_id)
 
     def _loaded(self, model: MultiTaskModel, artifact: Artifact) -> MultiTaskModel:
-        load_weights(model, artifact.path / "weights.safetensors")
+        load_weights(model, artifact.path / WEIGHTS)
         return model.eval().to(self.ground.where.device)
 
     def _samples(self, encoder: EncoderSpec) -> Sequence[Sample]:

@@ -14,7 +14,7 @@ from fastmtl.data.samplers import UniformBatches
 from fastmtl.models.multitask import MultiTaskModel, load_weights
 from fastmtl.plans import RelationsPlan
 from fastmtl.stages.ground import Ground, Rows
-from fastmtl.store import digest
+from fastmtl.store import WEIGHTS, digest
 from fastmtl.training.finetuned import predict
 
 
@@ -67,7 +67,7 @@ class Joint:
         records = ground.fit(title, self.rows, fit, out, ground.encoder, sampling=self._sampling)
         tasks = [ground.pool.task(name) for name in self.rows]
         model = MultiTaskModel(ground.encoder, tasks)
-        load_weights(model, out / "weights.safetensors")
+        load_weights(model, out / WEIGHTS)
         model = model.eval().to(ground.where.device)
         how = ground.inference(ground.encoder, fit.precision)
         scores = {}

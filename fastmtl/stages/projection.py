@@ -19,7 +19,7 @@ from fastmtl.models.encoder import EncoderSpec
 from fastmtl.models.inference import Precision, forward_rows
 from fastmtl.models.multitask import load_encoder
 from fastmtl.stages.ground import Ground, Rows
-from fastmtl.store import Artifact, digest
+from fastmtl.store import WEIGHTS, Artifact, digest
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ class Projection:
     def _features(self) -> tuple[np.ndarray, dict[str, Any]]:
         """(N, H) float32, task after task, and what reading them cost."""
         how, pool = self.ground.inference(self.encoder, self.precision), self.ground.tokenized(self.encoder)[1]
-        encoder = load_encoder(self.encoder, self.proxy.path / "weights.safetensors").to(how.device)
+        encoder = load_encoder(self.encoder, self.proxy.path / WEIGHTS).to(how.device)
         read, lengths = [], []
         for name, places in self.rows.items():
             rows = pool.split(name, "train")

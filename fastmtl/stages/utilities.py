@@ -12,7 +12,7 @@ import numpy as np
 from fastmtl.data.online import Thompson
 from fastmtl.plans import BanditPlan
 from fastmtl.stages.ground import Evaluated, Ground, Rows
-from fastmtl.store import Artifact
+from fastmtl.store import WEIGHTS, Artifact
 
 FEW_REWARDED = 50
 """A share of right answers over fewer rows than this has a standard error of seven points or more."""
@@ -68,7 +68,7 @@ class Utilities:
             "bandit", self.rows, self.plan.fit, out, self.ground.encoder, sampling=self.policy, evaluated=self.split[1],
             keep_best=False,
         )  # fmt: skip
-        (out / "weights.safetensors").unlink()  # its rounds are what it was for
+        (out / WEIGHTS).unlink()  # its rounds are what it was for
         return records
 
 

@@ -12,10 +12,12 @@ import pyarrow.parquet
 import torch
 
 from fastmtl.data.pool import NO_WORD, TokenRows
+from fastmtl.errors import UserError
 from fastmtl.models.bilstm import BiLSTMSpec
 from fastmtl.models.encoder import EncoderSpec
 from fastmtl.models.inference import Inference, forward_rows, forward_tokens
 from fastmtl.models.multitask import MultiTaskModel, load_weights
+from fastmtl.store import WEIGHTS
 from fastmtl.tasks import TaskSpec
 from fastmtl.training.metrics import measure
 
@@ -30,7 +32,7 @@ def write_config(folder: Path, encoder: EncoderSpec, task: TaskSpec) -> None:
 
 
 def load_finetuned(folder: str | Path) -> tuple[MultiTaskModel, TaskSpec]:
-    """The model of a finished `finetune` folder, in eval mode on the CPU, and its task.
+    """The model of a finished `finetune` folder, in eval mode on the CPU, and its task; `UserError` without weights.
 
     `model(batch, task.name)` gives logits (B, classes), or of tagging (B, L, tags);
     `model.encoder.spec.make_tokenizer()` the ids.
@@ -39,7 +41,9 @@ def load_finetuned(folder: str | Path) -> tuple[MultiTaskModel, TaskSpec]:
     task = TaskSpec.from_dict(config["task"])
     spec = SPECS[config.get("spec", "EncoderSpec")]  # folders made before there was another name none
     model = MultiTaskModel(spec(**config["encoder"]), [task])
-    load_weights(model, Path(folder) / "weights.safetensors")
+    if not (Path(folder) / WEIGHTS).exists():
+        raise UserError(f"{folder} has no weights, they were dropped; compose(...).finetuned() trains them again")
+    load_weights(model, Path(folder) / WEIGHTS)
     return model.eval(), task
 
 

@@ -38,6 +38,7 @@ from fastmtl.models.encoder import EncoderSpec
 from fastmtl.models.inference import DTYPES
 from fastmtl.models.multitask import MultiTaskModel, ProxyModel, load_weights
 from fastmtl.models.roofline import gemm_flops_per_s
+from fastmtl.store import WEIGHTS
 from fastmtl.training.callbacks import Curves, Feedback, KeepBest, OneBar, full_state
 from fastmtl.training.datamodule import TaskData
 from fastmtl.training.modules import FitConfig, MultiTaskModule, ProxyModule, freeze, training_flops
@@ -251,7 +252,7 @@ def train(job: FitJob) -> None:
     state = best.state if best else full_state(module.model, trainer.is_global_zero)
     if not trainer.is_global_zero:
         return
-    save_file(state, job.out / "weights.safetensors")
+    save_file(state, job.out / WEIGHTS)
     curves.write(job.out / "curves.csv")
     if data.online is not None:
         _write_history(job.out, data)
