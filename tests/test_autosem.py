@@ -128,9 +128,12 @@ def test_the_cost_of_the_search_is_that_of_all_other_trials(autosem: Experiment)
     assert records["wall_s"] >= sum(trial["wall_s"] for trial in others)
 
 
-def test_without_weights_a_search_is_found_and_goes_on(tmp_path: Path) -> None:
+def test_without_weights_a_search_is_found_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = small(tmp_path, "selection=autosem", "hparams_search.trials=2")
     first.artifacts()
+    said = capsys.readouterr().out
+    assert "32 rows of kitchen reward the bandit, few for a reliable choice" in said
+    assert "6 rows of kitchen choose the ratio, few for a reliable choice; raise protocol.holdout" in said
     first.drop_weights()
     assert not list(tmp_path.glob("artifacts/multitask/*/weights.safetensors"))
     assert built(small(tmp_path, "selection=autosem", "hparams_search.trials=2")) == []

@@ -28,6 +28,8 @@ Evaluated = tuple[str, str, np.ndarray]
 """Task, split, and places (n,) of the rows that are measured."""
 Rows = Mapping[str, np.ndarray]
 """Task -> places (n,) in its training file."""
+FEW_ROWS = 50
+"""A share of right answers over fewer rows than this has a standard error of seven points or more."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ import numpy as np
 from fastmtl.data.samplers import Ratio
 from fastmtl.mixing import MixingSearch, Mixture, best
 from fastmtl.stages.finetune import Finetune
-from fastmtl.stages.ground import Ground
+from fastmtl.stages.ground import FEW_ROWS, Ground
 from fastmtl.stages.multitask import Multitask
 from fastmtl.store import Artifact
 
@@ -43,6 +43,12 @@ class Mixing:
 
     def build(self, out: Path) -> dict[str, Any]:
         """See `Stage`."""
+        if (n := len(self.ground.evaluated[2])) < FEW_ROWS:
+            print(
+                f"fastmtl: {n} rows of {self.ground.primary} choose the ratio, few for a reliable choice; raise "
+                "protocol.holdout",
+                flush=True,
+            )
         stages: dict[Mixture, list[Artifact]] = {}
         tasks = list(self.multitask.rows)
 

@@ -11,11 +11,8 @@ import numpy as np
 
 from fastmtl.data.online import Thompson
 from fastmtl.plans import BanditPlan
-from fastmtl.stages.ground import Evaluated, Ground, Rows
+from fastmtl.stages.ground import FEW_ROWS, Evaluated, Ground, Rows
 from fastmtl.store import WEIGHTS, Artifact
-
-FEW_REWARDED = 50
-"""A share of right answers over fewer rows than this has a standard error of seven points or more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +57,7 @@ class Utilities:
 
     def build(self, out: Path) -> dict[str, Any]:
         """See `Stage`."""
-        if (n := len(self.split[1][2])) < FEW_REWARDED:
+        if (n := len(self.split[1][2])) < FEW_ROWS:
             print(
                 f"fastmtl: {n} rows of {self.ground.primary} reward the bandit, few for a reliable choice", flush=True
             )
