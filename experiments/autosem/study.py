@@ -246,6 +246,9 @@ def report(output: Path, base: list[str], primaries: list[str], out: Path) -> No
         runs = {name: list(found.values()) for name, found in sample.items()}
         parts += ["## The same rounds under other rewards: the best two are related", replay_table(runs)]
         parts += ["## Decay and the primary's prior", defaults_table(next(iter(runs.values())))]
+        shown = next(iter(runs.values()))[0]
+        chosen = [name for name, value in shown["utilities"].items() if value > 0.5]
+        write_bandit(shown, out / "posteriors_sample.svg", chosen=chosen)
     if kept["arms"]:
         heads = ["primary", "arm", "auxiliary tasks", "ratio", "held-out accuracy", "validation", "total s", "TFLOP"]
         parts += ["## GLUE rows", tabulate(kept["arms"], heads, tablefmt="github", disable_numparse=True)]
