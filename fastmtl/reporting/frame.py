@@ -121,21 +121,35 @@ def _costs(cell: Result) -> dict[str, Any]:
 def _variants(cells: Sequence[Result]) -> dict[str, tuple[str, str]]:
     """Id -> what differs from other cells of the same selection and primary: of the selection's options, of the rest.
 
-    Within a setting alone: a learning rate that goes with the encoder tells no arm apart.
+    Within a setting alone: a learning rate that goes with the encoder tells no arm apart. A part of the configuration
+    that a cell does without, such as a search, is `none` there, and elsewhere said as far as those that have it differ.
     """
     groups: dict[Any, list[Result]] = {}
     for cell in cells:
         groups.setdefault((cell["selection"], *(cell[key] for key in SETTING)), []).append(cell)
     named = {}
     for group in groups.values():
-        told = differing(group)
+        keys, lacking = differing(group), []
+        for part in dict.fromkeys(_part(key) for key in keys):
+            having = [cell for cell in group if _has(cell, part)]
+            if len(having) < len(group):
+                among = differing(having)
+                keys = [key for key in keys if _part(key) != part or key in among]
+                lacking.append(part)
         for cell in group:
-            own, rest = (
-                " ".join(f"{_short(key)}={_plain(_option(cell, key))}" for key in told if _of_selection(key) == mine)
-                for mine in (True, False)
-            )
+            said = [(key, f"{_short(key)}={_plain(_option(cell, key))}") for key in keys if _has(cell, _part(key))]
+            said += [(part, f"{part}=none") for part in lacking if not _has(cell, part)]
+            own, rest = (" ".join(text for key, text in said if _of_selection(key) == mine) for mine in (True, False))
             named[cell["id"]] = own, rest
     return named
+
+
+def _part(key: str) -> str:
+    return key.partition(".")[0]
+
+
+def _has(cell: Result, part: str) -> bool:
+    return any(_part(key) == part for key in cell["config"])
 
 
 def differing(cells: Sequence[Result]) -> list[str]:

@@ -43,6 +43,19 @@ def test_an_arm_is_named_by_what_tells_it_from_others_of_its_selection() -> None
     assert both["variant"].tolist() == ["", "a.epochs=1", "a.epochs=2"]
 
 
+def test_a_whole_part_that_some_cells_do_without_is_told_in_a_word() -> None:
+    def searched(**config: object) -> dict[str, object]:
+        told = {"search._target_": "X", "search.proposals": "gp", "search.trials": 20} | config
+        return plain(id=str(config), config={"a.fit.epochs": 1} | told)
+
+    without = plain(id="without", config={"a.fit.epochs": 1})
+    assert frame([without, searched()])["arm"].tolist() == ["random", "random search=none"]
+    fewer = searched(**{"search.trials": 5})
+    assert frame([without, searched(), fewer])["arm"].tolist() == [
+        "random search.trials=20", "random search.trials=5", "random search=none",
+    ]  # fmt: skip
+
+
 def test_a_cell_from_before_an_option_is_of_the_arm_that_has_it_as_ever() -> None:
     old, new = plain(id="old", config={"a.fit.epochs": 1}), plain(id="new", config={"a.fit.optimizer": "adadelta"})
     new["config"]["a.fit.epochs"] = 1
