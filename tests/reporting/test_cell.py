@@ -87,7 +87,7 @@ def test_a_run_leaves_result_report_and_figure(tmp_path: Path, monkeypatch: pyte
         mode=RunMode.RUN,
     )  # fmt: skip
     monkeypatch.setattr(cell.HydraConfig, "get", lambda: job)
-    cfg = OmegaConf.create({"stage": "report", "logger": None, "study": None})
+    cfg = OmegaConf.create({"stage": "report", "logger": None, "study": None, "paths": {"keep_weights": True}})
     assert cell.run_cell(experiment(tmp_path, searches), cfg) == 0.6
     report, figure = (tmp_path / "run/report.md").read_text(), tmp_path / "run/figures/cell_posteriors.svg"
     assert ("cell_posteriors.svg" in report) == figure.exists() == searches
