@@ -128,6 +128,7 @@ def test_the_cost_of_the_search_is_that_of_all_other_trials(autosem: Experiment)
     assert records["wall_s"] >= sum(trial["wall_s"] for trial in others)
 
 
+@pytest.mark.slow
 def test_without_weights_a_search_is_found_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = small(tmp_path, "selection=autosem", "hparams_search.trials=2")
     first.artifacts()

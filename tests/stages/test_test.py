@@ -67,10 +67,10 @@ def test_without_a_test_split_there_is_nothing(tmp_path: Path) -> None:
 def test_identity_holds_model_rows_and_precision() -> None:
     rows: Any = SimpleNamespace(folder=Path("pool/abc"), split="test")
     ground: Any = None
-    finetune: Any = SimpleNamespace(key="k")
+    finetune: Any = SimpleNamespace(identity={"seed": 0})
     stage = Stage(ground, finetune, rows, "fp32")
     others = [
-        replace(stage, finetune=SimpleNamespace(key="l")),
+        replace(stage, finetune=SimpleNamespace(identity={"seed": 1})),
         replace(stage, rows=SimpleNamespace(folder=Path("pool/abd"), split="test")),
         replace(stage, precision="bf16"),
         stage,
