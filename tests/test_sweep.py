@@ -204,6 +204,7 @@ def test_an_interrupt_stops_the_sweep_and_its_cells(tmp_path: Path, launcher: st
     while not list(drafts.glob(".*.draft")):
         assert process.poll() is None
         time.sleep(0.1)
+    time.sleep(5)  # Lightning's loop has an answer of its own to an interrupt
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 130, out

@@ -247,7 +247,13 @@ def train(job: FitJob) -> None:
     curves = Curves()
     trainer = _trainer(job, [curves, Feedback(), *([best] if best else []), OneBar(job.title, module.total_steps)])
     started = time.perf_counter()
-    trainer.fit(module, datamodule=data)
+    try:
+        trainer.fit(module, datamodule=data)
+    except SystemExit:  # what Lightning makes of Ctrl-C, which it then ignores
+        if trainer.interrupted:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            raise KeyboardInterrupt from None
+        raise
     fit_s = time.perf_counter() - started
     state = best.state if best else full_state(module.model, trainer.is_global_zero)
     if not trainer.is_global_zero:
