@@ -199,7 +199,7 @@ class Online(Sequence[Step]):
         """The value of the round just played: of the primary's metric, higher is better, or a cosine."""
         self._played += 1
         reward = value if self.compare is None else self.compare(value)
-        if self.compare is not None and self._played == max(1, self._warmup):
+        if self.compare is not None and self._since_start == 0:
             self.reference = self.compare.reference
         if self.compare is not None and self.ends:
             self.compare.reference = self.reference
@@ -212,15 +212,19 @@ class Online(Sequence[Step]):
         self.history.append({"arm": self.arms[self._arm], "value": value, "reward": reward, **told, **back})
 
     @property
+    def _since_start(self) -> int:
+        """Rounds after the one that every episode goes on from: the last of the warm-up, else the first of all."""
+        return self._played - max(1, self._warmup)
+
+    @property
     def starts(self) -> bool:
-        """Whether the last round was the one that every episode goes on from: of the warm-up, else of all."""
-        return self.episode is not None and self._played == max(1, self._warmup)
+        """Whether episodes go on from the last round."""
+        return self.episode is not None and self._since_start == 0
 
     @property
     def ends(self) -> bool:
         """Whether the last round was the last of an episode."""
-        since = self._played - max(1, self._warmup)
-        return self.episode is not None and since > 0 and since % self.episode == 0
+        return self.episode is not None and self._since_start > 0 and self._since_start % self.episode == 0
 
     def state(self) -> dict[str, Any]:
         """Plain values from which `restore` goes on at the start of an epoch."""
