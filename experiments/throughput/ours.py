@@ -185,7 +185,7 @@ def forward_flops(config: Any, lengths: np.ndarray) -> float:
 
 def training_plan(pool: TaskPool, counts: Mapping[str, int], batch_size: int) -> list[tuple[str, np.ndarray]]:
     """(task, places): so many full batches of each task out of an epoch over all its rows, in random order."""
-    from fastmtl.data.samplers import Proportional
+    from fastmtl.data.batching.planned import Proportional
 
     rng = np.random.default_rng(1)
     plan = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,11 @@ import torch
 from pytorch_lightning.accelerators import CUDAAccelerator
 from torch.utils.data import DataLoader, Dataset
 
+from fastmtl.data.batching.online import Online, OnlineSampling
+from fastmtl.data.batching.planned import Sampling, Step, grouped, shard
 from fastmtl.data.collate import collate
-from fastmtl.data.online import Online, OnlineSampling
 from fastmtl.data.pool import TaskPool, TokenRows, chunks
-from fastmtl.data.samplers import Sampling, Step, grouped, shard
+from fastmtl.data.rows import RowSet
 from fastmtl.models.inference import BATCH_ROWS, BATCH_TOKENS
 
 
@@ -55,34 +56,34 @@ class PlannedBatches(Dataset):
 class TaskData(pl.LightningDataModule):
     """Training rows by task, and the rows that are evaluated on the way.
 
-    `rows` maps a task to places in its training file, the primary first; `evaluated` is (task, split, places). A step
-    has up to `parts` one-task batches. Under a planned sampling the order of an epoch is a function of seed and epoch
-    alone; under an online one of the rewards too, which are the same on every rank.
+    `rows` are the training rows, the primary's first; `evaluated` are rows of one task. A step has up to `parts`
+    one-task batches. Under a planned sampling the order of an epoch is a function of seed and epoch alone; under an
+    online one of the rewards too, which are the same on every rank.
     """
 
     def __init__(
         self,
         pool: TaskPool,
-        rows: Mapping[str, np.ndarray],
+        rows: RowSet,
         sampling: Sampling | OnlineSampling,
         batch_size: int,
         seed: int,
         pad_id: int,
-        evaluated: tuple[str, str, np.ndarray] | None = None,
+        evaluated: RowSet | None = None,
         parts: int = 1,
     ) -> None:
         super().__init__()
         self.names = list(rows)
         self.rows = [pool.split(name, "train") for name in self.names]
-        self.places = list(rows.values())
+        self.places = list(rows.positions)
         self.lengths = [source.lengths[places] for source, places in zip(self.rows, self.places)]
         self.sampling, self.batch_size, self.seed, self.pad_id, self.parts = sampling, batch_size, seed, pad_id, parts
         self.online = None if isinstance(sampling, Sampling) else Online(sampling, self.lengths, batch_size, seed)
         self.served: list[np.ndarray] = []
         self.evaluated = None
         if evaluated is not None:
-            name, split, places = evaluated
-            self.evaluated = (name, pool.split(name, split), places)
+            ((name, positions),) = evaluated.items()
+            self.evaluated = (name, pool.split(name, evaluated.split), positions)
 
     @property
     def steps_per_epoch(self) -> int:
