@@ -122,7 +122,7 @@ def groups_of(keys: np.ndarray) -> np.ndarray:
 def near_groups(texts: Texts, threshold: float = THRESHOLD) -> np.ndarray:
     """(n,) int64: the group of each row, as of `groups_of`, where a chain of near-duplicates makes one group.
 
-    All rows are indexed: half a minute for 67,000 phrases, where `groups_of` takes a third of a second.
+    All rows are indexed: 13 seconds for 67,000 phrases, where `groups_of` takes a tenth of one.
     """
     found = matches(texts, texts, ("near",), threshold)
     links = coo_array((np.ones(len(found), dtype=bool), (found.reference, found.candidate)), (len(texts), len(texts)))
