@@ -35,7 +35,7 @@ class Mixing:
     def identity(self) -> dict[str, Any]:
         """See `Stage`."""
         return {
-            "version": 1,
+            "version": 2,
             "search": self.search,
             "trial": [self.multitask.identity, self.finetune.identity],
             "held_out": self.ground.evaluated_identity(self.ground.evaluated),
