@@ -36,13 +36,17 @@ class Matrix:
         from pandas import DataFrame
 
         from fastmtl.reporting.relations import Relations
+        from fastmtl.stages.checks import check_related
 
         # No rows are chosen: a budget beyond the candidates is none of our business.
         cells = {seed: compose(*self.overrides, "budget=1.0", f"seed={seed}") for seed in self.seeds}
-        metrics = {task.name: task.metrics[0] for task in next(iter(cells.values())).source.tasks}
+        tasks = next(iter(cells.values())).source.tasks
+        metrics = {task.name: task.metrics[0] for task in tasks}
         names = list(metrics)
         if len(names) < 2:
             raise UserError(f"data has one task, {names[0]!r}, and so no pairs; add tasks")
+        for task in tasks:  # all of them before the first is trained
+            check_related(task)
         groups = [(name,) for name in names] + list(combinations(names, 2))
         single: list[dict[str, Any]] = []
         pairs: list[dict[str, Any]] = []
