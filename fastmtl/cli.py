@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from fastmtl.config import CONFIG_ERRORS, CompareCells, build, conf_dir, explain
 from fastmtl.errors import UserError
+from fastmtl.overrides import check_choices, quote_unicode
 from fastmtl.sweep import running
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def _run(cfg: DictConfig) -> float | None:
 
 
 def _cell(cfg: DictConfig) -> tuple[float | None, Experiment]:
+    check_choices(HydraConfig.get().overrides.task, Path(conf_dir()))
     experiment = build(cfg)  # before torch is imported, where a plain value is wrong
     from fastmtl.reporting.cell import run_cell
 
@@ -65,6 +67,7 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let Hydra raise, so that its errors too are said here, in one line
     CompareCells.watch, CompareCells.failed = None, 0
+    sys.argv[1:] = quote_unicode(sys.argv[1:])
     try:
         _run()
     except CONFIG_ERRORS as error:

@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from fastmtl.errors import UserError
+from fastmtl.overrides import check_choices, quote_unicode
 from fastmtl.sweep import Watch, losses, plan, read
 
 if TYPE_CHECKING:  # torch takes seconds to import; --help and configuration errors do without it
@@ -57,9 +58,10 @@ def compose(*overrides: str) -> Experiment:
 
 def values(*overrides: str) -> DictConfig:
     """The configuration of `fastmtl OVERRIDES`."""
+    check_choices(overrides, Path(conf_dir()))
     GlobalHydra.instance().clear()
     with initialize_config_dir(conf_dir(), version_base="1.3"):
-        return hydra_compose("config", list(overrides))
+        return hydra_compose("config", quote_unicode(overrides))
 
 
 def build(cfg: DictConfig) -> Experiment:
@@ -162,6 +164,9 @@ def explain(error: Exception) -> str:
         cause = cause.__cause__
     lines = [line.strip() for line in f"{error}\n{cause if cause is not error else ''}".splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
+    if "LexerNoViableAlt" in text:
+        typed = text.partition(": ")[2]
+        return f"{typed!r} cannot be read; put quotes around a value, or a key that is not ASCII into a YAML file"
     if "Ambiguous value" in text:
         return f"{text}; pass -m for a sweep over several values, or quote a list as [a,b]"
     if isinstance(error, ConfigCompositionException) and "Could not override" in text:
