@@ -101,6 +101,18 @@ def check_order(sampling: Sampling | OnlineSampling, search: MixingSearch | None
         )
 
 
+def check_parts(sampling: Sampling | OnlineSampling, weighting: Weighting, fit: FitConfig) -> None:
+    """Each task of a step has a row of the batch."""
+    rows = fit.batch_size
+    if rows < weighting.parts:
+        raise UserError(
+            f"multitask.fit.batch_size={rows} has too few rows for weighting.parts={weighting.parts}; raise the one "
+            "or lower the other"
+        )
+    if isinstance(sampling, Exp3Sampling | Ucb1Sampling) and rows < 2:
+        raise UserError(f"multitask.fit.batch_size={rows} has no rows for two tasks a step; use 2")
+
+
 def check_sharding(sampling: Sampling | OnlineSampling, weighting: Weighting, where: Where) -> None:
     """What looks at gradients has them whole."""
     sharded = where.strategy == "fsdp" and where.is_distributed

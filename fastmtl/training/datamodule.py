@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from fastmtl.data.collate import collate
 from fastmtl.data.online import Online, OnlineSampling
 from fastmtl.data.pool import TaskPool, TokenRows, chunks
-from fastmtl.data.samplers import Sampling, Step, grouped, shard
+from fastmtl.data.samplers import Sampling, Step, planned_steps, shard
 from fastmtl.models.inference import BATCH_ROWS, BATCH_TOKENS
 
 
@@ -84,10 +84,11 @@ class TaskData(pl.LightningDataModule):
             name, split, places = evaluated
             self.evaluated = (name, pool.split(name, split), places)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps, from the plan of an epoch, not from the trainer; every epoch has as many."""
-        return len(self.steps(0))
+    def num_steps(self, epochs: int) -> int:
+        """Optimizer steps of so many epochs, from their plans, not from the trainer."""
+        if self.online is not None or self.batch_size % self.parts == 0:  # every epoch has as many
+            return epochs * len(self.steps(0))
+        return sum(len(self.steps(epoch)) for epoch in range(epochs))
 
     def steps(self, epoch: int) -> Sequence[Step]:
         """The epoch's steps; the rows of a batch are places in the task's rows here."""
@@ -96,7 +97,7 @@ class TaskData(pl.LightningDataModule):
             self.online.start(epoch)
             return self.online
         rng = np.random.default_rng([self.seed, epoch])
-        return grouped(self.sampling.epoch(self.lengths, self.batch_size // self.parts, rng), self.parts)
+        return planned_steps(self.sampling, self.lengths, self.batch_size, self.parts, rng)
 
     def visited(self) -> np.ndarray:
         """(n,) token counts of the rows that were trained on so far, each as often as it was."""

@@ -313,7 +313,7 @@ def _data(job: FitJob) -> TaskData:
 def _module(job: FitJob, data: TaskData) -> ProxyModule | MultiTaskModule:
     tasks = tuple(job.pool.task(name) for name in job.rows)
     counts = [len(places) for places in job.rows.values()]
-    total_steps = data.steps_per_epoch * job.fit.epochs
+    total_steps = data.num_steps(job.fit.epochs)
     if job.discriminator:
         proxy = ProxyModel(job.encoder, tasks, job.fit.dropout)
         freeze(proxy, job.fit)

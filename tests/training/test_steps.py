@@ -86,6 +86,16 @@ def test_every_weighting_trains_on_each_row_once_an_epoch(fit: Callable[..., Pat
     assert np.isfinite(losses(folder)).all()
 
 
+@pytest.mark.parametrize("weighting", [Equal(parts=4), GradNorm(parts=4)], ids=repr)
+def test_a_batch_that_its_parts_do_not_divide_is_trained_whole(fit: Callable[..., Path], weighting: Weighting) -> None:
+    uneven = FitConfig(epochs=3, batch_size=6, learning_rate=1e-3, precision="fp32", dropout=0.0)
+    told = records(fit("uneven", weighting=weighting, fit=uneven))
+    assert told["examples"] == 3 * 3 * ROWS
+    assert 18 <= told["steps"] <= 3 * 8  # 36 rows are six whole steps; each of three tasks may end in a part too few
+    with (Path(fit("again", weighting=weighting, fit=uneven)) / "curves.csv").open() as file:
+        assert max(int(point["step"]) for point in csv.DictReader(file)) == told["steps"]
+
+
 @dataclass(frozen=True)
 class PlainSum:
     """Gradient surgery that operates on nothing."""
