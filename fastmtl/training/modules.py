@@ -272,6 +272,8 @@ class MultiTaskModule(_TaskModule):
         assert self.evaluated is not None
         (batch,) = step
         logits, labels = asked(self.model(batch, self.evaluated.name), batch["labels"], self.evaluated)
+        if batch["repeats"]:
+            return
         self.metrics.update(
             answers(logits, self.evaluated), labels if self.evaluated.kind == "regression" else labels.long()
         )

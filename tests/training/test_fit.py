@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import shlex
+import signal
 import socket
 import stat
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -50,6 +51,19 @@ def fit(tmp_path: Path, tiny_pool: Any, encoder: EncoderSpec) -> Callable[..., P
         return job.out
 
     return run
+
+
+@pytest.fixture
+def deadline() -> Iterator[Callable[[int], object]]:
+    """`deadline(seconds)`: what waits longer for another rank fails."""
+
+    def over(*_: Any) -> None:
+        raise TimeoutError("the ranks wait for each other")
+
+    before = signal.signal(signal.SIGALRM, over)
+    yield signal.alarm
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 def assert_same_weights(a: Path, b: Path, atol: float) -> None:
@@ -103,6 +117,22 @@ def test_two_ranks_train_what_one_device_trains(fit: Callable[..., Path], strate
     two = fit("two", where=where, fit=frozen, **CHOOSE)
     assert_same_fit(fit("one", fit=frozen, **CHOOSE), two)
     assert records(two)["devices"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("strategy", "task"), [("ddp", "single"), ("fsdp", "score")])
+def test_a_rank_may_be_left_without_a_held_out_row(
+    fit: Callable[..., Path], deadline: Any, strategy: Any, task: str
+) -> None:
+    deadline(300)
+    two = Where(accelerator="cpu", devices=2, strategy=strategy)
+    frozen = replace(FIT, freeze_embeddings=True)
+    choose = {"evaluated": (task, "train", np.arange(1)), "fit": frozen}
+    left, right = (
+        json.loads((folder / "fit.json").read_text())["epochs"]
+        for folder in (fit("one", **choose), fit("two", where=two, **choose))
+    )
+    assert left == [pytest.approx(epoch, abs=1e-4, nan_ok=True) for epoch in right]
 
 
 @pytest.mark.slow
