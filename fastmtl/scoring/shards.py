@@ -20,7 +20,8 @@ from fastmtl.models.roofline import gemm_flops_per_s
 from fastmtl.scoring.scorer import Scorer
 from fastmtl.store import WEIGHTS, Artifact, Store, digest
 from fastmtl.tasks import TaskSpec
-from fastmtl.training.fit import Where, device_name, peak_memory_mib, run_distributed
+from fastmtl.training.fit import Where, device_name, run_distributed
+from fastmtl.training.process import PeakMemory
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class ScoreJob:
         proxy = self._models[shard.proxy] if self.proxies else None
         gemm = gemm_flops_per_s(self.how.device, DTYPES[self.how.precision])
         lengths = self.pool.split(shard.task, "train").lengths[shard.places]
+        peak = PeakMemory(self.how.device)
         started = time.perf_counter()
         scores_Tn = self.scorer.score(self.pool, shard.task, shard.places, proxy, self.how)
         wall_s = time.perf_counter() - started
@@ -98,7 +100,7 @@ class ScoreJob:
             "mfu": round(flops / wall_s / gemm, 4),
             "rows_per_s": round(len(shard.places) / wall_s, 1),
             "wall_s": round(wall_s, 3),
-            "peak_memory_mib": peak_memory_mib(),
+            "peak_memory_mib": peak.mib(),
         }
 
     @cached_property

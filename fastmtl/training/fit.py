@@ -9,8 +9,8 @@ import logging
 import os
 import pickle
 import re
-import resource
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -42,6 +42,7 @@ from fastmtl.store import WEIGHTS
 from fastmtl.training.callbacks import Curves, Feedback, KeepBest, OneBar, full_state
 from fastmtl.training.datamodule import TaskData
 from fastmtl.training.modules import FitConfig, MultiTaskModule, ProxyModule, freeze, training_flops
+from fastmtl.training.process import PeakMemory, following
 from fastmtl.training.weighting import Equal, Weighting
 
 
@@ -216,21 +217,15 @@ def run_distributed(job: Job, where: Where, folder: Path) -> None:
         command = [*where.launch_prefix(), *command]
     threads = max(1, (os.cpu_count() or 1) // int(where.devices))
     env = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    if shutil.which(command[0]) is None:
+        raise UserError(f"trainer.launcher={where.launcher!r}: there is no command {command[0]!r} here")
     path.write_bytes(pickle.dumps(job))
     try:
-        ran = subprocess.run(command, env=env, check=False, preexec_fn=_stop_with_the_driver)
-    except FileNotFoundError as error:
-        raise UserError(f"trainer.launcher={where.launcher!r}: there is no command {error.filename!r} here") from error
+        ran = subprocess.run(following(command), env=env, check=False)
     finally:
         path.unlink()
     if ran.returncode != 0:
         raise RuntimeError(f"the multi-device run failed with exit code {ran.returncode}; its output is above")
-
-
-def _stop_with_the_driver() -> None:
-    """Ask Linux to end the children when the driver is killed: they would train on for hours and into nothing."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG; torchrun passes the signal to its ranks
 
 
 def train(job: FitJob) -> None:
@@ -246,6 +241,7 @@ def train(job: FitJob) -> None:
     best = KeepBest(job.pool.task(job.evaluated[0]).metrics[0]) if job.evaluated and job.keep_best else None
     curves = Curves()
     trainer = _trainer(job, [curves, Feedback(), *([best] if best else []), OneBar(job.title, module.total_steps)])
+    peak = PeakMemory(job.where.device)
     started = time.perf_counter()
     try:
         trainer.fit(module, datamodule=data)
@@ -264,7 +260,7 @@ def train(job: FitJob) -> None:
         _write_history(job.out, data)
     lengths = data.visited()
     flops = training_flops(module.model, job.fit, lengths)
-    peak_mib = peak_memory_mib()  # before the machine's own rate is measured, which takes memory too
+    peak_mib = peak.mib()  # before the machine's own rate is measured, which takes memory too
     device = job.where.device
     gemm = gemm_flops_per_s(device, DTYPES[job.fit.precision])
     records = {
@@ -359,14 +355,6 @@ def _trainer(job: FitJob, callbacks: list[Callback]) -> pl.Trainer:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-
-
-def peak_memory_mib() -> int:
-    """The largest memory use so far: of the GPU's allocator where there is one, else of this process."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return int(torch.cuda.max_memory_allocated() / 2**20)
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB on Linux
-    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
 
 
 def device_name(device: torch.device) -> str:
