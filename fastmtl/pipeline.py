@@ -92,6 +92,7 @@ class Experiment:
         checks.check_selected_tasks(self.selection_plan, [name for name in self._names if name != self.primary])
         checks.check_order(self.sampling, self.mixing_search, self.weighting)
         checks.check_parts(self.sampling, self.weighting, self.multitask_fit)
+        checks.check_shared(self.sampling, self.weighting, self.multitask_fit, self.encoder)
         checks.check_sharding(self.sampling, self.weighting, self.where)
         checks.check_optimizer(self.weighting, self.multitask_fit)
         checks.check_surgery(self.weighting, self.multitask_fit, self.where)

@@ -112,6 +112,10 @@ def test_a_bad_value_is_refused_before_anything_is_computed(override: str, named
         (["weighting=pcgrad", "multitask.fit.batch_size=3"], ["multitask.fit.batch_size=3", "weighting.parts=4"]),
         (["weighting.parts=5", "multitask.fit.batch_size=4"], ["multitask.fit.batch_size=4", "weighting.parts=5"]),
         (["sampling=exp3", "multitask.fit.batch_size=1"], ["multitask.fit.batch_size=1", "use 2"]),
+        *(
+            (["encoder=tiny", "multitask.fit.freeze_layers=2", choice], ["no trained weights", "freeze_layers"])
+            for choice in ("sampling=exp3", "sampling=ucb1", "weighting=gradnorm", "weighting=pcgrad")
+        ),
         (["logger=[csv,wandb]"], ["logger=[csv,wandb] names several options of logger", "name one"]),
         (["+encoder@proxy.encoder=[tiny,minilm]"], ["several options of encoder"]),
         (["data.rows_per_task={größe: 3}"], ["größe", "cannot be read", "YAML file"]),

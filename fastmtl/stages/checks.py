@@ -8,13 +8,15 @@ from fastmtl.data.online import Exp3Sampling, OnlineSampling, Thompson, Ucb1Samp
 from fastmtl.data.samplers import Proportional, Sampling
 from fastmtl.errors import UserError
 from fastmtl.mixing import MixingSearch
+from fastmtl.models.encoder import EncoderSpec
+from fastmtl.models.multitask import MultiTaskModel
 from fastmtl.plans import ProxyPlan, ScoringPlan, SelectionPlan
 from fastmtl.selection import BestTasks, MatchedRandom, PickedTasks
 from fastmtl.stages.predicted import read_predictor
 from fastmtl.tasks import TaskSpec
 from fastmtl.training.fit import Where, resolve_precision
-from fastmtl.training.modules import FitConfig
-from fastmtl.training.weighting import Equal, Surgery, Uncertainty, Weighting
+from fastmtl.training.modules import FitConfig, freeze, last_shared
+from fastmtl.training.weighting import Equal, GradNorm, Surgery, Uncertainty, Weighting
 
 
 def check_tasks(tasks: Sequence[TaskSpec], primary: str, selection: SelectionPlan) -> None:
@@ -111,6 +113,18 @@ def check_parts(sampling: Sampling | OnlineSampling, weighting: Weighting, fit: 
         )
     if isinstance(sampling, Exp3Sampling | Ucb1Sampling) and rows < 2:
         raise UserError(f"multitask.fit.batch_size={rows} has no rows for two tasks a step; use 2")
+
+
+def check_shared(
+    sampling: Sampling | OnlineSampling, weighting: Weighting, fit: FitConfig, encoder: EncoderSpec
+) -> None:
+    """What compares gradients in the encoder leaves some of it to train; the encoder alone knows its layers."""
+    if fit.freeze_layers and (
+        isinstance(sampling, Exp3Sampling | Ucb1Sampling) or isinstance(weighting, GradNorm | Surgery)
+    ):
+        model = MultiTaskModel(encoder, [])
+        freeze(model, fit)
+        last_shared(model)
 
 
 def check_sharding(sampling: Sampling | OnlineSampling, weighting: Weighting, where: Where) -> None:
