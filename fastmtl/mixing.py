@@ -71,7 +71,8 @@ class MixingSearch:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = optuna.samplers.GPSampler(seed=seed, n_startup_trials=self.random_starts)
+            # Optuna counts every trial that has ended, and so the 1:1:...:1 that is no random start.
+            sampler = optuna.samplers.GPSampler(seed=seed, n_startup_trials=self.random_starts + 1)
         study = optuna.create_study(direction="maximize", sampler=sampler)
         study.enqueue_trial({f"task_{i}": 1.0 for i in range(num_tasks)})
         # Rounded here: the process takes three times as long over whole numbers.

@@ -109,6 +109,16 @@ def test_a_bad_value_is_refused_before_anything_is_computed(override: str, named
         (["multitask.fit.precision=fp16", "weighting=pcgrad"], ["weighting=pcgrad", "fp16"]),
         (["weighting=gradnorm", "weighting.parts=1"], ["weighting.parts=1", "compares tasks"]),
         (["trainer=ddp_cpu", "trainer.strategy=fsdp", "sampling=exp3"], ["trainer.strategy=fsdp", "use ddp"]),
+        (["weighting=pcgrad", "multitask.fit.batch_size=3"], ["multitask.fit.batch_size=3", "weighting.parts=4"]),
+        (["weighting.parts=5", "multitask.fit.batch_size=4"], ["multitask.fit.batch_size=4", "weighting.parts=5"]),
+        (["sampling=exp3", "multitask.fit.batch_size=1"], ["multitask.fit.batch_size=1", "use 2"]),
+        *(
+            (["encoder=tiny", "multitask.fit.freeze_layers=2", choice], ["no trained weights", "freeze_layers"])
+            for choice in ("sampling=exp3", "sampling=ucb1", "weighting=gradnorm", "weighting=pcgrad")
+        ),
+        (["logger=[csv,wandb]"], ["logger=[csv,wandb] names several options of logger", "name one"]),
+        (["+encoder@proxy.encoder=[tiny,minilm]"], ["several options of encoder"]),
+        (["data.rows_per_task={größe: 3}"], ["größe", "cannot be read", "YAML file"]),
     ],
     ids=lambda value: " ".join(value),
 )
@@ -180,6 +190,8 @@ COMMANDS = {
     "a misspelt key": (["bugdet=3"], "did you mean 'budget'?"),
     "an unknown option": (["selection=nope"], "selection=nope is not an option; choose from"),
     "a bad value": (["budget=0"], "budget=0 is out of range"),
+    "two loggers": (["logger=[csv,wandb]"], "logger=[csv,wandb] names several options of logger"),
+    "a key that is not ASCII": (["größe=3"], "'größe=3' cannot be read; put quotes"),
 }
 
 

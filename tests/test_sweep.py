@@ -80,6 +80,13 @@ def test_the_matrix_has_a_mark_for_every_state_and_a_killed_cell_does_not_run_fo
     ]
 
 
+def test_an_override_that_only_removes_is_one_of_a_cell(tmp_path: Path) -> None:
+    plan(tmp_path, [["~debug", "seed=0", "a=b=c"], ["~debug", "seed=1", "a=b=c"]], ["fastmtl 0", "fastmtl 1"])
+    cells = read(tmp_path)
+    assert [cell.overrides for cell in cells] == [{"~debug": "", "seed": str(n), "a": "b=c"} for n in (0, 1)]
+    assert ".." in matrix(cells)
+
+
 def test_a_watch_tells_every_cell_that_ended_once(planned: Path, capsys: pytest.CaptureFixture[str]) -> None:
     watch = Watch(planned)
     watch.start()

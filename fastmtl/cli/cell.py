@@ -12,7 +12,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from fastmtl.cli.compose import build_logger
 from fastmtl.cli.messages import command_line
-from fastmtl.errors import UserError
 from fastmtl.pipelines.experiment import Experiment
 from fastmtl.reporting import report
 from fastmtl.reporting.figures import draw_bandit, write_bandit
@@ -34,7 +33,6 @@ def run_cell(experiment: Experiment, cfg: DictConfig) -> float | None:
     out = Path(job.runtime.output_dir)
     if cfg.study is not None:
         study_folder(cfg.study, cfg.paths.output)  # a wrong name is reported before anything is built
-    _check_logger(cfg)
     artifacts = experiment.artifacts(cfg.stage)
     if cfg.stage != "report":
         print(f"{experiment.tree(cfg.stage)}\nlast artifact: {artifacts[-1].path}", flush=True)
@@ -61,12 +59,6 @@ def run_cell(experiment: Experiment, cfg: DictConfig) -> float | None:
     this = Part("This cell", tables=cell_tables(result, bandit, mixing), pictures=drawn)
     print(f"\n{report.write([result], out, cell_name(result), more={'cell': this})}", flush=True)
     return result["headline"]
-
-
-def _check_logger(cfg: DictConfig) -> None:
-    chosen: Any = HydraConfig.get().runtime.choices.get("logger")
-    if not isinstance(chosen, str):
-        raise UserError(f"logger={list(chosen)}: one logger at a time; use logger={next(iter(chosen))}")
 
 
 def _logger(cfg: DictConfig, out: Path, result: Result) -> Any:

@@ -15,6 +15,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fastmtl.cli.messages import CONFIG_ERRORS, explain, nodes
+from fastmtl.cli.overrides import check_choices, quote_unicode
 from fastmtl.errors import UserError
 from fastmtl.options import OptionError
 
@@ -44,9 +45,10 @@ def compose(*overrides: str) -> Experiment:
 
 def values(*overrides: str) -> DictConfig:
     """The configuration of `fastmtl OVERRIDES`; a host program's own Hydra stays as it is."""
+    check_choices(overrides, Path(conf_dir()))
     try:
         with _hydra_of_our_own(), initialize_config_dir(conf_dir(), version_base="1.3"):
-            return hydra_compose("config", list(overrides))
+            return hydra_compose("config", quote_unicode(overrides))
     except CONFIG_ERRORS as error:
         raise UserError(in_words(error)) from error
 

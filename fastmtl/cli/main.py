@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from fastmtl.cli.callback import CompareCells, ignore_schema_warnings
 from fastmtl.cli.compose import build, conf_dir, in_words
 from fastmtl.cli.messages import CONFIG_ERRORS, in_one_line, say
+from fastmtl.cli.overrides import check_choices, quote_unicode
 from fastmtl.cli.sweep import running
 from fastmtl.errors import UserError
 
@@ -35,6 +36,7 @@ def _run(cfg: DictConfig) -> float | None:
 
 
 def _cell(cfg: DictConfig) -> tuple[float | None, Experiment]:
+    check_choices(HydraConfig.get().overrides.task, Path(conf_dir()))
     experiment = build(cfg)  # before torch is imported, where a plain value is wrong
     from fastmtl.cli.cell import run_cell
 
@@ -67,6 +69,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let Hydra raise, so that its errors too are one line here
     ignore_schema_warnings()
     CompareCells.watch, CompareCells.failed = None, 0
+    sys.argv[1:] = quote_unicode(sys.argv[1:])
     with in_one_line("fastmtl"):
         try:
             _run()

@@ -39,6 +39,9 @@ def explain(error: Exception, conf: str, defaults: Callable[[], DictConfig]) -> 
         cause = cause.__cause__
     lines = [line.strip() for line in f"{error}\n{cause if cause is not error else ''}".splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
+    if "LexerNoViableAlt" in text:
+        typed = text.partition(": ")[2]
+        return f"{typed!r} cannot be read; put quotes around a value, or a key that is not ASCII into a YAML file"
     if "Ambiguous value" in text:
         return f"{text}; pass -m for a sweep over several values, or quote a list as [a,b]"
     if isinstance(error, ConfigCompositionException) and "Could not override" in text:

@@ -63,8 +63,9 @@ def plan(folder: Path, cells: Sequence[Sequence[str]], commands: Sequence[str]) 
     for name in (STATUS, "result.json"):
         for path in folder.glob(f"*/{name}"):
             path.unlink()
+    # An override that only removes, `~debug`, has no value.
     told = [
-        {"overrides": dict(one.split("=", 1) for one in cell), "command": command}
+        {"overrides": {key: value for key, _, value in (one.partition("=") for one in cell)}, "command": command}
         for cell, command in zip(cells, commands)
     ]
     write_json(folder / PLAN, told)

@@ -21,8 +21,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from fastmtl.data.minhash import THRESHOLD, NearTexts
-from fastmtl.data.pool import _rng
 from fastmtl.errors import UserError
+from fastmtl.seeds import generator
 from fastmtl.tasks import TaskSpec
 
 KINDS = ("exact", "normalised", "near")
@@ -220,7 +220,7 @@ def holdout_groups(groups: np.ndarray, share: float, seed: int, name: str) -> tu
         UserError: No row would be left to train on.
     """
     n = len(groups)
-    order = _rng("holdout", name, seed).permutation(n)  # the draw of `holdout`
+    order = generator("holdout", name, seed).permutation(n)  # the draw of `holdout`
     _, first, group, size = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
     room = max(1, round(share * n), int(size.min()))
     held = np.zeros(len(first), dtype=bool)

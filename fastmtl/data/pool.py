@@ -140,6 +140,8 @@ def _write_split(folder: Path, task: TaskSpec, split: str, tokenize: Tokenize) -
                 f"task {task.name!r}: split {split!r} has no rows; remove it from the task or fill the file"
             )
         writer.close()
+    if task.kind != "tagging" and split != "test":
+        _check_varied(np.concatenate(labels), task, split)
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
     _compact(ids_path, folder / f"{split}.ids.npy")
     np.save(folder / f"{split}.offsets.npy", offsets)
@@ -150,6 +152,17 @@ def _write_split(folder: Path, task: TaskSpec, split: str, tokenize: Tokenize) -
     if tags:
         np.save(folder / f"{split}.tags.npy", np.concatenate(tags))
     return {"rows": start, "tokens": int(offsets[-1])}
+
+
+def _check_varied(labels_n: np.ndarray, task: TaskSpec, split: str) -> None:
+    """Equal labels teach nothing; where they measure, there is a score, but it must not be taken for more."""
+    if len(labels_n) < 2 or labels_n.min() < labels_n.max():
+        return
+    only = task.labels[int(labels_n[0])] if task.labels else float(labels_n[0])
+    found = f"task {task.name!r}, split {split!r}: all {len(labels_n)} labels are {only!r}"
+    if split == "train":
+        raise UserError(f"{found}, which teaches nothing; check the column {task.label!r}, or leave the task out")
+    print(f"fastmtl: {found}; scores on it say little", flush=True)
 
 
 def _at_first_tokens(codes: np.ndarray, begins: list[int]) -> np.ndarray:

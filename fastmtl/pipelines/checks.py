@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from fastmtl.data.batching.online import is_rewarded_by_validation
 from fastmtl.data.batching.planned import Proportional
 from fastmtl.errors import UserError
+from fastmtl.models.multitask import MultiTaskModel
 from fastmtl.plans import ProxyPlan, ScoringPlan, SelectionPlan
 from fastmtl.selection.base import PoolExhausted, rows_wanted
 from fastmtl.stages.utilities import read_predictor
 from fastmtl.tasks import TaskSpec
 from fastmtl.training.config import Hardware, resolve_precision
+from fastmtl.training.modules import freeze, last_shared
 
 if TYPE_CHECKING:
     from fastmtl.pipelines.experiment import Experiment
@@ -115,9 +117,21 @@ def _check_order(experiment: Experiment) -> None:
 
 
 def _check_weighting(experiment: Experiment) -> None:
-    """The hardware, the precision and the optimizer are what the weighting and the sampling need."""
+    """The batch, the hardware, the precision and the optimizer are what the weighting and the sampling need."""
     weighting, hardware, fit = experiment.weighting, experiment.hardware, experiment.multitask_fit
     name, alignment = type(weighting).__name__.lower(), getattr(experiment.sampling, "feedback", "") == "alignment"
+    if fit.batch_size < weighting.parts:
+        raise UserError(
+            f"multitask.fit.batch_size={fit.batch_size} has too few rows for weighting.parts={weighting.parts}; raise "
+            "the one or lower the other"
+        )
+    if alignment and fit.batch_size < 2:
+        raise UserError(f"multitask.fit.batch_size={fit.batch_size} has no rows for two tasks per step; use 2")
+    if fit.freeze_layers and (alignment or {"last_layer", "whole_gradients"} & weighting.needs):
+        # What compares gradients in the encoder leaves some of it to train; the encoder alone knows its layers.
+        model = MultiTaskModel(experiment.encoder, [])
+        freeze(model, fit)
+        last_shared(model)
     if hardware.strategy == "fsdp" and hardware.is_distributed and ("unsharded" in weighting.needs or alignment):
         raise UserError("trainer.strategy=fsdp goes with weighting=equal and no gradient-rewarded sampling; use ddp")
     if "adamw" in weighting.needs and fit.optimizer != "adamw":

@@ -27,6 +27,7 @@ class Mixing(Stage):
     """
 
     kind = "mixing"
+    version = 2
     search: MixingSearch
     multitask: Multitask
     finetune: Finetune

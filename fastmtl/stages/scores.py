@@ -26,7 +26,8 @@ from fastmtl.stages.pool import pool_of
 from fastmtl.stages.proxy import Proxy
 from fastmtl.store import WEIGHTS, Artifact
 from fastmtl.tasks import TaskSpec
-from fastmtl.training.fit import device_name, peak_memory_mib, run_distributed
+from fastmtl.training.fit import device_name, run_distributed
+from fastmtl.training.process import PeakMemory
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +90,7 @@ class ShardScores(ScorerStage):
         gemm = gemm_flops_per_s(device, DTYPES[self.precision])
         lengths = inputs.pool.split(task, "train").lengths[positions]
         state = context.get(self.prepared).path if self.prepared else None
+        peak = PeakMemory(device)
         started = time.perf_counter()
         scores = self.scorer.score(inputs, state, task, positions)
         wall_s = time.perf_counter() - started
@@ -107,7 +109,7 @@ class ShardScores(ScorerStage):
             "mfu": round(flops / wall_s / gemm, 4),
             "rows_per_s": round(len(positions) / wall_s, 1),
             "wall_s": round(wall_s, 3),
-            "peak_memory_mib": peak_memory_mib(),
+            "peak_memory_mib": peak.mib(),
         }
 
     def _flops(self, inputs: ScoringInputs, lengths: np.ndarray) -> float:

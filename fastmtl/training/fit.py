@@ -8,8 +8,8 @@ import json
 import logging
 import os
 import pickle
-import resource
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -43,6 +43,7 @@ from fastmtl.training.callbacks import Curves, EarlyStop, Feedback, KeepBest, On
 from fastmtl.training.config import FitConfig, Hardware
 from fastmtl.training.datamodule import TaskData
 from fastmtl.training.modules import MultiTaskModule, ProxyModule, freeze, training_flops
+from fastmtl.training.process import PeakMemory, following
 from fastmtl.training.weighting import Equal, Weighting
 
 _LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -137,23 +138,15 @@ def run_distributed(job: Job, hardware: Hardware, folder: Path) -> None:
         command = [*hardware.launch_prefix(), *command]
     threads = max(1, (os.cpu_count() or 1) // int(hardware.devices))
     env = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    if shutil.which(command[0]) is None:
+        raise UserError(f"trainer.launcher={hardware.launcher!r}: there is no command {command[0]!r} here")
     path.write_bytes(pickle.dumps(job))
     try:
-        ran = subprocess.run(command, env=env, check=False, preexec_fn=_stop_with_the_driver)
-    except FileNotFoundError as error:
-        raise UserError(
-            f"trainer.launcher={hardware.launcher!r}: there is no command {error.filename!r} here"
-        ) from error
+        ran = subprocess.run(following(command), env=env, check=False)
     finally:
         path.unlink()
     if ran.returncode != 0:
         raise RuntimeError(f"the multi-device run failed with exit code {ran.returncode}; its output is above")
-
-
-def _stop_with_the_driver() -> None:
-    """Ask Linux to end the children when the driver is killed: they would train on for hours and into nothing."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG; torchrun passes the signal to its ranks
 
 
 def train(job: FitJob) -> None:
@@ -170,6 +163,7 @@ def train(job: FitJob) -> None:
     curves = Curves()
     bar = OneBar(job.title, module.total_steps)
     trainer = _trainer(job, [curves, Feedback(), *([best] if best else []), bar, *_callbacks(job.fit)])
+    peak = PeakMemory(job.hardware.device)
     started = time.perf_counter()
     try:
         trainer.fit(module, datamodule=data)
@@ -188,7 +182,7 @@ def train(job: FitJob) -> None:
         _write_history(job.out, data)
     lengths = data.visited()
     flops = training_flops(module.model, job.fit, lengths)
-    peak_mib = peak_memory_mib()  # before the machine's own rate is measured, which takes memory too
+    peak_mib = peak.mib()  # before the machine's own rate is measured, which takes memory too
     device = job.hardware.device
     gemm = gemm_flops_per_s(device, DTYPES[job.fit.precision])
     records = {
@@ -237,7 +231,7 @@ def _data(job: FitJob) -> TaskData:
 def _module(job: FitJob, data: TaskData) -> ProxyModule | MultiTaskModule:
     tasks = tuple(job.pool.task(name) for name in job.rows)
     counts = [len(places) for places in job.rows.values()]
-    total_steps = min(data.steps_per_epoch * job.fit.epochs, job.fit.max_steps or sys.maxsize)
+    total_steps = min(data.num_steps(job.fit.epochs), job.fit.max_steps or sys.maxsize)
     if job.discriminator:
         proxy = ProxyModel(job.encoder, tasks, job.fit.dropout)
         freeze(proxy, job.fit)
@@ -302,14 +296,6 @@ def _callbacks(fit: FitConfig) -> list[Callback]:
     if fit.early_stopping is not None:
         made.append(EarlyStop(fit.early_stopping))
     return made
-
-
-def peak_memory_mib() -> int:
-    """The largest memory use so far: of the GPU's allocator where there is one, else of this process."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return int(torch.cuda.max_memory_allocated() / 2**20)
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB on Linux
-    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
 
 
 def device_name(device: torch.device) -> str:

@@ -46,6 +46,26 @@ def freeze(model: MultiTaskModel, fit: FitConfig) -> None:
         part.requires_grad_(False)
 
 
+def last_shared(model: MultiTaskModel) -> list[nn.Parameter]:
+    """Trained parameters of the last layer, or where that has none, or is not known, of all above the embeddings.
+
+    Raises:
+        UserError: Nothing that the tasks share is trained.
+    """
+    encoder = model.encoder
+    found = [weight for layer in encoder.layer_stack()[-1:] for weight in layer.parameters() if weight.requires_grad]
+    if not found:
+        embeddings = encoder.embedding_module()
+        below = {id(weight) for weight in embeddings.parameters()} if embeddings is not None else set()
+        found = [weight for weight in encoder.parameters() if weight.requires_grad and id(weight) not in below]
+    if not found:
+        raise UserError(
+            f"encoder {encoder.spec.name!r} has no trained weights in which this weighting or sampling could compare "
+            "gradients; lower multitask.fit.freeze_layers"
+        )
+    return found
+
+
 def training_flops(model: MultiTaskModel, fit: FitConfig, lengths: np.ndarray) -> float:
     """Model FLOPs of training once on rows of `lengths` tokens.
 
@@ -172,7 +192,7 @@ class MultiTaskModule(_TaskModule):
         self.evaluated = evaluated
         self.weigher = weigher or Weigher(tasks)
         self.watched: Watched | None = None
-        self._watch = watch or self.weigher.needs_last_layer
+        self._watched = last_shared(model) if watch or self.weigher.needs_last_layer else []
         if evaluated is not None:
             self.metrics = build_metrics(evaluated)
             self.mean_loss = MeanMetric()
@@ -190,7 +210,7 @@ class MultiTaskModule(_TaskModule):
         weight_m, share_m = (torch.stack([batch[key] for batch in step]) for key in ("weight", "share"))
         curves = {f"loss/{name}": (loss.detach(), w) for name, loss, w in zip(names, losses_m, weight_m)}
         losses_m = losses_m * weight_m
-        if self._watch:
+        if self._watched:
             self._look(names, losses_m)
         if self.weigher.combine is not None:
             self._parts_m = share_m * losses_m
@@ -209,8 +229,7 @@ class MultiTaskModule(_TaskModule):
 
     def _look(self, names: list[str], losses_m: Tensor) -> None:
         """Add this micro-batch's losses and gradients in the last shared layer to the step's."""
-        last = [weight for weight in self.model.encoder.layer_stack()[-1].parameters() if weight.requires_grad]
-        gradients_mP = shared_jacobian(losses_m, last)
+        gradients_mP = shared_jacobian(losses_m, self._watched)
         if self.watched is not None:
             losses_m, gradients_mP = losses_m + self.watched.losses_m, gradients_mP + self.watched.gradients_mP
         self.watched = Watched(names, losses_m.detach(), gradients_mP)
@@ -230,6 +249,8 @@ class MultiTaskModule(_TaskModule):
         assert self.evaluated is not None
         (batch,) = step
         kind, logits = self.evaluated.of_kind, self.model(batch, self.evaluated.name)
+        if batch["repeats"]:
+            return
         self.metrics.update(*predicted_and_true(logits, batch["labels"], self.evaluated))
         logits, labels = kind.answered(logits, batch["labels"])
         self.mean_loss.update(kind.loss(logits, labels), len(labels))

@@ -157,6 +157,13 @@ def test_gradient_rewarded_orders_pair_the_primary_with_the_auxiliary_task_that_
     assert chosen.most_common(1)[0][0] == 2
 
 
+@pytest.mark.parametrize("batch_size", [2, 7, 16])
+def test_a_step_of_two_tasks_has_the_whole_batch(batch_size: int) -> None:
+    order = Online(Exp3Sampling(), [np.full(n, 9) for n in (400, 400, 400)], batch_size, seed=0)
+    (_, primary), (_, auxiliary) = order[0]
+    assert (len(primary), len(auxiliary)) == (batch_size - batch_size // 2, batch_size // 2)
+
+
 def test_steps_must_be_asked_for_in_order() -> None:
     with pytest.raises(AssertionError, match="no other steps than the next"):
         online(Exp3Sampling())[3]

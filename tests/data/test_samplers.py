@@ -16,7 +16,9 @@ from fastmtl.data.samplers import (
     Temperature,
     Uniform,
     UniformBatches,
+    grouped,
     num_batches,
+    planned_steps,
     shard,
 )
 from fastmtl.errors import UserError
@@ -79,6 +81,33 @@ def test_no_row_of_a_task_comes_again_before_all_others_came(sampling: Sampling)
         order = [rows.tolist() for t, rows in plan([64, 33, 200], 16, sampling, seed=3) if t == task]
         times = Counter(row for rows in order for row in rows)
         assert not times or max(times.values()) - min(times.get(row, 0) for row in range(size)) <= 1
+
+
+@pytest.mark.parametrize(("batch_size", "parts"), [(30, 4), (31, 4), (7, 3), (5, 5), (9, 2)])
+@pytest.mark.parametrize("sampling", [Proportional(), Uniform(), Ratio((3, 1, 2))], ids=repr)
+def test_a_step_has_the_whole_batch_in_nearly_equal_parts(sampling: Sampling, batch_size: int, parts: int) -> None:
+    sizes = [200, 133, 400]
+    lengths = [np.full(n, 9) for n in sizes]
+    steps = planned_steps(sampling, lengths, batch_size, parts, np.random.default_rng(0))
+    seen = Counter((task, row) for step in steps for task, rows in step for row in rows.tolist())
+    if sampling == Proportional():
+        assert set(seen.values()) == {1}
+        assert len(seen) == sum(sizes)
+    counts = [sum(len(rows) for _, rows in step) for step in steps]
+    whole = [step for step, count in zip(steps, counts) if count == batch_size]
+    assert max(counts) == batch_size
+    # A task ends in an incomplete part once an epoch; where tasks are drawn, so may each pass over its rows.
+    assert len(whole) >= len(steps) - (len(sizes) + 1) * (1 if sampling == Proportional() else 3)
+    apart = [len(rows) for step in whole if len(step) == parts for _, rows in step]
+    assert set(apart) <= {batch_size // parts, -(-batch_size // parts)}
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_parts_that_divide_the_batch_are_the_policys_own(parts: int) -> None:
+    lengths = [np.random.default_rng(t).integers(3, 90, size=n) for t, n in enumerate([64, 33, 200])]
+    steps = planned_steps(Proportional(), lengths, 16, parts, np.random.default_rng(0))
+    own = grouped(Proportional().epoch(lengths, 16 // parts, np.random.default_rng(0)), parts)
+    assert [as_lists(step) for step in steps] == [as_lists(step) for step in own]
 
 
 def shares(sampling: Sampling, sizes: list[int], batch_size: int = 1) -> list[float]:

@@ -179,8 +179,8 @@ class Online(Sequence[Step]):
         task = int(self._rng.integers(len(self.lengths))) if self._arm is None else self.arms[self._arm]
         if not self.joint:
             return [(task, self._rows(task, self.batch_size))]
-        half = max(1, self.batch_size // 2)
-        return [(0, self._rows(0, half)), (task, self._rows(task, half))]
+        half = self.batch_size // 2
+        return [(0, self._rows(0, self.batch_size - half)), (task, self._rows(task, half))]
 
     def _rows(self, task: int, count: int) -> np.ndarray:
         if not self._waiting.get(task):

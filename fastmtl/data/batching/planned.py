@@ -130,6 +130,32 @@ class Ratio:
         return _filled(np.resize(cycle, steps), lengths, batch_size, self.length_bucket_batches, rng)
 
 
+def planned_steps(
+    sampling: Sampling, lengths: list[np.ndarray], batch_size: int, parts: int, rng: np.random.Generator
+) -> list[Step]:
+    """An epoch in steps of `batch_size` rows, of nearly equal batches of up to `parts` tasks.
+
+    Where `parts` does not divide the batch, epochs may differ by a few steps.
+    """
+    size, more = divmod(batch_size, parts)
+    batches = sampling.epoch(lengths, size, rng)
+    return grouped(_resized(batches, [size + 1] * more + [size] * (parts - more)) if more else batches, parts)
+
+
+def _resized(batches: list[TaskBatch], sizes: list[int]) -> list[TaskBatch]:
+    """The same rows and tasks in the same order, in batches of `sizes`, which are gone through again and again.
+
+    No size may be below that of the batches. A task that has no more rows is passed over.
+    """
+    rows = {task: np.concatenate([part for t, part in batches if t == task]) for task in {t for t, _ in batches}}
+    resized: list[TaskBatch] = []
+    for task, _ in batches:
+        part, rows[task] = np.split(rows[task], [sizes[len(resized) % len(sizes)]])
+        if len(part):
+            resized.append((task, part))
+    return resized
+
+
 def grouped(batches: list[TaskBatch], parts: int) -> list[Step]:
     """Steps of `parts` successive batches; those of one task are put together."""
     steps = []
