@@ -35,7 +35,7 @@ class Embedding:
 
     An order over all candidates needs all of them at once. So `prepare` is the pass over them, on one device, `score`
     reads places back, and the order is exact for every k. All cosines, and then each target row's candidates in order,
-    wait in a temporary file of 4 bytes per candidate and target row; memory is less than 100 bytes per candidate.
+    wait in a temporary file of 4 bytes per candidate and target row; memory is below 50 bytes per candidate and thread.
 
     Args:
         method: `nearest` or `centroid`.

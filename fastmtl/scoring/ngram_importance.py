@@ -34,7 +34,7 @@ class NgramImportance:
         gumbel: Add Gumbel noise, so that the k best are k rows drawn without replacement in proportion to their
             weights. It is fixed by row id and seed.
 
-    Defaults are the paper's and, for `smoothing`, its release's, but for `per_ngram`. With a small primary each n-gram in
+    Defaults are the paper's and, for `smoothing`, its release's, but for `per_ngram`. With a small primary an n-gram in
     a bucket that it never fills costs 9 nats, so that sums order rows by length: for 500 rows of SST-2 and candidates
     from four other tasks of GLUE, scores and lengths correlate by -0.91 (Spearman) for sums and by -0.10 for means.
 
