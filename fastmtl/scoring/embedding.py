@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
@@ -11,11 +10,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastmtl.errors import UserError
 from fastmtl.models.encoder import Encoder
 from fastmtl.models.inference import forward_rows
+from fastmtl.options import Count, options
 from fastmtl.scoring.base import Needs, ScoringInputs
-from fastmtl.scoring.hashing import mix
+from fastmtl.seeds import scrambled
 
 BLOCK_ROWS = 1 << 14
 """Rows whose features and cosines are in memory together: 60 MB with 384 units and 500 target rows."""
@@ -24,7 +23,7 @@ AHEAD = 512
 CENTROID, ROW_IDS, PLACES = "centroid.npy", "row_ids.npy", "places.npy"
 
 
-@dataclass(frozen=True)
+@options
 class Embedding:
     """Cosines of the encoder's pooled features to those of the primary's rows.
 
@@ -46,16 +45,10 @@ class Embedding:
     """
 
     method: Literal["centroid", "nearest"] = "nearest"
-    targets: int = 500
+    targets: Count = 500
 
     needs: ClassVar[Needs] = "encoder"
     per_primary: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        if self.method not in ("centroid", "nearest"):
-            raise UserError(f"selection.scorer.method={self.method!r} is unknown; use centroid or nearest")
-        if isinstance(self.targets, bool) or not isinstance(self.targets, int) or self.targets < 1:
-            raise UserError(f"selection.scorer.targets={self.targets!r} is not a whole number of 1 or more; use 500")
 
     def prepare(self, inputs: ScoringInputs, out: Path) -> dict[str, Any]:
         """Read target rows, and for `nearest` all candidates; see `fastmtl.scoring.base.Scorer`.
@@ -64,7 +57,7 @@ class Embedding:
             Records: rows and tokens that were read, and the FLOPs of the forward passes and products it took.
         """
         starts = inputs.pool.starts[inputs.pool.index(inputs.primary)]
-        drawn = np.argsort(mix(starts + inputs.target, inputs.seed), kind="stable")[: self.targets]
+        drawn = np.argsort(scrambled(starts + inputs.target, inputs.seed), kind="stable")[: self.targets]
         target = np.sort(inputs.target[drawn])
         target_MH = _features(inputs, inputs.primary, target)
         read = {inputs.primary: target}
@@ -107,7 +100,7 @@ def _round_robin(inputs: ScoringInputs, target_MH: np.ndarray, file: Path) -> tu
     n = len(row_ids)
     assert n, "there are no candidates"
     # Candidates go by their rank in an order of hashes, so that it decides between equal cosines.
-    hashed = _inverse(np.argsort(mix(row_ids, inputs.seed)))
+    hashed = _inverse(np.argsort(scrambled(row_ids, inputs.seed)))
     cosines_MN = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=(len(target_MH), n))
     start = 0
     for task, part in blocks:

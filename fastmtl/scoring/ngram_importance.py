@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from fastmtl.data.pool import TokenRows
 from fastmtl.errors import UserError
+from fastmtl.options import Count, Positive, options
 from fastmtl.scoring.base import Needs, ScoringInputs
-from fastmtl.scoring.hashing import gumbel, mix
+from fastmtl.seeds import scrambled
 
 BLOCK_TOKENS = 1 << 17
 """Tokens looked at together: arrays of 1 MB, so that memory is flat and the processor's cache holds them."""
 TABLE = "log_ratios.npy"
 
 
-@dataclass(frozen=True)
+@options
 class NgramImportance:
     """Importance weights of hashed uni- and bigrams.
 
@@ -42,22 +43,20 @@ class NgramImportance:
     arXiv 2302.03169; `hashed_ngram_dsir.py` of its release.
     """
 
-    buckets: int = 10_000
-    smoothing: float = 1e-8
+    buckets: Annotated[Count, Field(lt=2**32)] = 10_000
+    smoothing: Positive = 1e-8
     per_ngram: bool = True
     gumbel: bool = False
 
     needs: ClassVar[Needs] = "nothing"
     per_primary: ClassVar[bool] = True
 
+    @property
+    def uses_seed(self) -> bool:
+        """Whether another seed gives other scores."""
+        return self.gumbel
+
     def __post_init__(self) -> None:
-        if isinstance(self.buckets, bool) or not isinstance(self.buckets, int) or not 1 <= self.buckets < 2**32:
-            raise UserError(f"selection.scorer.buckets={self.buckets!r} is not a whole number of 1 or more; use 10000")
-        if isinstance(self.smoothing, bool) or not isinstance(self.smoothing, (int, float)) or not self.smoothing > 0:
-            raise UserError(f"selection.scorer.smoothing={self.smoothing!r} is not a number above 0; use 1e-8")
-        for name in ("per_ngram", "gumbel"):
-            if not isinstance(getattr(self, name), bool):
-                raise UserError(f"selection.scorer.{name}={getattr(self, name)!r} is unknown; use true or false")
         if self.gumbel and self.per_ngram:
             raise UserError("selection.scorer.gumbel=true draws by whole weights; set selection.scorer.per_ngram=false")
 
@@ -85,7 +84,7 @@ class NgramImportance:
             parts.append(sums / np.maximum(np.bincount(of_row, minlength=rows), 1) if self.per_ngram else sums)
         scores = np.concatenate(parts)
         if self.gumbel:
-            scores += gumbel(inputs.pool.starts[inputs.pool.index(task)] + positions, inputs.seed)
+            scores += _gumbel(inputs.pool.starts[inputs.pool.index(task)] + positions, inputs.seed)
         return scores.astype(np.float32)[None]
 
     def flops(self, inputs: ScoringInputs, lengths: np.ndarray) -> float:
@@ -113,6 +112,12 @@ class NgramImportance:
             inside = of_token[:-1] == of_token[1:]  # no bigram goes over the end of a row
             # Beside an id, which has 32 bits, a bigram has the id before it, plus one, in the upper 32.
             bigrams = ((ids[:-1] + np.uint64(1)) << np.uint64(32) | ids[1:])[inside]
-            hashes = mix(np.concatenate([ids, bigrams])) >> np.uint64(32)
+            hashes = scrambled(np.concatenate([ids, bigrams])) >> np.uint64(32)
             buckets = (hashes * np.uint64(self.buckets) >> np.uint64(32)).astype(np.int64)
             yield len(part), np.concatenate([of_token, of_token[:-1][inside]]), buckets
+
+
+def _gumbel(keys: np.ndarray, salt: int) -> np.ndarray:
+    """(n,) float64: standard Gumbel noise that belongs to each key, whichever keys stand beside it."""
+    uniform = ((scrambled(keys, salt) >> np.uint64(11)).astype(np.float64) + 0.5) / 2**53
+    return -np.log(-np.log(uniform))

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fastmtl.seeds import scrambled
+
 
 @dataclass(frozen=True)
 class Candidates:
@@ -75,7 +77,7 @@ def top_k(blocks: Iterable[tuple[np.ndarray, np.ndarray]], k: int, salt: int) ->
             positions, row_ids, scores = positions[best], row_ids[best], scores[best]
             worst = scores.min() if k else np.inf
     best = _best(row_ids, scores, k, salt)
-    return positions[best][np.lexsort((_scrambled(row_ids[best], salt), -scores[best]))]
+    return positions[best][np.lexsort((scrambled(row_ids[best], salt), -scores[best]))]
 
 
 def _best(row_ids: np.ndarray, scores: np.ndarray, k: int, salt: int) -> np.ndarray:
@@ -84,13 +86,5 @@ def _best(row_ids: np.ndarray, scores: np.ndarray, k: int, salt: int) -> np.ndar
         return np.arange(min(k, len(scores)))
     worst = np.partition(scores, -k)[-k]
     above, tied = np.flatnonzero(scores > worst), np.flatnonzero(scores == worst)
-    order = np.argsort(_scrambled(row_ids[tied], salt))
+    order = np.argsort(scrambled(row_ids[tied], salt))
     return np.concatenate([above, tied[order[: k - len(above)]]])
-
-
-def _scrambled(row_ids: np.ndarray, salt: int) -> np.ndarray:
-    """A pseudo-random uint64 a row (splitmix64 finaliser), so that ties do not depend on which rows stand beside it."""
-    x = row_ids.astype(np.uint64) + np.uint64(salt)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))

@@ -49,6 +49,11 @@ class ScorerStage(Stage):
     precision: Precision
     seed: int | None
 
+    @property
+    def _all_rows(self) -> RowSet:
+        """The rows of all tasks, so that row ids are the same in both stages."""
+        return self.rows
+
     def inputs(self, context: Context) -> ScoringInputs:
         """What the scorer may read."""
         known = self.proxy.rows.tasks if self.proxy else ()
@@ -56,7 +61,7 @@ class ScorerStage(Stage):
         primary, target = next(iter(self.target.items())) if self.target else ("", np.empty(0, np.int64))
         return ScoringInputs(
             tasks=tuple(task.name for task in known), primary=primary, target=target, rows=self.rows,
-            pool=pool_of(context, self.encoder, self.rows, self.target),
+            pool=pool_of(context, self.encoder, self._all_rows, self.target),
             model=_model(self.scorer.needs, self.encoder, known, weights, context.hardware.device),
             inference=inference(context, self.encoder, self.precision), seed=derive("scorer", self.seed or 0, primary),
         )  # fmt: skip
@@ -81,6 +86,10 @@ class ShardScores(ScorerStage):
     kind = "scores"
     version = 3
     prepared: Prepared | None
+
+    @property
+    def _all_rows(self) -> RowSet:
+        return self.prepared.rows if self.prepared else self.rows
 
     def build(self, out: Path, context: Context) -> dict[str, Any]:
         """See `Stage`."""

@@ -12,7 +12,7 @@ from pytorch_lightning.accelerators import CUDAAccelerator
 from torch.utils.data import DataLoader, Dataset
 
 from fastmtl.data.batching.online import Online, OnlineSampling
-from fastmtl.data.batching.planned import Sampling, Step, shard
+from fastmtl.data.batching.planned import Sampling, Step, planned_steps, shard
 from fastmtl.data.collate import collate
 from fastmtl.data.pool import TaskPool, TokenRows, chunks
 from fastmtl.data.rows import RowSet

@@ -13,7 +13,8 @@ import pytest
 from fastmtl.errors import UserError
 from fastmtl.scoring import ngram_importance
 from fastmtl.scoring.base import ScoringInputs
-from fastmtl.scoring.hashing import gumbel, mix
+from fastmtl.scoring.ngram_importance import _gumbel as gumbel
+from fastmtl.seeds import scrambled as mix
 from fastmtl.scoring.ngram_importance import NgramImportance
 from tests.scoring.worlds import auc, glue_world, inputs_of, precision, sample_world, scores_of
 
