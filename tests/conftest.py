@@ -73,6 +73,14 @@ def browser() -> str | None:
     return shutil.which("chromium") or shutil.which("google-chrome")
 
 
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The command; a test that takes it is marked `browser`."""
+    found = browser()
+    assert found is not None
+    return found
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind() -> Iterator[None]:
     """A test that changes the process for those after it, or leaves something running, fails."""

@@ -17,14 +17,14 @@ from typing import Any
 GRACE_S = 5.0
 """How long a thread or a process that is on its way out may take."""
 
-DAEMONS = re.compile("^$")
+DAEMONS = re.compile("tqdm_monitor$")
 """Names of threads that a library starts once a process and keeps."""
 
 SERVICES = re.compile("multiprocessing.resource_tracker|multiprocessing.forkserver|loky.backend.resource_tracker")
 """Command lines of processes that a library starts once a process and keeps."""
 
-VARIABLES = {"PYTEST_CURRENT_TEST", "CUBLAS_WORKSPACE_CONFIG", "PL_GLOBAL_SEED", "PL_SEED_WORKERS"}
-"""Environment variables that pytest sets for a test, and Lightning for a fit; Lightning's are set anew by each."""
+VARIABLES = re.compile("PYTEST_CURRENT_TEST$|KMP_|CUBLAS_WORKSPACE_CONFIG$|PL_GLOBAL_SEED$|PL_SEED_WORKERS$")
+"""Environment variables that others set: pytest for a test, scikit-learn as it is imported, Lightning for each fit."""
 
 
 def adopt_orphans() -> None:
@@ -79,8 +79,8 @@ class State:
         return [*self._environment(), *self._folder(), *self._torch(), *self._processes(), *self._threads()]
 
     def _environment(self) -> list[str]:
-        now = {key: value for key, value in os.environ.items() if key not in VARIABLES}
-        before = {key: value for key, value in self.environment.items() if key not in VARIABLES}
+        now = {key: value for key, value in os.environ.items() if not VARIABLES.match(key)}
+        before = {key: value for key, value in self.environment.items() if not VARIABLES.match(key)}
         changed = sorted(key for key in {*now, *before} if now.get(key) != before.get(key))
         for key in changed:
             if key in before:
