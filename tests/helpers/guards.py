@@ -23,8 +23,8 @@ DAEMONS = re.compile("tqdm_monitor$")
 SERVICES = re.compile("multiprocessing.resource_tracker|multiprocessing.forkserver|loky.backend.resource_tracker")
 """Command lines of processes that a library starts once a process and keeps."""
 
-VARIABLES = re.compile("PYTEST_CURRENT_TEST$|KMP_|CUBLAS_WORKSPACE_CONFIG$|PL_GLOBAL_SEED$|PL_SEED_WORKERS$")
-"""Environment variables that others set: pytest for a test, scikit-learn as it is imported, Lightning for each fit."""
+VARIABLES = re.compile("PYTEST_CURRENT_TEST$|PL_|CUBLAS_|KMP_|PYTORCH_|TORCHINDUCTOR_")
+"""Environment variables that pytest sets for a test, Lightning for each fit, and libraries as they are imported."""
 
 
 def adopt_orphans() -> None:
