@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,8 @@ from fastmtl.config import compose
 from fastmtl.data.samplers import Ratio
 from fastmtl.pipeline import Experiment
 from fastmtl.stages.utilities import Utilities
+from tests.helpers.cli import QUIET, run_cli, start_cli
+from tests.helpers.waiting import wait_for
 
 SMALL = [
     "debug=smoke", "bandit.rounds=6", "bandit.policy.batches_per_round=1", "bandit.policy.warmup_rounds=1",
@@ -223,20 +222,17 @@ def test_a_search_that_was_stopped_goes_on_at_the_trial_where_it_was(
 
 @pytest.mark.slow
 def test_a_killed_search_loses_at_most_the_running_trial(tmp_path: Path) -> None:
-    arguments = [sys.executable, "-m", "fastmtl.cli", *SMALL, "selection=autosem", "hparams_search.trials=4"]
-    command = [*arguments, f"paths.output={tmp_path / 'killed'}"]
+    arguments = [*SMALL, "selection=autosem", "hparams_search.trials=4"]
     done = tmp_path / "killed" / "artifacts"
     for trials in (1, 2):  # between two trials or inside one, whichever it is by then
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while len(list(done.glob("finetune/*/manifest.json"))) < trials:
-            time.sleep(0.05)
-            assert process.poll() is None
+        process = start_cli(tmp_path, *arguments, "paths.output=killed", **QUIET)
+        wait_for(lambda: len(list(done.glob("finetune/*/manifest.json"))) >= trials, process=process)  # noqa: B023
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     kept = {path.parent.name for path in done.glob("*/*/manifest.json")}
-    subprocess.run(command, check=True, capture_output=True)
-    undisturbed = [*arguments, f"paths.output={tmp_path / 'whole'}"]
-    subprocess.run(undisturbed, check=True, capture_output=True)
+    for output in ("killed", "whole"):
+        ran = run_cli(tmp_path, *arguments, f"paths.output={output}")
+        assert ran.returncode == 0, ran.stderr
     whole = {path.parent.name for path in (tmp_path / "whole" / "artifacts").glob("*/*/manifest.json")}
     assert {path.parent.name for path in done.glob("*/*/manifest.json")} == whole
     assert kept < whole

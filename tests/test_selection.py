@@ -245,7 +245,7 @@ def tasks_of(selector: Selector, candidates: Candidates, k: int, seed: int = 0) 
         (BestTasks(top=3, threshold=None), [0.5, 0.51, 0.1], set(TASKS)),
         (PickedTasks(("blue", "red")), [0.0, 0.0, 0.0], {"red", "blue"}),
     ],
-    ids=repr,
+    ids=lambda value: repr(sorted(value) if isinstance(value, set) else value),
 )
 def test_rows_come_from_the_chosen_tasks_alone(selector: Selector, utilities: list[float], chosen: set[str]) -> None:
     assert tasks_of(selector, of_tasks(utilities), 30) == chosen
