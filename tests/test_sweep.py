@@ -23,7 +23,7 @@ from hydra.core.plugins import Plugins
 from fastmtl import cli
 from fastmtl.config import CompareCells, conf_dir, read_cells
 from fastmtl.errors import UserError
-from fastmtl.sweep import Watch, line, losses, matrix, newest, plan, read, running, summary
+from fastmtl.cli.sweep import Watch, line, losses, matrix, newest, plan, read, running, summary
 from tests.helpers.cells import SMALL
 from tests.helpers.cli import start_cli
 from tests.helpers.waiting import DEADLINE_S, wait_for
@@ -53,7 +53,9 @@ def test_the_matrix_has_a_mark_for_every_state_and_a_killed_cell_does_not_run_fo
         status |= {"state": "found", "artifacts": 3, "hits": 3, "score": "accuracy 59.9"}
     with running(planned / "2") as status:
         status |= {"state": "failed", "error": "no such thing"}
-    code = "import sys, time, pathlib, fastmtl.sweep as s\nwith s.running(pathlib.Path(sys.argv[1])): time.sleep(600)"
+    code = (
+        "import sys, time, pathlib, fastmtl.cli.sweep as s\nwith s.running(pathlib.Path(sys.argv[1])): time.sleep(600)"
+    )
     process = subprocess.Popen([sys.executable, "-c", code, str(planned / "3")])
     try:
         wait_for((planned / "3/status.json").exists, 60, process)
