@@ -70,6 +70,10 @@ class Store:
             return None
         return Artifact(kind, key, path, manifest, hit=True) if (path / needs).exists() else None
 
+    def scratch(self, kind: str, key: str) -> Path:
+        """A folder that a killed build may leave behind for the next one; whoever builds removes it at the end."""
+        return self.root / kind / f".{key}.resume"
+
     def get(
         self, kind: str, key: str, identity: Any, build: Callable[[Path], dict[str, Any] | None], needs: str = MANIFEST
     ) -> Artifact:
