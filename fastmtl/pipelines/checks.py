@@ -52,7 +52,7 @@ def check_tasks(tasks: Sequence[TaskSpec], primary: str, selection: SelectionPla
             raise UserError(f"task {name!r} has no train split; add one under its splits")
     if "validation" not in splits[primary]:
         raise UserError(f"task {primary!r} has no validation split to report on; add one under its splits")
-    if len(tasks) < 2 and selection.name != "none":
+    if len(tasks) < 2 and selection.name not in ("none", "primary_only"):
         raise UserError(f"data has one task, {primary!r}, and so no auxiliary rows; add tasks or use selection=none")
 
 

@@ -1,4 +1,4 @@
-"""The select-and-train pipeline: pool, leakage, proxy, scores, singles, utilities, selection, mixing, multitask, finetune, test.
+"""The select-and-train pipeline, from token ids to test predictions; `STAGES` lists its steps in order.
 
 A step is a method that finds its artifact by key or builds it from the artifacts before it. How a stage is made, and
 what its key is made of, is in the module of its name in `fastmtl.stages`.
@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 STAGES = (
-    "pool", "leakage", "proxy", "scores", "singles", "utilities", "selection", "mixing", "multitask", "finetune", "test", "report",
+    "pool", "leakage", "proxy", "scores", "singles", "utilities", "selection", "mixing", "multitask", "finetune",
+    "test", "report",
 )  # fmt: skip
 
 LINES_PER_STAGE = 2
@@ -176,9 +177,7 @@ class Experiment:
         if self.leakage_rule == "fail" and len(found):
             counts = found.drop_duplicates(["split", "reference"])["split"].value_counts()
             hit = ", ".join(f"{count} {split} rows" for split, count in counts.items())
-            raise UserError(
-                f"auxiliary rows match the primary's held-back rows ({hit}); use data.leakage=drop or report"
-            )
+            raise UserError(f"auxiliary rows match the primary's held-back rows ({hit}); use data.leakage=drop")
         return found
 
     @cached_property
@@ -430,11 +429,16 @@ class Experiment:
 
     @cached_property
     def multitask_stage(self) -> Multitask | None:
-        """The multi-task stage, in the configured order or at the ratio that the search found; None without rows."""
-        if not len(self.selected()):
+        """The multi-task stage, in the configured order or at the ratio that the search found.
+
+        None without auxiliary rows, unless the primary alone is to pass both stages, in proportional order.
+        """
+        alone = not len(self.selected())
+        if alone and not self.selection_plan.both_stages:
             return None
         mixing = self.mixing()
-        order = Ratio(tuple(mixing.read("mixing.json")["ratio"])) if mixing else self.sampling
+        order: Any = Ratio(tuple(mixing.read("mixing.json")["ratio"])) if mixing else self.sampling
+        order = Proportional() if alone else order
         rewards = self._rewarding(order.validation_rows) if is_rewarded_by_validation(order) else None
         return replace(self._unordered.ordered(order), rewarded=rewards)
 
