@@ -249,7 +249,7 @@ def test_records_hold_the_machines_rate_and_the_share_of_it_that_was_used(fit: C
 
 @pytest.mark.parametrize(
     ("has", "precision"),
-    [({}, "fp32"), ({"avx512_bf16": False, "amx_bf16": False, "avx512_f": True}, "fp32"), ({"avx512_bf16": True}, "bf16"),
+    [({}, "fp32"), ({"avx512_bf16": False, "amx_bf16": False}, "fp32"), ({"avx512_bf16": True}, "bf16"),
      ({"avx512_bf16": False, "amx_bf16": True}, "bf16")],
 )  # fmt: skip
 def test_auto_is_half_precision_only_where_the_processor_has_it(
