@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fastmtl.config import compose
+from fastmtl.cli.compose import compose
 from fastmtl.errors import UserError
-from fastmtl.selection import PoolExhausted
+from fastmtl.selection.base import PoolExhausted
 
 
 def refusal(*overrides: str) -> str:
@@ -47,7 +47,7 @@ def has_cuda() -> bool:
         ("sampling.temperature=3", ["is no key of what was chosen; sampling=temperature has it"]),
         ("selection.selector.top=3", ["selection=autosem, ", "study=NAME"]),
         ("selection.predictor=file", ["selection=predicted_gain has it"]),
-        ("hparams_search.trial=3", ["'hparams_search.trial'", "did you mean"]),
+        ("mixing.trial=3", ["'mixing.trial'", "did you mean"]),
         ("proxy.fit.epochs=0", ["fit.epochs=0", "1 or more"]),
         ("finetune.fit.batch_size=1.5", ["fit.batch_size=1.5", "whole number"]),
         ("multitask.fit.learning_rate=abc", ["fit.learning_rate='abc'", "number"]),
@@ -64,7 +64,7 @@ def has_cuda() -> bool:
         ("encoder.max_length=2", ["max_length=2", "4"]),
         ("encoder.max_length=abc", ["max_length=", "abc"]),
         ("encoder=auto", ["encoder.name", "pass encoder.name="]),
-        ("sampling.window=0", ["sampling.window=0"]),
+        ("sampling.length_bucket_batches=0", ["sampling.length_bucket_batches=0"]),
         ("sampling.window=abc", ["sampling.window=", "abc"]),
         ("trainer.devices=0", ["trainer.devices=0"]),
         ("trainer.devices=abc", ["trainer.devices=", "abc"]),
@@ -100,8 +100,8 @@ def test_a_bad_value_is_refused_before_anything_is_computed(override: str, named
         (["selection=hand_picked", "selection.selector.tasks=farm"], ["tasks='farm'", "[a,b]"]),
         (["selection=autosem", "selection.selector.top=8"], ["top=8", "7 auxiliary tasks"]),
         (["selection=autosem", "selection.selector.top=0", "selection.selector.threshold=null"], ["takes no task"]),
-        (["selection=autosem", "sampling=uniform"], ["sampling=Uniform", "hparams_search=none"]),
-        (["selection=autosem", "hparams_search.trials=0"], ["hparams_search.trials=0", "1 or more"]),
+        (["selection=autosem", "sampling=uniform"], ["sampling=Uniform", "mixing=none"]),
+        (["selection=autosem", "mixing.trials=0"], ["mixing.trials=0", "1 or more"]),
         (["sampling=bandit", "weighting=upgrad"], ["UPGrad", "one task a step", "weighting=equal"]),
         (["sampling=bandit", "sampling.episode=1"], ["sampling.episode=1", "use null"]),
         (["trainer=ddp_cpu", "weighting=pcgrad"], ["weighting=pcgrad works on one device"]),

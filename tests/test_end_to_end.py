@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,28 +12,20 @@ import pyarrow.parquet
 import pytest
 from safetensors.numpy import load_file
 
-from fastmtl.config import compose
+from fastmtl.cli.compose import compose
 from fastmtl.errors import UserError
-from fastmtl.pipeline import Experiment
+from fastmtl.pipelines.experiment import Experiment
 from fastmtl.store import WEIGHTS
 from fastmtl.training.finetuned import load_finetuned
+from tests.helpers.cells import SMALL
+from tests.helpers.cli import QUIET, run_cli, start_cli
+from tests.helpers.waiting import wait_for
 
-SMALL = [
-    "encoder=tiny", "data.rows_per_task=120", "budget=60", "proxy.examples_per_task=40", "proxy.fit.epochs=2",
-    "multitask.fit.epochs=1", "finetune.fit.epochs=2",
-]  # fmt: skip
+CELL = [*SMALL, "budget=60", "finetune.fit.epochs=2"]
 
 
 def cell(folder: Path, *overrides: str) -> Experiment:
-    return compose(*SMALL, f"paths.output={folder}", *overrides)
-
-
-def run_cli(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    alone = {key: value for key, value in os.environ.items() if "WANDB" not in key}  # no service of another test's run
-    return subprocess.run(
-        [sys.executable, "-m", "fastmtl.cli", *arguments], cwd=folder, capture_output=True, text=True, check=False,
-        env=alone,
-    )  # fmt: skip
+    return compose(*CELL, f"paths.output={folder}", *overrides)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +108,7 @@ def test_dropped_weights_are_trained_again_where_they_are_needed_and_nowhere_els
 
 @pytest.mark.slow
 def test_a_cell_without_weights_leaves_all_else(tmp_path: Path) -> None:
-    run = run_cli(tmp_path, *SMALL, "paths.keep_weights=false")
+    run = run_cli(tmp_path, *CELL, "paths.keep_weights=false")
     assert run.returncode == 0, run.stderr
     artifacts = tmp_path / "outputs/artifacts"
     assert {path.parent.parent.name for path in artifacts.glob(f"*/*/{WEIGHTS}")} == {"proxy"}
@@ -218,14 +209,10 @@ def test_a_regression_task_can_be_the_primary(shared: Path) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.slow  # tests/test_autosem.py stops a search in the default run
 def test_a_killed_run_is_finished_by_the_same_command(tmp_path: Path) -> None:
-    command = [*SMALL, "finetune.fit.epochs=200"]
-    quiet = subprocess.DEVNULL
-    arguments = [sys.executable, "-m", "fastmtl.cli", *command]
-    process = subprocess.Popen(arguments, cwd=tmp_path, stdout=quiet, stderr=quiet)
+    command = [*CELL, "finetune.fit.epochs=200"]
+    process = start_cli(tmp_path, *command, **QUIET)
     drafts = tmp_path / "outputs/artifacts/finetune"
-    deadline = time.monotonic() + 120
-    while not list(drafts.glob(".*.draft")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for(lambda: list(drafts.glob(".*.draft")), process=process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert list(drafts.glob(".*.draft")), "the run was to be killed inside its last stage"
@@ -237,7 +224,7 @@ def test_a_killed_run_is_finished_by_the_same_command(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_failing_cell_is_reported_at_the_end_and_the_others_finish(tmp_path: Path) -> None:
-    ran = run_cli(tmp_path, "-m", *SMALL, "selection=random", "budget=30,100000")
+    ran = run_cli(tmp_path, "-m", *CELL, "selection=random", "budget=30,100000")
     assert ran.returncode == 2
     assert len(list(tmp_path.glob("outputs/sweeps/*/*/*/result.json"))) == 1
     assert "budget=100000 is more than the 560 candidate rows" in ran.stdout
@@ -247,7 +234,7 @@ def test_a_failing_cell_is_reported_at_the_end_and_the_others_finish(tmp_path: P
 
 @pytest.mark.slow
 def test_loggers_carry_the_curves_of_cached_cells_too(tmp_path: Path) -> None:
-    ran = run_cli(tmp_path, "-m", *SMALL, "logger=csv,wandb,tensorboard")
+    ran = run_cli(tmp_path, "-m", *CELL, "logger=csv,wandb,tensorboard")
     assert ran.returncode == 0, ran.stderr
     runs = sorted(tmp_path.glob("outputs/sweeps/*/*/*/csv/metrics.csv"))
     assert len(runs) == 1
@@ -296,11 +283,8 @@ def test_two_ranks_train_what_one_device_trains(tmp_path: Path, precision: str, 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal is Linux's")
 def test_killing_the_driver_of_a_multi_device_fit_ends_its_ranks(tmp_path: Path) -> None:
-    command = [*SMALL, "selection=none", "trainer=ddp_cpu", "finetune.fit.epochs=100000"]
-    quiet = subprocess.DEVNULL
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fastmtl.cli", *command], cwd=tmp_path, stdout=quiet, stderr=quiet
-    )
+    command = [*CELL, "selection=none", "trainer=ddp_cpu", "finetune.fit.epochs=100000"]
+    process = start_cli(tmp_path, *command, **QUIET)
 
     def ranks() -> list[str]:
         lines = subprocess.run(
@@ -309,14 +293,8 @@ def test_killing_the_driver_of_a_multi_device_fit_ends_its_ranks(tmp_path: Path)
         return [line for line in lines if "fastmtl.worker" in line and str(tmp_path) in line]
 
     try:
-        deadline = time.monotonic() + 120
-        while len(ranks()) < 3 and time.monotonic() < deadline:  # torchrun and its two ranks
-            time.sleep(0.2)
-        assert len(ranks()) >= 3
+        wait_for(lambda: len(ranks()) >= 3, process=process)  # torchrun and its two ranks
     finally:
         process.kill()
         process.wait()
-    deadline = time.monotonic() + 60
-    while ranks() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not ranks()
+    wait_for(lambda: not ranks(), 60)

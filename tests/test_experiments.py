@@ -1,12 +1,10 @@
 """The studies' tables and figures can be made from any finished sweep of their arms."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 from itertools import permutations
 from pathlib import Path
-from types import ModuleType
 
 import pandas as pd
 import pytest
@@ -14,17 +12,7 @@ import pytest
 from fastmtl.config import values
 from fastmtl.data import tagging
 from fastmtl.errors import UserError
-
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
-
-
-def script(path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(Path(path).stem, EXPERIMENTS / path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests.helpers.scripts import EXPERIMENTS, script
 
 
 @pytest.fixture(scope="module")

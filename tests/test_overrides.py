@@ -10,7 +10,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fastmtl import cli
-from fastmtl.overrides import quote_unicode
+from fastmtl.cli.overrides import quote_unicode
 
 
 @pytest.mark.parametrize(

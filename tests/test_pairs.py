@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from fastmtl import pairs
-from fastmtl.config import compose
+from fastmtl.cli.compose import compose
 from fastmtl.errors import UserError
 from fastmtl.relations.predictor import GainPredictor
 

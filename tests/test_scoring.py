@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastmtl.config import compose
+from fastmtl.cli.compose import compose
 from fastmtl.errors import UserError
-from fastmtl.pipeline import Experiment
+from fastmtl.pipelines.experiment import Experiment
 from fastmtl.plans import Level, SelectionPlan
-from fastmtl.reporting.cell import summarize
+from fastmtl.reporting.result import summarize
 from fastmtl.reporting.study import comparison
-from fastmtl.selection import TopK
-
-SMALL = ["encoder=tiny", "data.rows_per_task=120", "budget=60", "proxy.examples_per_task=40", "proxy.fit.epochs=2"]
+from fastmtl.selection.rows import TopK
+from tests.helpers.cells import SMALL
+from tests.helpers.cli import QUIET, start_cli
+from tests.helpers.waiting import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +29,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def cell(folder: Path, *overrides: str) -> Experiment:
-    return compose(*SMALL, f"paths.output={folder}", *overrides)
+    return compose(*SMALL, "budget=60", f"paths.output={folder}", *overrides)
 
 
 def test_artifacts_say_built_also_when_the_pool_was_looked_at_first(tmp_path: Path) -> None:
@@ -190,13 +188,10 @@ def test_two_processes_share_the_shards_and_give_the_same_scores(shared: Path) -
 
 @pytest.mark.slow
 def test_a_killed_scoring_pass_goes_on_at_the_shard_where_it_was(tmp_path: Path) -> None:
-    command = [*SMALL, "scoring.shard_rows=2", "stage=selection", f"paths.output={tmp_path}"]
-    process = subprocess.Popen([sys.executable, "-m", "fastmtl.cli", *command], stdout=subprocess.DEVNULL)
+    command = [*SMALL, "budget=60", "scoring.shard_rows=2", "stage=selection", f"paths.output={tmp_path}"]
+    process = start_cli(tmp_path, *command, **QUIET)
     done = tmp_path / "artifacts/scores"
-    for _ in range(12000):
-        if len(list(done.glob("*/manifest.json"))) >= 20:
-            break
-        time.sleep(0.01)
+    wait_for(lambda: len(list(done.glob("*/manifest.json"))) >= 20, process=process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     before = {path: path.stat().st_mtime_ns for path in done.glob("*/manifest.json")}

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from fastmtl.store import WEIGHTS, Store, digest
+from tests.helpers.waiting import wait_for
 
 IDENTITY: dict[str, Any] = {"data": "toy", "fit": {"epochs": 3, "lr": 2e-5}, "rows": [1, 2]}
 
@@ -116,7 +116,7 @@ def test_a_field_added_later_counts_where_it_is_not_at_its_default() -> None:
 
 
 def test_fits_are_found_again_under_the_identities_they_were_made_with() -> None:
-    from fastmtl.training.modules import FitConfig
+    from fastmtl.training.config import FitConfig
 
     assert digest(FitConfig()) == "b0e7c4516a158d6a"
     assert digest(FitConfig(optimizer="adadelta")) != digest(FitConfig())
@@ -210,20 +210,13 @@ def start(root: Path, how: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", _BUILDER, str(root), how], stdout=subprocess.PIPE, text=True)
 
 
-def wait_for(what: Any, seconds: float = 30) -> None:
-    until = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < until, "the processes did not start"
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("how", ["exit", "kill"])
 def test_after_a_killed_build_the_same_call_finishes(tmp_path: Path, how: str) -> None:
     process = start(tmp_path, "exit" if how == "exit" else "hang")
     if how == "kill":
-        wait_for(lambda: list((tmp_path / "stage").glob(".*.draft/half")))
+        wait_for(lambda: list((tmp_path / "stage").glob(".*.draft/half")), process=process)
         process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.communicate(timeout=60)
     assert process.returncode != 0
     store = Store(tmp_path)
     assert store.find("stage", {"x": 1}) is None

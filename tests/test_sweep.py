@@ -23,12 +23,11 @@ from hydra.core.plugins import Plugins
 from fastmtl import cli
 from fastmtl.config import CompareCells, conf_dir, read_cells
 from fastmtl.errors import UserError
-from fastmtl.sweep import Watch, line, losses, matrix, newest, plan, read, running, summary
+from fastmtl.cli.sweep import Watch, line, losses, matrix, newest, plan, read, running, summary
+from tests.helpers.cells import SMALL
+from tests.helpers.cli import start_cli
+from tests.helpers.waiting import DEADLINE_S, wait_for
 
-SMALL = [
-    "encoder=tiny", "data.rows_per_task=60", "proxy.examples_per_task=20", "proxy.fit.epochs=1",
-    "multitask.fit.epochs=1", "finetune.fit.epochs=1",
-]  # fmt: skip
 LAUNCHERS = {
     "basic": "BasicLauncher", "joblib": "JoblibLauncher", "submitit_local": "LocalLauncher",
     "submitit_slurm": "SlurmLauncher", "ray": "RayLauncher",
@@ -36,11 +35,7 @@ LAUNCHERS = {
 
 
 def sweep(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """In a process group of its own, which can be killed whole."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "fastmtl.cli", "-m", *SMALL, "hydra.sweep.dir=sweep", *arguments],
-        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
+    return start_cli(folder, "-m", *SMALL, "hydra.sweep.dir=sweep", *arguments)
 
 
 @pytest.fixture
@@ -58,11 +53,12 @@ def test_the_matrix_has_a_mark_for_every_state_and_a_killed_cell_does_not_run_fo
         status |= {"state": "found", "artifacts": 3, "hits": 3, "score": "accuracy 59.9"}
     with running(planned / "2") as status:
         status |= {"state": "failed", "error": "no such thing"}
-    code = "import sys, time, pathlib, fastmtl.sweep as s\nwith s.running(pathlib.Path(sys.argv[1])): time.sleep(600)"
+    code = (
+        "import sys, time, pathlib, fastmtl.cli.sweep as s\nwith s.running(pathlib.Path(sys.argv[1])): time.sleep(600)"
+    )
     process = subprocess.Popen([sys.executable, "-c", code, str(planned / "3")])
     try:
-        while not (planned / "3/status.json").exists():
-            time.sleep(0.02)
+        wait_for((planned / "3/status.json").exists, 60, process)
         assert read(planned)[3].state == "running"
         assert "about" in summary(read(planned))
     finally:
@@ -198,7 +194,7 @@ def test_other_launchers_do_as_the_basic_one_does(tmp_path: Path, launcher: str)
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     process = sweep(tmp_path, f"hydra/launcher={launcher}", *MIXED)
-    out, _ = process.communicate()
+    out, _ = process.communicate(timeout=DEADLINE_S)
     check_mixed(tmp_path, process.returncode, out)
 
 
@@ -208,25 +204,20 @@ def test_other_launchers_do_as_the_basic_one_does(tmp_path: Path, launcher: str)
 def test_an_interrupt_stops_the_sweep_and_its_cells(tmp_path: Path, launcher: str) -> None:
     process = sweep(tmp_path, f"hydra/launcher={launcher}", "selection=none", "seed=0,1", "finetune.fit.epochs=100000")
     drafts = tmp_path / "outputs/artifacts/finetune"
-    while not list(drafts.glob(".*.draft")):
-        assert process.poll() is None
-        time.sleep(0.1)
+    wait_for(lambda: list(drafts.glob(".*.draft")), process=process)
     time.sleep(5)  # Lightning's loop has an answer of its own to an interrupt
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 130, out
     assert "the same command goes on" in out
-    deadline = time.monotonic() + 60
-    while any(cell.state == "running" for cell in read(tmp_path / "sweep")) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert not any(cell.state == "running" for cell in read(tmp_path / "sweep"))
+    wait_for(lambda: all(cell.state != "running" for cell in read(tmp_path / "sweep")), 60)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_a_sweep_killed_twice_ends_in_the_table_of_an_undisturbed_one(tmp_path: Path) -> None:
     arms = ["selection=none,random,feature_similarity", "budget=20,40", "seed=range(4)"]
-    rng = random.Random()
+    rng = random.Random(0)
     tables = {}
     for name, kills in (("undisturbed", 0), ("killed", 2)):
         folder = tmp_path / name
@@ -234,13 +225,11 @@ def test_a_sweep_killed_twice_ends_in_the_table_of_an_undisturbed_one(tmp_path: 
         for _ in range(kills):
             process = sweep(folder, *arms)
             wanted = rng.randrange(1, 20)
-            while not (folder / "sweep/cells.json").exists() or ended(folder) < wanted:
-                assert process.poll() is None
-                time.sleep(0.05)
+            wait_for(lambda: (folder / "sweep/cells.json").exists() and ended(folder) >= wanted, process=process)  # noqa: B023
             time.sleep(rng.uniform(0, 3))
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        out, _ = (process := sweep(folder, *arms)).communicate()
+        out, _ = (process := sweep(folder, *arms)).communicate(timeout=DEADLINE_S)
         assert process.returncode == 0, out
         assert [cell.state in ("done", "found") for cell in read(folder / "sweep")] == [True] * 24
         tables[name] = table(read_cells(folder / "sweep"))

@@ -1,18 +1,18 @@
 """The benchmark runs end to end, compares the same computation, and says what was reached."""
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
-FOLDER = Path(__file__).parents[1] / "experiments" / "throughput"
+from tests.helpers.scripts import EXPERIMENTS, script
+
+FOLDER = EXPERIMENTS / "throughput"
 
 
 MEASURES = {
@@ -74,13 +74,7 @@ def test_plain_padding_computes_what_we_compute_in_the_same_precision(
 
 @pytest.fixture(scope="module")
 def timing() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("throughput_timing", FOLDER / "timing.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return script("throughput/timing.py")
 
 
 @pytest.mark.parametrize(

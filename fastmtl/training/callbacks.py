@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from fastmtl.data.online import Online, Thompson
+from fastmtl.data.batching.online import Online, is_rewarded_by_validation
 from fastmtl.progress import progress
 from fastmtl.tasks import TaskSpec
 
@@ -57,6 +57,28 @@ class KeepBest(Callback):
             assert isinstance(pl_module.model, nn.Module)
             self.state = full_state(pl_module.model, trainer.is_global_zero)
 
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"history": self.history, "epoch": self.epoch, "state": self.state, "best": list(self._best)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Resume."""
+        self.history, self.epoch, self.state = (state_dict[name] for name in ("history", "epoch", "state"))
+        self._best = tuple(state_dict["best"])
+
+
+class EarlyStop(Callback):
+    """Ends training when `KeepBest` has kept no new epoch for `patience` epochs."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compare the best epoch with this one; both are the same on every rank."""
+        best = next((one for one in trainer.callbacks if isinstance(one, KeepBest)), None)  # type: ignore[attr-defined]
+        if best is not None and trainer.current_epoch - best.epoch >= self.patience:
+            trainer.should_stop = True
+
 
 class Feedback(Callback):
     """Tells an online order and the loss weighting what the last steps did; on every rank the same.
@@ -71,7 +93,7 @@ class Feedback(Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A bandit's round has ended: the primary's value decides its reward."""
         online = trainer.datamodule.online  # type: ignore[attr-defined]
-        if isinstance(online, Online) and isinstance(online.sampling, Thompson):
+        if isinstance(online, Online) and is_rewarded_by_validation(online.sampling):
             evaluated = pl_module.evaluated
             assert isinstance(evaluated, TaskSpec)
             online.tell(online.sampling.value(measured(trainer), evaluated.metrics[0]))
@@ -101,6 +123,14 @@ class Feedback(Callback):
         if isinstance(online, Online):
             primary_P, auxiliary_P = seen.gradients_mP
             online.tell(float(functional.cosine_similarity(primary_P, auxiliary_P, dim=0)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"start": self._start}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Resume."""
+        self._start = state_dict["start"]
 
 
 class Curves(Callback):
@@ -133,6 +163,14 @@ class Curves(Callback):
         """The epoch's metrics on the rows that choose it."""
         for name, value in trainer.callback_metrics.items():
             self._point(trainer, name, float(value))
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"points": self.points, "waiting": self._waiting}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Resume."""
+        self.points, self._waiting = list(state_dict["points"]), dict(state_dict["waiting"])
 
     def _point(self, trainer: pl.Trainer, name: str, value: float) -> None:
         self.points.append((trainer.global_step, trainer.current_epoch, name, value))

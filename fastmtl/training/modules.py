@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -16,57 +16,15 @@ from fastmtl.errors import UserError
 from fastmtl.models.dropout import use_cpu_dropout
 from fastmtl.models.multitask import MultiTaskModel, ProxyModel
 from fastmtl.tasks import TaskSpec
-from fastmtl.training.metrics import answers, asked, build_metrics, positive_weights, task_loss, task_similarity_loss
+from fastmtl.training.config import FitConfig
+from fastmtl.training.metrics import (
+    build_metrics,
+    positive_weights,
+    predicted_and_true,
+    task_loss,
+    task_similarity_loss,
+)
 from fastmtl.training.weighting import Weigher, assign, shared_jacobian
-
-
-@dataclass(frozen=True)
-class FitConfig:
-    """Everything about a fit that changes its numbers. The paper's values are the defaults but for precision.
-
-    `batch_size` is global: over all devices. `warmup` is a share of all steps; after it the learning rate falls
-    linearly to zero, or stays where it is under `schedule=constant`. `precision` is fp32, bf16, fp16 or
-    auto, which takes half precision where the device is fast at it. `freeze_layers` keeps the embeddings and the first
-    so many encoder layers as they are, `freeze_embeddings` the embeddings alone; their dropout stays on. `optimizer`
-    adadelta (Zeiler 2012, with its constants) adapts its own step, which `learning_rate` scales: 0.1 and constant in
-    Bingel & Søgaard 2017. It starts slowly: count on thousands of steps.
-    """
-
-    epochs: int = 3
-    batch_size: int = 32
-    learning_rate: float = 2e-5
-    weight_decay: float = 0.0
-    warmup: float = 0.0
-    max_grad_norm: float = 1.0
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    dropout: float = 0.1
-    freeze_layers: int = 0
-    freeze_embeddings: bool = False
-    schedule: Literal["linear", "constant"] = "linear"
-    optimizer: Literal["adamw", "adadelta"] = field(default="adamw", metadata={"added_later": True})
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate", "weight_decay", "warmup", "max_grad_norm", "dropout"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or value != value or value < 0:
-                raise UserError(f"fit.{name}={value!r} is not a number of 0 or more")
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1 or not isinstance(getattr(self, name), int):
-                raise UserError(f"fit.{name}={getattr(self, name)} is out of range; use a whole number of 1 or more")
-        if not 0 < self.learning_rate <= 1:
-            raise UserError(f"fit.learning_rate={self.learning_rate} is out of range; use a value in (0, 1], say 2e-5")
-        if not 0 <= self.warmup <= 1 or not 0 <= self.dropout < 1:
-            raise UserError(f"fit.warmup={self.warmup}, fit.dropout={self.dropout}: both are shares in [0, 1]")
-        if self.schedule not in ("linear", "constant"):
-            raise UserError(f"fit.schedule={self.schedule!r} is unknown; use linear or constant")
-        if self.optimizer not in ("adamw", "adadelta"):
-            raise UserError(f"fit.optimizer={self.optimizer!r} is unknown; use adamw or adadelta")
-        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
-            raise UserError(f"fit.precision={self.precision!r} is unknown; use auto, fp32, bf16 or fp16")
-        if isinstance(self.freeze_layers, bool) or not isinstance(self.freeze_layers, int) or self.freeze_layers < 0:
-            raise UserError(f"fit.freeze_layers={self.freeze_layers!r} is not a whole number of layers; use 0 for none")
-        if not isinstance(self.freeze_embeddings, bool):
-            raise UserError(f"fit.freeze_embeddings={self.freeze_embeddings!r} is unknown; use true or false")
 
 
 def encoder_layers(model: MultiTaskModel) -> list[nn.Module]:
@@ -290,21 +248,20 @@ class MultiTaskModule(_TaskModule):
         """Collects one batch of the evaluated task."""
         assert self.evaluated is not None
         (batch,) = step
-        logits, labels = asked(self.model(batch, self.evaluated.name), batch["labels"], self.evaluated)
+        kind, logits = self.evaluated.of_kind, self.model(batch, self.evaluated.name)
         if batch["repeats"]:
             return
-        self.metrics.update(
-            answers(logits, self.evaluated), labels if self.evaluated.kind == "regression" else labels.long()
-        )
-        self.mean_loss.update(task_loss(logits, labels, self.evaluated), len(labels))
-        if self.evaluated.kind != "regression":
-            self.mean_probability.update(torch.softmax(logits, 1).gather(1, labels.long().unsqueeze(1)))
+        self.metrics.update(*predicted_and_true(logits, batch["labels"], self.evaluated))
+        logits, labels = kind.answered(logits, batch["labels"])
+        self.mean_loss.update(kind.loss(logits, labels), len(labels))
+        if (right := kind.probability(logits, labels)) is not None:
+            self.mean_probability.update(right)
 
     def on_validation_epoch_end(self) -> None:
         """Metrics, mean loss and mean probability of the right class over all ranks' rows, or their words."""
         assert self.evaluated is not None
         values = {**self.metrics.compute(), "loss": self.mean_loss.compute()}
-        if self.evaluated.kind != "regression":
+        if self.mean_probability.update_called:
             values["probability"] = self.mean_probability.compute()
         self.log_dict({f"choose/{name}": value for name, value in values.items()})
         for measured in (self.metrics, self.mean_loss, self.mean_probability):

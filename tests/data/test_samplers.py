@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastmtl.data.samplers import (
+from fastmtl.data.batching.planned import (
     Proportional,
     Ratio,
     Sampling,
@@ -23,7 +23,11 @@ from fastmtl.data.samplers import (
 )
 from fastmtl.errors import UserError
 
-SAMPLINGS: list[Sampling] = [Proportional(), Proportional(window=1), Proportional(window=3)]
+SAMPLINGS: list[Sampling] = [
+    Proportional(),
+    Proportional(length_bucket_batches=1),
+    Proportional(length_bucket_batches=3),
+]
 """Every sampling whose epoch is each row once; a new one is one more entry here."""
 
 
@@ -54,7 +58,7 @@ def test_an_epoch_visits_every_row_exactly_once_in_one_task_batches(
 POLICIES: list[Sampling] = [
     *SAMPLINGS,
     Uniform(),
-    Uniform(window=1),
+    Uniform(length_bucket_batches=1),
     Temperature(1.0),
     Temperature(5.0),
     Ratio((3, 1, 2)),
@@ -145,7 +149,7 @@ def test_a_ratio_is_a_cycle_of_so_many_batches_of_each_task_and_zero_drops_one()
         (lambda: plan([5, 5, 5], 5, Ratio((1, 2))), r"\[1, 2\] has 2 numbers for 3 tasks; give one"),
         (lambda: Temperature(0), r"sampling.temperature=0 is out of range"),
         (lambda: Temperature(float("inf")), r"sampling.temperature=inf is out of range.*sampling=uniform"),
-        (lambda: Uniform(window=0), r"sampling.window=0 is not a whole number"),
+        (lambda: Uniform(length_bucket_batches=0), r"sampling.length_bucket_batches=0 is not a whole number"),
     ],
 )
 def test_bad_policies_are_named_with_what_to_use_instead(make: Any, message: str) -> None:
@@ -175,7 +179,7 @@ def padding(sampling: Sampling) -> int:
 
 
 def test_sorting_within_windows_saves_most_of_the_padding() -> None:
-    assert padding(Proportional(window=16)) < 0.25 * padding(Proportional(window=1))
+    assert padding(Proportional(length_bucket_batches=16)) < 0.25 * padding(Proportional(length_bucket_batches=1))
 
 
 def test_each_task_comes_as_often_as_it_has_batches_and_is_spread_over_the_epoch() -> None:

@@ -288,11 +288,9 @@ def test_another_content_is_another_fingerprint(glue: Path) -> None:
     assert source.fingerprint(source.tasks[0]) != before
 
 
-def test_the_real_rte_has_2490_training_rows(root: Path) -> None:
-    folder = root.parent / "shared" / "glue"
-    if not (folder / "rte" / "train.parquet").exists():
-        pytest.skip("needs ../shared/glue")
-    rows = rows_of(GlueParquet(str(folder), ["rte"]))
+@pytest.mark.data("glue")
+def test_the_real_rte_has_2490_training_rows(shared_data: Path) -> None:
+    rows = rows_of(GlueParquet(str(shared_data / "glue"), ["rte"]))
     assert len(rows) == 2490
     assert {row["label"] for row in rows} == {0, 1}
     assert {"sentence1", "sentence2"} <= set(rows[0])

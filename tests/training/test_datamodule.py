@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastmtl.data.samplers import Proportional
+from fastmtl.data.batching.planned import Proportional
 from fastmtl.training import datamodule
 from fastmtl.training.datamodule import TaskData
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shlex
 import signal
 import socket
@@ -19,8 +20,8 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from fastmtl.data.batching.planned import Proportional
 from fastmtl.data.collate import collate
-from fastmtl.data.samplers import Proportional
 from fastmtl.errors import UserError
 from fastmtl.models.dropout import drop, use_cpu_dropout
 from fastmtl.models.encoder import EncoderSpec
@@ -29,7 +30,7 @@ from fastmtl.models.roofline import gemm_flops_per_s
 from fastmtl.training.fit import FitJob, Where, resolve_precision, run_distributed, run_fit
 from fastmtl.training.modules import FitConfig, MultiTaskModule
 
-CPU = Where(accelerator="cpu")
+CPU = Hardware(accelerator="cpu")
 ROWS = 12
 FIT = FitConfig(  # batches of 7 and 5 rows, every gradient clipped
     epochs=2, batch_size=7, learning_rate=1e-3, max_grad_norm=0.1, precision="fp32", dropout=0.0
@@ -112,7 +113,7 @@ def assert_same_fit(a: Path, b: Path) -> None:
     "strategy", ["ddp", "fsdp"]
 )  # fmt: skip
 def test_two_ranks_train_what_one_device_trains(fit: Callable[..., Path], strategy: Any) -> None:
-    where = Where(accelerator="cpu", devices=2, strategy=strategy, accumulate=2)
+    where = Hardware(accelerator="cpu", devices=2, strategy=strategy, accumulate=2)
     frozen = replace(FIT, freeze_embeddings=True)
     two = fit("two", where=where, fit=frozen, **CHOOSE)
     assert_same_fit(fit("one", fit=frozen, **CHOOSE), two)
@@ -125,7 +126,7 @@ def test_a_rank_may_be_left_without_a_held_out_row(
     fit: Callable[..., Path], deadline: Any, strategy: Any, task: str
 ) -> None:
     deadline(300)
-    two = Where(accelerator="cpu", devices=2, strategy=strategy)
+    two = Hardware(accelerator="cpu", devices=2, strategy=strategy)
     frozen = replace(FIT, freeze_embeddings=True)
     choose = {"evaluated": (task, "train", np.arange(1)), "fit": frozen}
     left, right = (
@@ -138,7 +139,7 @@ def test_a_rank_may_be_left_without_a_held_out_row(
 @pytest.mark.slow
 def test_a_sharded_proxy_is_what_one_device_trains(fit: Callable[..., Path]) -> None:
     frozen = replace(FIT, freeze_layers=1)
-    two = fit("two", where=Where(accelerator="cpu", devices=2, strategy="fsdp"), fit=frozen, **PROXY)
+    two = fit("two", where=Hardware(accelerator="cpu", devices=2, strategy="fsdp"), fit=frozen, **PROXY)
     assert_same_weights(fit("one", fit=frozen, **PROXY), two, atol=2e-4)
 
 
@@ -162,14 +163,20 @@ def launcher(tmp_path: Path) -> str:
 
 
 def free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("localhost", 0))
-        return int(held.getsockname()[1])
+    """Below the ports that the system itself gives out, and another for each process: nobody takes it meanwhile."""
+    for port in range(20_000 + os.getpid() % 10_000, 32_000):
+        with socket.socket() as tried:
+            try:
+                tried.bind(("localhost", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no port is free")
 
 
 @pytest.mark.slow
 def test_two_machines_train_what_one_device_trains(fit: Callable[..., Path], launcher: str) -> None:
-    where = Where(
+    where = Hardware(
         accelerator="cpu", num_nodes=2, launcher=launcher, rendezvous=f"localhost:{free_port()}"
     )  # fmt: skip
     two = fit("two", where=where, **CHOOSE)
@@ -188,7 +195,7 @@ def test_without_a_launcher_the_line_for_the_other_machines_is_printed_once(
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", note)
-    where = Where(accelerator="cpu", devices=3, num_nodes=2, rendezvous="here:29400")
+    where = Hardware(accelerator="cpu", devices=3, num_nodes=2, rendezvous="here:29400")
     run_distributed(cast(Any, "a job"), where, tmp_path)
     said = capsys.readouterr().out
     assert said.count("\n") == 1
@@ -214,7 +221,7 @@ def test_without_a_launcher_the_line_for_the_other_machines_is_printed_once(
 )
 def test_where_refuses_in_one_line(values: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(UserError) as refused:
-        Where(**values)
+        Hardware(**values)
     assert "\n" not in str(refused.value)
     assert all(word in str(refused.value) for word in words), refused.value
 

@@ -15,13 +15,13 @@ import pytest
 from safetensors.numpy import load_file
 from transformers import AlbertConfig, AlbertModel
 
-from fastmtl.data.online import Exp3Sampling, Online, Thompson, Ucb1Sampling
-from fastmtl.data.samplers import Proportional
+from fastmtl.data.batching.online import Exp3Sampling, Online, Thompson, Ucb1Sampling
+from fastmtl.data.batching.planned import Proportional
 from fastmtl.errors import UserError
 from fastmtl.models.encoder import EncoderSpec, _tiny_tokenizer
 from fastmtl.tasks import TaskSpec
-from fastmtl.training.fit import FitJob, Where, run_fit
-from fastmtl.training.modules import FitConfig
+from fastmtl.training.config import FitConfig
+from fastmtl.training.fit import FitJob, run_fit
 from fastmtl.training.weighting import (
     CAGrad,
     Equal,
@@ -34,7 +34,7 @@ from fastmtl.training.weighting import (
     Weighting,
 )
 
-CPU = Where(accelerator="cpu")
+CPU = Hardware(accelerator="cpu")
 ROWS = 12
 WEIGHTINGS: list[Weighting] = [
     Equal(), Equal(parts=2), LogSize(), Uncertainty(), GradNorm(parts=2), PCGrad(parts=3), CAGrad(parts=3),
@@ -171,7 +171,7 @@ def test_gradients_are_compared_where_layers_are_no_modules_or_frozen_below_a_po
 
 
 def test_a_bandit_is_rewarded_by_the_primarys_validation_after_every_round(fit: Callable[..., Path]) -> None:
-    sampling = Thompson(batches_per_round=2, rounds=8, metric="loss", reward="not_worse_than_previous")
+    sampling = ThompsonSampling(batches_per_round=2, rounds=8, metric="loss", reward="not_worse_than_previous")
     folder = fit(
         "bandit", sampling=sampling, evaluated=("pairs", "train", np.arange(6)), keep_best=False,
         fit=FitConfig(epochs=1, batch_size=6, learning_rate=1e-3, precision="fp32", schedule="constant"),
@@ -194,7 +194,7 @@ def test_between_episodes_the_model_and_its_optimizer_go_back_to_where_they_star
 ) -> None:
     """With one task, no dropout, and the same rows in every batch, episodes are alike."""
     monkeypatch.setattr(Online, "_rows", lambda self, task, count: np.arange(6))
-    sampling = Thompson(batches_per_round=2, rounds=9, warmup_rounds=2, metric="loss", episode=3.0)
+    sampling = ThompsonSampling(batches_per_round=2, rounds=9, warmup_rounds=2, metric="loss", episode=3.0)
     folder = fit(
         "episodes", sampling=sampling, rows={"pairs": np.arange(ROWS)}, evaluated=("pairs", "train", np.arange(6)),
         keep_best=False,
@@ -207,14 +207,16 @@ def test_between_episodes_the_model_and_its_optimizer_go_back_to_where_they_star
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampling", [*ONLINE, Thompson(batches_per_round=2, rounds=6, metric="loss")], ids=repr)
+@pytest.mark.parametrize(
+    "sampling", [*ONLINE, ThompsonSampling(batches_per_round=2, rounds=6, metric="loss")], ids=repr
+)
 def test_two_ranks_make_the_same_choices_as_one_device(fit: Callable[..., Path], sampling: Any) -> None:
     extra: dict[str, Any] = {"sampling": sampling, "fit": FitConfig(epochs=1, batch_size=6, learning_rate=1e-3,
                              precision="fp32", dropout=0.0, freeze_embeddings=True)}  # fmt: skip
     if isinstance(sampling, Thompson):
         extra |= {"evaluated": ("pairs", "train", np.arange(6)), "keep_best": False}
     one = history(fit("one", **extra))
-    two = history(fit("two", where=Where(accelerator="cpu", devices=2), **extra))
+    two = history(fit("two", where=Hardware(accelerator="cpu", devices=2), **extra))
     assert [r["arm"] for r in one["rounds"]] == [r["arm"] for r in two["rounds"]]
     assert len(one["rounds"]) == len(two["rounds"])
 
@@ -226,5 +228,5 @@ def test_two_ranks_weigh_as_one_device_does(fit: Callable[..., Path], weighting:
         epochs=2, batch_size=6, learning_rate=1e-3, precision="fp32", dropout=0.0, freeze_embeddings=True
     )
     one = fit("one", weighting=weighting, fit=frozen)
-    two = fit("two", weighting=weighting, fit=frozen, where=Where(accelerator="cpu", devices=2))
+    two = fit("two", weighting=weighting, fit=frozen, where=Hardware(accelerator="cpu", devices=2))
     assert_same_weights(one, two, atol=2e-4)

@@ -1,0 +1,36 @@
+"""The commands as a user runs them: in a process and a folder of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.helpers.waiting import DEADLINE_S
+
+
+def command(*arguments: str, module: str = "fastmtl.cli") -> list[str]:
+    """`fastmtl ARGUMENTS`, of the package that is tested."""
+    return [sys.executable, "-m", module, *arguments]
+
+
+def run_cli(folder: Path, *arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run it to its end; `path` is a folder of a user's own modules."""
+    more = {} if path is None else {"PYTHONPATH": os.pathsep.join([str(path), os.environ.get("PYTHONPATH", "")])}
+    alone = {key: value for key, value in os.environ.items() if "WANDB" not in key}  # no service of another test's run
+    return subprocess.run(
+        command(*arguments), cwd=folder, capture_output=True, text=True, check=False, env=alone | more,
+        timeout=DEADLINE_S,
+    )  # fmt: skip
+
+
+def start_cli(folder: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+    """Start it in a process group of its own, which can be interrupted or killed whole; its output is one pipe."""
+    piped: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command(*arguments), cwd=folder, start_new_session=True, **piped | options)
+
+
+QUIET: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+"""Options of `start_cli` for a process that nobody listens to: a full pipe would stop it."""
