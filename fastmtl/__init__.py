@@ -9,14 +9,18 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
-__all__ = ["UserError", "compose"]
+__all__ = ["UserError", "compose", "record"]
 
 
 def __getattr__(name: str) -> Any:  # so that `import fastmtl` costs nothing until something is used
     if name == "compose":
-        from fastmtl.config import compose
+        from fastmtl.cli.compose import compose
 
         return compose
+    if name == "record":
+        from fastmtl.reporting.result import record
+
+        return record
     if name == "UserError":
         from fastmtl.errors import UserError
 

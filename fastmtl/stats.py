@@ -179,7 +179,7 @@ def weighted_scores(metric: str, labels: np.ndarray, predictions: np.ndarray, we
     An undefined correlation is NaN. For `f1_micro` the code -1 is the negative tag.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.stack([_SCORES[metric](labels, prediction, weights) for prediction in predictions])
+        return np.stack([SCORES[metric](labels, prediction, weights) for prediction in predictions])
 
 
 def _accuracy(labels: np.ndarray, prediction: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -247,7 +247,7 @@ def _ranks(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndar
     return rank[:, group], np.einsum("dg,dg,dg->d", tied, rank, rank)
 
 
-_SCORES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
+SCORES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
     "accuracy": _accuracy, "f1": _f1, "f1_macro": _f1_macro, "f1_micro": _f1_micro, "matthews": _matthews,
     "pearson": _pearson, "spearman": _spearman,
 }  # fmt: skip

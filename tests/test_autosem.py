@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import fastmtl.stages.ground
-from fastmtl.config import compose
-from fastmtl.data.samplers import Ratio
-from fastmtl.pipeline import Experiment
+from fastmtl.cli.compose import compose
+from fastmtl.data.batching.planned import Ratio
+from fastmtl.pipelines.experiment import Experiment
 from fastmtl.stages.utilities import Utilities
 from tests.helpers.cli import QUIET, run_cli, start_cli
 from tests.helpers.waiting import wait_for
@@ -37,7 +37,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def autosem(root: Path) -> Experiment:
-    exp = small(root, "selection=autosem", "hparams_search.trials=3")
+    exp = small(root, "selection=autosem", "mixing.trials=3")
     exp.artifacts()
     return exp
 
@@ -129,20 +129,20 @@ def test_the_cost_of_the_search_is_that_of_all_other_trials(autosem: Experiment)
 
 @pytest.mark.slow
 def test_without_weights_a_search_is_found_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first = small(tmp_path, "selection=autosem", "hparams_search.trials=2")
+    first = small(tmp_path, "selection=autosem", "mixing.trials=2")
     first.artifacts()
     said = capsys.readouterr().out
     assert "32 rows of kitchen reward the bandit, few for a reliable choice" in said
     assert "6 rows of kitchen choose the ratio, few for a reliable choice; raise protocol.holdout" in said
     first.drop_weights()
     assert not list(tmp_path.glob("artifacts/multitask/*/weights.safetensors"))
-    assert built(small(tmp_path, "selection=autosem", "hparams_search.trials=2")) == []
-    assert "mixing" in built(small(tmp_path, "selection=autosem", "hparams_search.trials=3"))
+    assert built(small(tmp_path, "selection=autosem", "mixing.trials=2")) == []
+    assert "mixing" in built(small(tmp_path, "selection=autosem", "mixing.trials=3"))
 
 
 def test_repeated_it_finds_everything_and_a_longer_search_reuses_the_trials(root: Path, autosem: Experiment) -> None:
-    assert built(small(root, "selection=autosem", "hparams_search.trials=3")) == []
-    longer = small(root, "selection=autosem", "hparams_search.trials=4")
+    assert built(small(root, "selection=autosem", "mixing.trials=3")) == []
+    longer = small(root, "selection=autosem", "mixing.trials=4")
     before = {path.name for path in (root / "artifacts" / "finetune").iterdir()}
     assert "mixing" in built(longer)
     after = {path.name for path in (root / "artifacts" / "finetune").iterdir() if not path.name.startswith(".")}
@@ -157,7 +157,7 @@ def test_repeated_it_finds_everything_and_a_longer_search_reuses_the_trials(root
 
 def test_a_dropped_task_is_as_if_it_had_not_been_selected(root: Path, autosem: Experiment) -> None:
     names = [name for name, count in autosem.selection.read("counts.json").items() if count]
-    zero = small(root, "selection=autosem", "hparams_search=none", "sampling=ratio",
+    zero = small(root, "selection=autosem", "mixing=none", "sampling=ratio",
                  f"sampling.ratios={[2, 1] + [0] * (len(names) - 1)}")  # fmt: skip
     assert zero.multitask is not None
     identity = zero.multitask.manifest["identity"]
@@ -166,14 +166,14 @@ def test_a_dropped_task_is_as_if_it_had_not_been_selected(root: Path, autosem: E
 
 
 def test_the_ablations_are_one_choice_each(root: Path, autosem: Experiment) -> None:
-    without_stage_2 = small(root, "selection=autosem", "hparams_search=none")
+    without_stage_2 = small(root, "selection=autosem", "mixing=none")
     assert without_stage_2.mixing is None
     assert without_stage_2.selection.key == autosem.selection.key
-    equal = small(root, "selection=autosem", "hparams_search=autosem_equal")
+    equal = small(root, "selection=autosem", "mixing=autosem_equal")
     assert equal.mixing is not None
     assert set(equal.mixing.read("mixing.json")["ratio"]) == {1}
     assert built(equal) == ["mixing"]  # the first trial of every search
-    without_stage_1 = small(root, "selection=random", "hparams_search=autosem_grid", "hparams_search.trials=1")
+    without_stage_1 = small(root, "selection=random", "mixing=autosem_grid", "mixing.trials=1")
     assert without_stage_1.utilities is None
     assert without_stage_1.mixing is not None
     assert without_stage_1.mixing.read("mixing.json")["tasks"][0] == "kitchen"
@@ -211,7 +211,7 @@ def test_a_search_that_was_stopped_goes_on_at_the_trial_where_it_was(
         return real(job)
 
     monkeypatch.setattr(fastmtl.stages.ground, "run_fit", run_fit)
-    arguments = ("selection=autosem", "hparams_search.trials=3")
+    arguments = ("selection=autosem", "mixing.trials=3")
     with pytest.raises(KeyboardInterrupt):
         small(tmp_path, *arguments).artifacts()
     assert fits == ["bandit", "multitask", "finetune", "multitask"]
@@ -222,7 +222,7 @@ def test_a_search_that_was_stopped_goes_on_at_the_trial_where_it_was(
 
 @pytest.mark.slow
 def test_a_killed_search_loses_at_most_the_running_trial(tmp_path: Path) -> None:
-    arguments = [*SMALL, "selection=autosem", "hparams_search.trials=4"]
+    arguments = [*SMALL, "selection=autosem", "mixing.trials=4"]
     done = tmp_path / "killed" / "artifacts"
     for trials in (1, 2):  # between two trials or inside one, whichever it is by then
         process = start_cli(tmp_path, *arguments, "paths.output=killed", **QUIET)

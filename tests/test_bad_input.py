@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fastmtl.config import compose
+from fastmtl.cli.compose import compose
 from fastmtl.errors import UserError
-from fastmtl.selection import PoolExhausted
+from fastmtl.selection.base import PoolExhausted
 
 
 def refusal(*overrides: str) -> str:
@@ -47,7 +47,7 @@ def has_cuda() -> bool:
         ("sampling.temperature=3", ["is no key of what was chosen; sampling=temperature has it"]),
         ("selection.selector.top=3", ["selection=autosem, ", "study=NAME"]),
         ("selection.predictor=file", ["selection=predicted_gain has it"]),
-        ("hparams_search.trial=3", ["'hparams_search.trial'", "did you mean"]),
+        ("mixing.trial=3", ["'mixing.trial'", "did you mean"]),
         ("proxy.fit.epochs=0", ["fit.epochs=0", "1 or more"]),
         ("finetune.fit.batch_size=1.5", ["fit.batch_size=1.5", "whole number"]),
         ("multitask.fit.learning_rate=abc", ["fit.learning_rate='abc'", "number"]),
@@ -64,7 +64,7 @@ def has_cuda() -> bool:
         ("encoder.max_length=2", ["max_length=2", "4"]),
         ("encoder.max_length=abc", ["max_length=", "abc"]),
         ("encoder=auto", ["encoder.name", "pass encoder.name="]),
-        ("sampling.window=0", ["sampling.window=0"]),
+        ("sampling.length_bucket_batches=0", ["sampling.length_bucket_batches=0"]),
         ("sampling.window=abc", ["sampling.window=", "abc"]),
         ("trainer.devices=0", ["trainer.devices=0"]),
         ("trainer.devices=abc", ["trainer.devices=", "abc"]),
@@ -100,8 +100,8 @@ def test_a_bad_value_is_refused_before_anything_is_computed(override: str, named
         (["selection=hand_picked", "selection.selector.tasks=farm"], ["tasks='farm'", "[a,b]"]),
         (["selection=autosem", "selection.selector.top=8"], ["top=8", "7 auxiliary tasks"]),
         (["selection=autosem", "selection.selector.top=0", "selection.selector.threshold=null"], ["takes no task"]),
-        (["selection=autosem", "sampling=uniform"], ["sampling=Uniform", "hparams_search=none"]),
-        (["selection=autosem", "hparams_search.trials=0"], ["hparams_search.trials=0", "1 or more"]),
+        (["selection=autosem", "sampling=uniform"], ["sampling=Uniform", "mixing=none"]),
+        (["selection=autosem", "mixing.trials=0"], ["mixing.trials=0", "1 or more"]),
         (["sampling=bandit", "weighting=upgrad"], ["UPGrad", "one task a step", "weighting=equal"]),
         (["sampling=bandit", "sampling.episode=1"], ["sampling.episode=1", "use null"]),
         (["trainer=ddp_cpu", "weighting=pcgrad"], ["weighting=pcgrad works on one device"]),
@@ -109,6 +109,16 @@ def test_a_bad_value_is_refused_before_anything_is_computed(override: str, named
         (["multitask.fit.precision=fp16", "weighting=pcgrad"], ["weighting=pcgrad", "fp16"]),
         (["weighting=gradnorm", "weighting.parts=1"], ["weighting.parts=1", "compares tasks"]),
         (["trainer=ddp_cpu", "trainer.strategy=fsdp", "sampling=exp3"], ["trainer.strategy=fsdp", "use ddp"]),
+        (["weighting=pcgrad", "multitask.fit.batch_size=3"], ["multitask.fit.batch_size=3", "weighting.parts=4"]),
+        (["weighting.parts=5", "multitask.fit.batch_size=4"], ["multitask.fit.batch_size=4", "weighting.parts=5"]),
+        (["sampling=exp3", "multitask.fit.batch_size=1"], ["multitask.fit.batch_size=1", "use 2"]),
+        *(
+            (["encoder=tiny", "multitask.fit.freeze_layers=2", choice], ["no trained weights", "freeze_layers"])
+            for choice in ("sampling=exp3", "sampling=ucb1", "weighting=gradnorm", "weighting=pcgrad")
+        ),
+        (["logger=[csv,wandb]"], ["logger=[csv,wandb] names several options of logger", "name one"]),
+        (["+encoder@proxy.encoder=[tiny,minilm]"], ["several options of encoder"]),
+        (["data.rows_per_task={größe: 3}"], ["größe", "cannot be read", "YAML file"]),
     ],
     ids=lambda value: " ".join(value),
 )
@@ -180,6 +190,8 @@ COMMANDS = {
     "a misspelt key": (["bugdet=3"], "did you mean 'budget'?"),
     "an unknown option": (["selection=nope"], "selection=nope is not an option; choose from"),
     "a bad value": (["budget=0"], "budget=0 is out of range"),
+    "two loggers": (["logger=[csv,wandb]"], "logger=[csv,wandb] names several options of logger"),
+    "a key that is not ASCII": (["größe=3"], "'größe=3' cannot be read; put quotes"),
 }
 
 

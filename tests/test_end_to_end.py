@@ -12,9 +12,9 @@ import pyarrow.parquet
 import pytest
 from safetensors.numpy import load_file
 
-from fastmtl.config import compose
+from fastmtl.cli.compose import compose
 from fastmtl.errors import UserError
-from fastmtl.pipeline import Experiment
+from fastmtl.pipelines.experiment import Experiment
 from fastmtl.store import WEIGHTS
 from fastmtl.training.finetuned import load_finetuned
 from tests.helpers.cells import SMALL

@@ -131,4 +131,4 @@ def test_this_run_has_the_precision_that_was_asked_for(pytestconfig: pytest.Conf
     asked = pytestconfig.getoption("bf16")
     if asked is None:
         pytest.skip("neither --bf16 nor --no-bf16")
-    assert resolve_precision("auto", Where("cpu")) == ("bf16" if asked else "fp32")
+    assert resolve_precision("auto", Hardware("cpu")) == ("bf16" if asked else "fp32")

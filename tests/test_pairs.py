@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from fastmtl import pairs
-from fastmtl.config import compose
+from fastmtl.cli.compose import compose
 from fastmtl.errors import UserError
 from fastmtl.relations.predictor import GainPredictor
 
@@ -149,6 +149,9 @@ def test_a_task_that_cannot_be_measured_is_told_before_anything_is_trained(tmp_p
     without = (tmp_path / "tasks.yaml").read_text().splitlines()[1]
     config = write_tasks(tmp_path, "red")
     config.write_text(f"{config.read_text()}{without}\n")
+    with pytest.raises(UserError, match="task 'cat' has no validation split"):
+        pairs.Matrix(tuple(overrides(tmp_path, config)), (0,), affinities=False).run()
+    assert not (tmp_path / "artifacts").exists()
     path = tmp_path / "predictor.json"
     path.write_text("{}")
     chosen = [*overrides(tmp_path, config), "selection=predicted_gain", f"selection.predictor={path}"]

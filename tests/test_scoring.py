@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastmtl.config import compose
+from fastmtl.cli.compose import compose
 from fastmtl.errors import UserError
-from fastmtl.pipeline import Experiment
+from fastmtl.pipelines.experiment import Experiment
 from fastmtl.plans import Level, SelectionPlan
-from fastmtl.reporting.cell import summarize
+from fastmtl.reporting.result import summarize
 from fastmtl.reporting.study import comparison
-from fastmtl.selection import TopK
+from fastmtl.selection.rows import TopK
 from tests.helpers.cells import SMALL
 from tests.helpers.cli import QUIET, start_cli
 from tests.helpers.waiting import wait_for

@@ -10,23 +10,12 @@ import pytest
 
 from fastmtl import selection
 from fastmtl.errors import UserError
-from fastmtl.selection import (
-    BestTasks,
-    Candidates,
-    Full,
-    MatchedRandom,
-    Nothing,
-    PickedTasks,
-    PoolExhausted,
-    Random,
-    Selector,
-    TopK,
-    check_budget,
-    rows_wanted,
-    top_k,
-)
+from fastmtl.selection.base import PoolExhausted, Selector, check_budget, rows_wanted
+from fastmtl.selection.candidates import Candidates, top_k
+from fastmtl.selection.rows import Full, MatchedRandom, NoAuxiliary, Random, TopK
+from fastmtl.selection.tasks import BestTasks, PickedTasks
 
-SELECTORS: list[Selector] = [TopK(), Random(), MatchedRandom(), Full(), Nothing()]
+SELECTORS: list[Selector] = [TopK(), Random(), MatchedRandom(), Full(), NoAuxiliary()]
 """A new selector is one more entry here."""
 TASKS = ("red", "green", "blue")
 
@@ -178,7 +167,7 @@ def test_random_takes_every_candidate_equally_often() -> None:
 
 def test_full_takes_all_and_nothing_takes_none() -> None:
     assert sorted(Full().select(candidates(), 3, rng()).tolist()) == list(range(30))
-    assert Nothing().select(candidates(), 3, rng()).tolist() == []
+    assert NoAuxiliary().select(candidates(), 3, rng()).tolist() == []
 
 
 def test_a_row_without_a_score_is_never_ranked() -> None:

@@ -116,7 +116,7 @@ def test_a_field_added_later_counts_where_it_is_not_at_its_default() -> None:
 
 
 def test_fits_are_found_again_under_the_identities_they_were_made_with() -> None:
-    from fastmtl.training.modules import FitConfig
+    from fastmtl.training.config import FitConfig
 
     assert digest(FitConfig()) == "b0e7c4516a158d6a"
     assert digest(FitConfig(optimizer="adadelta")) != digest(FitConfig())

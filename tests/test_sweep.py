@@ -23,7 +23,7 @@ from hydra.core.plugins import Plugins
 from fastmtl import cli
 from fastmtl.config import CompareCells, conf_dir, read_cells
 from fastmtl.errors import UserError
-from fastmtl.sweep import Watch, line, losses, matrix, newest, plan, read, running, summary
+from fastmtl.cli.sweep import Watch, line, losses, matrix, newest, plan, read, running, summary
 from tests.helpers.cells import SMALL
 from tests.helpers.cli import start_cli
 from tests.helpers.waiting import DEADLINE_S, wait_for
@@ -53,7 +53,9 @@ def test_the_matrix_has_a_mark_for_every_state_and_a_killed_cell_does_not_run_fo
         status |= {"state": "found", "artifacts": 3, "hits": 3, "score": "accuracy 59.9"}
     with running(planned / "2") as status:
         status |= {"state": "failed", "error": "no such thing"}
-    code = "import sys, time, pathlib, fastmtl.sweep as s\nwith s.running(pathlib.Path(sys.argv[1])): time.sleep(600)"
+    code = (
+        "import sys, time, pathlib, fastmtl.cli.sweep as s\nwith s.running(pathlib.Path(sys.argv[1])): time.sleep(600)"
+    )
     process = subprocess.Popen([sys.executable, "-c", code, str(planned / "3")])
     try:
         wait_for((planned / "3/status.json").exists, 60, process)
@@ -72,6 +74,13 @@ def test_the_matrix_has_a_mark_for_every_state_and_a_killed_cell_does_not_run_fo
     assert [text.splitlines()[1].strip() for text in losses(cells)] == [
         f"repeat: fastmtl selection=none budget=9 seed={seed}" for seed in (0, 1)
     ]
+
+
+def test_an_override_that_only_removes_is_one_of_a_cell(tmp_path: Path) -> None:
+    plan(tmp_path, [["~debug", "seed=0", "a=b=c"], ["~debug", "seed=1", "a=b=c"]], ["fastmtl 0", "fastmtl 1"])
+    cells = read(tmp_path)
+    assert [cell.overrides for cell in cells] == [{"~debug": "", "seed": str(n), "a": "b=c"} for n in (0, 1)]
+    assert ".." in matrix(cells)
 
 
 def test_a_watch_tells_every_cell_that_ended_once(planned: Path, capsys: pytest.CaptureFixture[str]) -> None:

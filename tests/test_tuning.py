@@ -10,9 +10,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from fastmtl import tuning
-from fastmtl.config import compose
+from fastmtl.cli.compose import compose
 from fastmtl.errors import UserError
-from fastmtl.tuning import Search, parse
+from fastmtl.cli.tune import Search, parse
 
 RATE = "finetune.fit.learning_rate=tag(log,interval(1e-4,1e-2))"
 

@@ -19,7 +19,7 @@ from tabulate import tabulate
 
 from fastmtl import compose
 from fastmtl.bandit import BetaBernoulli, make_reward, priors
-from fastmtl.pipeline import Experiment
+from fastmtl.pipelines.experiment import Experiment
 from fastmtl.reporting.figures import write_bandit
 
 KIN = {"farm": "related", "harbor": "related", "answers": "40 % related", "gossip": "contradicting"}
@@ -39,22 +39,22 @@ GLUE = [
     "multitask.fit.freeze_layers=3", "finetune.fit.freeze_layers=3", "multitask.fit.epochs=1",
     "finetune.fit.epochs=2",
 ]  # fmt: skip
-SEARCH = ["hparams_search.trials=8", "hparams_search.random_starts=3"]
+SEARCH = ["mixing.trials=8", "mixing.random_starts=3"]
 ARMS = {
     "none": ["selection=none"],
     "random, proportional": ["selection=random"],
-    "AutoSeM, stage 1 alone (1:...:1)": ["selection=autosem", "hparams_search=autosem_equal"],
+    "AutoSeM, stage 1 alone (1:...:1)": ["selection=autosem", "mixing=autosem_equal"],
     "AutoSeM": ["selection=autosem", *SEARCH],
 }
 """What every primary is run with."""
 ABLATIONS = {
-    "without stage 1: search over all tasks": ["selection=random", "hparams_search=autosem_mixing", *SEARCH],
-    "without stage 2: grid of as many ratios": ["selection=autosem", "hparams_search=autosem_grid",
-                                               "hparams_search.trials=8"],
+    "without stage 1: search over all tasks": ["selection=random", "mixing=autosem_mixing", *SEARCH],
+    "without stage 2: grid of as many ratios": ["selection=autosem", "mixing=autosem_grid",
+                                               "mixing.trials=8"],
     "hand-picked: QQP": ["selection=hand_picked", "selection.selector.tasks=[qqp]",
-                         "hparams_search=autosem_mixing", *SEARCH],
+                         "mixing=autosem_mixing", *SEARCH],
     "hand-picked: QQP + MNLI": ["selection=hand_picked", "selection.selector.tasks=[qqp,mnli]",
-                                "hparams_search=autosem_mixing", *SEARCH],
+                                "mixing=autosem_mixing", *SEARCH],
 }  # fmt: skip
 """Those of the paper's Table 2, for MRPC."""
 SMOKE = ["debug=smoke", "bandit.policy.batches_per_round=1", "bandit.policy.warmup_rounds=1", "bandit.fit.batch_size=4"]
@@ -297,7 +297,7 @@ def smoke() -> None:
     global SAMPLE, GLUE, RUNS, ARMS, ABLATIONS, SIMULATIONS
     SAMPLE, GLUE, SIMULATIONS = [*SMOKE, "selection=autosem"], [*SMOKE, "bandit.rounds=3"], 3
     RUNS, ABLATIONS = {"3 rounds": (["bandit.rounds=3"], range(2)), "4 rounds": (["bandit.rounds=4"], range(2))}, {}
-    ARMS = {"none": ["selection=none"], "AutoSeM": ["selection=autosem", "hparams_search.trials=2"]}
+    ARMS = {"none": ["selection=none"], "AutoSeM": ["selection=autosem", "mixing.trials=2"]}
 
 
 def main(part: str, output: Path, base: list[str], primaries: list[str], out: Path) -> None:

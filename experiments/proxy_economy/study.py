@@ -16,8 +16,8 @@ from scipy.stats import spearmanr
 from tabulate import tabulate
 
 from fastmtl import compose
-from fastmtl.pipeline import Experiment
-from fastmtl.selection import top_k
+from fastmtl.pipelines.experiment import Experiment
+from fastmtl.selection.candidates import top_k
 
 SHORTCUTS = {
     "2 of 6 layers": ["+encoder@proxy.encoder=minilm", "proxy.encoder.layers=2"],

@@ -16,7 +16,7 @@ import numpy as np
 from fastmtl.errors import UserError
 from fastmtl.reporting.frame import BASELINES, SETTING, arms
 from fastmtl.stats import at_cost, bootstrap_rows, detectable, holm, paired, resampled_scores, seeds_needed
-from fastmtl.tasks import NEGATIVE_TAG
+from fastmtl.tasks.kinds.tagging import NEGATIVE_TAG
 
 if TYPE_CHECKING:
     from pandas import DataFrame

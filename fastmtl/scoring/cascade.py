@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from fastmtl.selection import top_k
+from fastmtl.selection.candidates import top_k
 
 
 def best_of(reached: np.ndarray, row_ids: np.ndarray, scores: np.ndarray, count: int, salt: int) -> np.ndarray:

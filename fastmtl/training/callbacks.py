@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from fastmtl.data.online import Online, Thompson
+from fastmtl.data.batching.online import Online, is_rewarded_by_validation
 from fastmtl.progress import progress
 from fastmtl.tasks import TaskSpec
 
@@ -58,6 +58,19 @@ class KeepBest(Callback):
             self.state = full_state(pl_module.model, trainer.is_global_zero)
 
 
+class EarlyStop(Callback):
+    """Ends training when `KeepBest` has kept no new epoch for `patience` epochs."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compare the best epoch with this one; both are the same on every rank."""
+        best = next((one for one in trainer.callbacks if isinstance(one, KeepBest)), None)  # type: ignore[attr-defined]
+        if best is not None and trainer.current_epoch - best.epoch >= self.patience:
+            trainer.should_stop = True
+
+
 class Feedback(Callback):
     """Tells an online order and the loss weighting what the last steps did; on every rank the same.
 
@@ -71,7 +84,7 @@ class Feedback(Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A bandit's round has ended: the primary's value decides its reward."""
         online = trainer.datamodule.online  # type: ignore[attr-defined]
-        if isinstance(online, Online) and isinstance(online.sampling, Thompson):
+        if isinstance(online, Online) and is_rewarded_by_validation(online.sampling):
             evaluated = pl_module.evaluated
             assert isinstance(evaluated, TaskSpec)
             online.tell(online.sampling.value(measured(trainer), evaluated.metrics[0]))

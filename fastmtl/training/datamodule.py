@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,18 +11,20 @@ import torch
 from pytorch_lightning.accelerators import CUDAAccelerator
 from torch.utils.data import DataLoader, Dataset
 
+from fastmtl.data.batching.online import Online, OnlineSampling
+from fastmtl.data.batching.planned import Sampling, Step, planned_steps, shard
 from fastmtl.data.collate import collate
-from fastmtl.data.online import Online, OnlineSampling
 from fastmtl.data.pool import TaskPool, TokenRows, chunks
-from fastmtl.data.samplers import Sampling, Step, grouped, shard
+from fastmtl.data.rows import RowSet
 from fastmtl.models.inference import BATCH_ROWS, BATCH_TOKENS
 
 
 class PlannedBatches(Dataset):
     """This rank's micro-batches of the steps, collated: `accumulate` successive items are its part of one step.
 
-    An item is a list of one-task batches. `weight` is the factor of a batch's mean loss (see `shard`), `share` the
-    batch's part of the step's rows. `served` collects the token counts of the rows of each step, over all ranks.
+    An item is a list of one-task batches. `weight` is the factor of a batch's mean loss (see `shard`), which is 0 if it
+    `repeats` a row of another rank; `share` is the batch's part of the step's rows. `served` collects the token counts
+    of the rows of each step, over all ranks.
     """
 
     def __init__(
@@ -48,46 +50,47 @@ class PlannedBatches(Dataset):
         mine, weight = shard(places, self.rank + self.world * micro, parts)
         if weight and rows.tags is not None:  # its mean loss is that of words
             weight = float(rows.words[mine].sum() * parts / rows.words[places].sum())
-        batch = collate(rows, mine, self.pad_id)
-        return {**batch, "task": self.names[task], "weight": torch.tensor(weight), "share": torch.tensor(share)}
+        batch = {**collate(rows, mine, self.pad_id), "task": self.names[task], "repeats": weight == 0}
+        return {**batch, "weight": torch.tensor(weight), "share": torch.tensor(share)}
 
 
 class TaskData(pl.LightningDataModule):
     """Training rows by task, and the rows that are evaluated on the way.
 
-    `rows` maps a task to places in its training file, the primary first; `evaluated` is (task, split, places). A step
-    has up to `parts` one-task batches. Under a planned sampling the order of an epoch is a function of seed and epoch
-    alone; under an online one of the rewards too, which are the same on every rank.
+    `rows` are the training rows, the primary's first; `evaluated` are rows of one task. A step has up to `parts`
+    one-task batches. Under a planned sampling the order of an epoch is a function of seed and epoch alone; under an
+    online one of the rewards too, which are the same on every rank.
     """
 
     def __init__(
         self,
         pool: TaskPool,
-        rows: Mapping[str, np.ndarray],
+        rows: RowSet,
         sampling: Sampling | OnlineSampling,
         batch_size: int,
         seed: int,
         pad_id: int,
-        evaluated: tuple[str, str, np.ndarray] | None = None,
+        evaluated: RowSet | None = None,
         parts: int = 1,
     ) -> None:
         super().__init__()
         self.names = list(rows)
         self.rows = [pool.split(name, "train") for name in self.names]
-        self.places = list(rows.values())
+        self.places = list(rows.positions)
         self.lengths = [source.lengths[places] for source, places in zip(self.rows, self.places)]
         self.sampling, self.batch_size, self.seed, self.pad_id, self.parts = sampling, batch_size, seed, pad_id, parts
         self.online = None if isinstance(sampling, Sampling) else Online(sampling, self.lengths, batch_size, seed)
         self.served: list[np.ndarray] = []
         self.evaluated = None
         if evaluated is not None:
-            name, split, places = evaluated
-            self.evaluated = (name, pool.split(name, split), places)
+            ((name, positions),) = evaluated.items()
+            self.evaluated = (name, pool.split(name, evaluated.split), positions)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps, from the plan of an epoch, not from the trainer; every epoch has as many."""
-        return len(self.steps(0))
+    def num_steps(self, epochs: int) -> int:
+        """Optimizer steps of so many epochs, from their plans, not from the trainer."""
+        if self.online is not None or self.batch_size % self.parts == 0:  # every epoch has as many
+            return epochs * len(self.steps(0))
+        return sum(len(self.steps(epoch)) for epoch in range(epochs))
 
     def steps(self, epoch: int) -> Sequence[Step]:
         """The epoch's steps; the rows of a batch are places in the task's rows here."""
@@ -96,7 +99,7 @@ class TaskData(pl.LightningDataModule):
             self.online.start(epoch)
             return self.online
         rng = np.random.default_rng([self.seed, epoch])
-        return grouped(self.sampling.epoch(self.lengths, self.batch_size // self.parts, rng), self.parts)
+        return planned_steps(self.sampling, self.lengths, self.batch_size, self.parts, rng)
 
     def visited(self) -> np.ndarray:
         """(n,) token counts of the rows that were trained on so far, each as often as it was."""
@@ -114,15 +117,19 @@ class TaskData(pl.LightningDataModule):
         )  # fmt: skip
 
     def val_dataloader(self) -> DataLoader | list[Any]:
-        """The evaluated rows, sorted by length; every row on exactly one rank."""
+        """The evaluated rows, sorted by length; every row counts on one rank, and all ranks have as many batches.
+
+        A rank with fewer batches would leave the others waiting for it.
+        """
         if self.evaluated is None:
             return []
         assert self.trainer is not None
+        rank, world = self.trainer.global_rank, self.trainer.world_size
         name, rows, places = self.evaluated
-        mine = places[self.trainer.global_rank :: self.trainer.world_size]
-        order = np.argsort(rows.lengths[mine], kind="stable")
-        steps = [[(0, part)] for part in chunks(order, rows.lengths[mine], BATCH_TOKENS, BATCH_ROWS)]
-        return self._loader(PlannedBatches(steps, [name], [rows], [mine], self.pad_id))
+        lengths = rows.lengths[places]
+        order = np.argsort(lengths, kind="stable")
+        steps = [[(0, part)] for part in chunks(order, lengths, BATCH_TOKENS * world, BATCH_ROWS * world)]
+        return self._loader(PlannedBatches(steps, [name], [rows], [places], self.pad_id, rank, world))
 
     def _loader(self, batches: PlannedBatches) -> DataLoader:
         # From pinned memory a copy to the GPU does not make the host wait. Collating takes a thousandth of a step, so

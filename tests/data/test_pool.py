@@ -326,6 +326,19 @@ def test_a_split_without_rows_is_refused(tmp_path: Path, toy_source: Any, toy_to
     assert "no rows" in refusal(tmp_path, toy_source((PAIR,), {"pair": {"train": empty}}), toy_tokenizer)
 
 
+def test_equal_labels_are_refused_in_train_and_told_in_validation(
+    tmp_path: Path, toy_source: Any, toy_tokenizer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = replace(PAIR, splits={**TRAIN, "validation": "validation"})
+    equal = {**GOOD, "label": ["yes"] * 3}
+    message = refusal(tmp_path, toy_source((pair,), {"pair": {"train": equal, "validation": GOOD}}), toy_tokenizer)
+    assert message.startswith("task 'pair', split 'train': all 3 labels are 'yes'")
+    write_task(tmp_path, toy_source((pair,), {"pair": {"train": GOOD, "validation": equal}}), pair, toy_tokenizer)
+    assert "task 'pair', split 'validation': all 3 labels are 'yes'" in capsys.readouterr().out
+    constant = toy_source((VALUE,), {"value": {"train": {"a": ["1", "2"], "y": ["0.5", "0.5"]}}})
+    assert "task 'value', split 'train': all 2 labels are 0.5" in refusal(tmp_path, constant, toy_tokenizer)
+
+
 def test_an_empty_batch_between_full_ones_is_harmless(tmp_path: Path, toy_source: Any, toy_tokenizer: Any) -> None:
     class Gaps(toy_source):  # type: ignore[misc]
         def batches(self, task: TaskSpec, split: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,5 +44,5 @@ def make_pool(folder: Path, source: ToySource, tokenize: Any = toy_tokenize, cut
     for task in source.tasks:
         folders.append(folder / task.name)
         folders[-1].mkdir(parents=True)
-        write_task(folders[-1], source, task, tokenize)
+        write_task(folders[-1], replace(task, source=source), tokenize)
     return TaskPool(folders, cut)

@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from fastmtl.config import compose
+from fastmtl.cli.compose import compose
 from fastmtl.data.collate import collate
 from fastmtl.data.sample import vocabulary
-from fastmtl.data.samplers import Proportional
+from fastmtl.data.batching.planned import Proportional
 from fastmtl.errors import UserError
 from fastmtl.models import bilstm
 from fastmtl.models.bilstm import BiLSTMEncoder, BiLSTMSpec
@@ -442,7 +442,7 @@ def test_word_vectors_serve_the_chain_and_may_be_frozen(tmp_path: Path) -> None:
 def test_two_ranks_train_what_one_device_trains(tmp_path: Path, pool: Any, strategy: Any) -> None:
     fit = FitConfig(epochs=2, batch_size=7, learning_rate=1e-3, max_grad_norm=0.1, precision="fp32", dropout=0.0)
     weights = []
-    for name, where in (("one", Where("cpu")), ("two", Where("cpu", devices=2, strategy=strategy))):
+    for name, where in (("one", Hardware("cpu")), ("two", Hardware("cpu", devices=2, strategy=strategy))):
         job = FitJob(
             title=name, pool=pool, encoder=SPEC, rows={task: np.arange(12) for task in pool.names},  # type: ignore[arg-type]
             fit=fit, sampling=Proportional(), seed=0, pad_id=0, out=tmp_path / name, where=where,

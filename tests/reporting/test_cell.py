@@ -11,7 +11,8 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from fastmtl.reporting import cell
-from fastmtl.selection import BestTasks, Random
+from fastmtl.selection.rows import Random
+from fastmtl.selection.tasks import BestTasks
 from fastmtl.store import Artifact
 
 BANDIT = {

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from fastmtl.config import compose
+from fastmtl.cli.compose import compose
 from fastmtl.errors import UserError
 from fastmtl.reporting import submission
-from fastmtl.reporting.submission import FILES, main, write_submission
+from fastmtl.pipelines.submission import FILES, main, write_submission
 from fastmtl.tasks import GLUE
 
 BY_NAME = {file.name: file for file in FILES}

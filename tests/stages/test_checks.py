@@ -11,7 +11,7 @@ import pytest
 from fastmtl.errors import UserError
 from fastmtl.stages.checks import check_optimizer, check_tasks
 from fastmtl.tasks import GLUE
-from fastmtl.training.modules import FitConfig
+from fastmtl.training.config import FitConfig
 from fastmtl.training.weighting import GradNorm, Uncertainty
 
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fastmtl.config import compose
+from fastmtl.cli.compose import compose
 from fastmtl.data.collate import collate
 from fastmtl.errors import UserError
 from fastmtl.models.multitask import ProxyModel, load_weights
-from fastmtl.pipeline import Experiment
+from fastmtl.pipelines.experiment import Experiment
 from fastmtl.reporting.projection import projections
 from fastmtl.stages.projection import Projection, separation, tsne, unused_rows
 from fastmtl.store import Artifact

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from fastmtl.config import compose
-from fastmtl.pipeline import Experiment
+from fastmtl.cli.compose import compose
+from fastmtl.pipelines.experiment import Experiment
 from fastmtl.stages.test import Test as Stage  # pytest would take `Test` for a class of tests
 
 

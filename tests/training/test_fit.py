@@ -6,10 +6,11 @@ import csv
 import json
 import os
 import shlex
+import signal
 import socket
 import stat
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +21,7 @@ import torch
 from safetensors.numpy import load_file
 
 from fastmtl.data.collate import collate
-from fastmtl.data.samplers import Proportional
+from fastmtl.data.batching.planned import Proportional
 from fastmtl.errors import UserError
 from fastmtl.models.dropout import drop, use_cpu_dropout
 from fastmtl.models.encoder import EncoderSpec
@@ -29,7 +30,7 @@ from fastmtl.models.roofline import gemm_flops_per_s
 from fastmtl.training.fit import FitJob, Where, run_distributed, run_fit
 from fastmtl.training.modules import FitConfig, MultiTaskModule
 
-CPU = Where(accelerator="cpu")
+CPU = Hardware(accelerator="cpu")
 ROWS = 12
 FIT = FitConfig(  # batches of 7 and 5 rows, every gradient clipped
     epochs=2, batch_size=7, learning_rate=1e-3, max_grad_norm=0.1, precision="fp32", dropout=0.0
@@ -51,6 +52,19 @@ def fit(tmp_path: Path, tiny_pool: Any, encoder: EncoderSpec) -> Callable[..., P
         return job.out
 
     return run
+
+
+@pytest.fixture
+def deadline() -> Iterator[Callable[[int], object]]:
+    """`deadline(seconds)`: what waits longer for another rank fails."""
+
+    def over(*_: Any) -> None:
+        raise TimeoutError("the ranks wait for each other")
+
+    before = signal.signal(signal.SIGALRM, over)
+    yield signal.alarm
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 def assert_same_weights(a: Path, b: Path, atol: float) -> None:
@@ -99,7 +113,7 @@ def assert_same_fit(a: Path, b: Path) -> None:
     "strategy", ["ddp", "fsdp"]
 )  # fmt: skip
 def test_two_ranks_train_what_one_device_trains(fit: Callable[..., Path], strategy: Any) -> None:
-    where = Where(accelerator="cpu", devices=2, strategy=strategy, accumulate=2)
+    where = Hardware(accelerator="cpu", devices=2, strategy=strategy, accumulate=2)
     frozen = replace(FIT, freeze_embeddings=True)
     two = fit("two", where=where, fit=frozen, **CHOOSE)
     assert_same_fit(fit("one", fit=frozen, **CHOOSE), two)
@@ -107,9 +121,25 @@ def test_two_ranks_train_what_one_device_trains(fit: Callable[..., Path], strate
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("strategy", "task"), [("ddp", "single"), ("fsdp", "score")])
+def test_a_rank_may_be_left_without_a_held_out_row(
+    fit: Callable[..., Path], deadline: Any, strategy: Any, task: str
+) -> None:
+    deadline(300)
+    two = Hardware(accelerator="cpu", devices=2, strategy=strategy)
+    frozen = replace(FIT, freeze_embeddings=True)
+    choose = {"evaluated": (task, "train", np.arange(1)), "fit": frozen}
+    left, right = (
+        json.loads((folder / "fit.json").read_text())["epochs"]
+        for folder in (fit("one", **choose), fit("two", where=two, **choose))
+    )
+    assert left == [pytest.approx(epoch, abs=1e-4, nan_ok=True) for epoch in right]
+
+
+@pytest.mark.slow
 def test_a_sharded_proxy_is_what_one_device_trains(fit: Callable[..., Path]) -> None:
     frozen = replace(FIT, freeze_layers=1)
-    two = fit("two", where=Where(accelerator="cpu", devices=2, strategy="fsdp"), fit=frozen, **PROXY)
+    two = fit("two", where=Hardware(accelerator="cpu", devices=2, strategy="fsdp"), fit=frozen, **PROXY)
     assert_same_weights(fit("one", fit=frozen, **PROXY), two, atol=2e-4)
 
 
@@ -146,7 +176,7 @@ def free_port() -> int:
 
 @pytest.mark.slow
 def test_two_machines_train_what_one_device_trains(fit: Callable[..., Path], launcher: str) -> None:
-    where = Where(
+    where = Hardware(
         accelerator="cpu", num_nodes=2, launcher=launcher, rendezvous=f"localhost:{free_port()}"
     )  # fmt: skip
     two = fit("two", where=where, **CHOOSE)
@@ -159,16 +189,17 @@ def test_without_a_launcher_the_line_for_the_other_machines_is_printed_once(
 ) -> None:
     ran: list[list[str]] = []
 
-    def note(command: list[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
+    def note(command: list[str], **how: Any) -> subprocess.CompletedProcess[bytes]:
+        assert "preexec_fn" not in how, "it may deadlock beside other threads"
         ran.append(command)
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", note)
-    where = Where(accelerator="cpu", devices=3, num_nodes=2, rendezvous="here:29400")
+    where = Hardware(accelerator="cpu", devices=3, num_nodes=2, rendezvous="here:29400")
     run_distributed(cast(Any, "a job"), where, tmp_path)
     said = capsys.readouterr().out
     assert said.count("\n") == 1
-    assert said.strip().endswith(shlex.join(ran[0]))
+    assert said.strip().endswith(shlex.join(ran[0][ran[0].index("torch.distributed.run") - 2 :]))
     assert {"--nnodes=2", "--nproc-per-node=3", "--rdzv-endpoint=here:29400"} <= set(ran[0])
     monkeypatch.undo()
     with pytest.raises(UserError, match="nowhere_to_be_found"):
@@ -190,7 +221,7 @@ def test_without_a_launcher_the_line_for_the_other_machines_is_printed_once(
 )
 def test_where_refuses_in_one_line(values: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(UserError) as refused:
-        Where(**values)
+        Hardware(**values)
     assert "\n" not in str(refused.value)
     assert all(word in str(refused.value) for word in words), refused.value
 

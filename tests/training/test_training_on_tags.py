@@ -16,19 +16,19 @@ import torch
 from safetensors.numpy import load_file
 from sklearn.metrics import f1_score
 
-from fastmtl.config import compose
-from fastmtl.data.samplers import Proportional
+from fastmtl.cli.compose import compose
+from fastmtl.data.batching.planned import Proportional
 from fastmtl.errors import UserError
 from fastmtl.models.encoder import EncoderSpec
 from fastmtl.models.inference import Inference
 from fastmtl.models.multitask import MultiTaskModel, load_weights
-from fastmtl.pipeline import Experiment
+from fastmtl.pipelines.experiment import Experiment
 from fastmtl.reporting.rows import selected_rows
 from fastmtl.training.finetuned import load_finetuned, predict
 from fastmtl.training.fit import FitJob, Where, run_fit
-from fastmtl.training.modules import FitConfig
+from fastmtl.training.config import FitConfig
 
-CPU = Where(accelerator="cpu")
+CPU = Hardware(accelerator="cpu")
 ROWS = 12
 
 
@@ -99,7 +99,7 @@ def test_micro_batches_of_rows_with_few_and_many_words_add_up_to_the_step(fit: C
 def test_two_ranks_train_and_measure_what_one_device_does(fit: Callable[..., Path]) -> None:
     frozen = FitConfig(epochs=2, batch_size=6, learning_rate=1e-3, precision="fp32", dropout=0.0,
                        freeze_embeddings=True)  # fmt: skip
-    one, two = (fit(str(n), fit=frozen, where=Where(accelerator="cpu", devices=n)) for n in (1, 2))
+    one, two = (fit(str(n), fit=frozen, where=Hardware(accelerator="cpu", devices=n)) for n in (1, 2))
     assert_same_weights(one, two, atol=2e-4)
     for single, both in zip(read(one), read(two)):
         assert both == pytest.approx(single, abs=1e-4)

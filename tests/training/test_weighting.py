@@ -251,7 +251,7 @@ def test_gradients_that_overflowed_go_through_as_they_are(method: type[Surgery],
     assert not combined(method(), [1.0, math.inf], [-1.0, 1.0]).isfinite().all()
 
 
-def test_surgery_is_done_in_full_precision_under_autocast(torchjd: Any) -> None:
+def test_surgery_is_done_in_head_in_float32_under_autocast(torchjd: Any) -> None:
     rows = [[1.0, 0.001], [-1.0, 0.002]]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = combined(PCGrad(), *rows)
