@@ -1,17 +1,16 @@
 """The studies' tables and figures can be made from any finished sweep of their arms."""
 
 import json
-import subprocess
-import sys
 from itertools import permutations
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from fastmtl.config import values
+from fastmtl.cli.compose import values
 from fastmtl.data import tagging
 from fastmtl.errors import UserError
+from tests.helpers.cli import run_cli
 from tests.helpers.scripts import EXPERIMENTS, script
 
 
@@ -19,8 +18,8 @@ from tests.helpers.scripts import EXPERIMENTS, script
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sweep")
     arms = "selection=none,random,feature_similarity,full"
-    command = [sys.executable, "-m", "fastmtl.cli", "-m", "debug=smoke", arms, "seed=0,1", f"paths.output={folder}"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    ran = run_cli(folder, "-m", "debug=smoke", arms, "seed=0,1", f"paths.output={folder}")
+    assert ran.returncode == 0, ran.stderr
     return next(folder.glob("sweeps/*/*"))
 
 
