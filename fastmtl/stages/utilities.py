@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from fastmtl.stages.base import Context, Stage
 from fastmtl.stages.features import Features
 from fastmtl.stages.fitting import FitStage
 from fastmtl.store import WEIGHTS, Artifact
+
+log = logging.getLogger(__name__)
 
 FEW_ROWS = 50
 """A share of right answers over fewer rows than this has a standard error of seven points or more."""
@@ -32,10 +35,7 @@ class Bandit(FitStage):
         """See `Stage`."""
         if self.rewarded.count < FEW_ROWS:
             name = self.rewarded.tasks[0].name
-            print(
-                f"fastmtl: {self.rewarded.count} rows of {name} reward the bandit, few for a reliable choice",
-                flush=True,
-            )
+            log.warning("%d rows of %s reward the bandit, few for a reliable choice", self.rewarded.count, name)
         records = self.train("bandit", out, context, sampling=self.policy, evaluated=self.rewarded, keep_best=False)
         (out / WEIGHTS).unlink()  # its rounds are what it was for
         return records

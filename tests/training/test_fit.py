@@ -20,8 +20,8 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from fastmtl.data.collate import collate
 from fastmtl.data.batching.planned import Proportional
+from fastmtl.data.collate import collate
 from fastmtl.errors import UserError
 from fastmtl.models.dropout import drop, use_cpu_dropout
 from fastmtl.models.encoder import EncoderSpec

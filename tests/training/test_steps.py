@@ -20,8 +20,8 @@ from fastmtl.data.batching.planned import Proportional
 from fastmtl.errors import UserError
 from fastmtl.models.encoder import EncoderSpec, _tiny_tokenizer
 from fastmtl.tasks import TaskSpec
-from fastmtl.training.fit import FitJob, Where, run_fit
 from fastmtl.training.config import FitConfig
+from fastmtl.training.fit import FitJob, run_fit
 from fastmtl.training.weighting import (
     CAGrad,
     Equal,

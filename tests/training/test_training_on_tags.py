@@ -24,9 +24,9 @@ from fastmtl.models.inference import Inference
 from fastmtl.models.multitask import MultiTaskModel, load_weights
 from fastmtl.pipelines.experiment import Experiment
 from fastmtl.reporting.rows import selected_rows
-from fastmtl.training.finetuned import load_finetuned, predict
-from fastmtl.training.fit import FitJob, Where, run_fit
 from fastmtl.training.config import FitConfig
+from fastmtl.training.finetuned import load_finetuned, predict
+from fastmtl.training.fit import FitJob, run_fit
 
 CPU = Hardware(accelerator="cpu")
 ROWS = 12
