@@ -37,7 +37,6 @@ class Mixing(Stage):
     seed: int
 
     def build(self, out: Path, context: Context) -> dict[str, Any]:
-        """See `Stage`."""
         chooses, task = self.finetune.evaluated.count, self.finetune.evaluated.tasks[0]
         if chooses < FEW_ROWS:
             log.warning(

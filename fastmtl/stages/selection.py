@@ -48,7 +48,6 @@ class Selection(Stage):
     seed: int
 
     def build(self, out: Path, context: Context) -> dict[str, Any]:
-        """See `Stage`."""
         candidates, audited = self._valued(context)
         seed, budget = derive("select", self.seed, self.primary), self.budget or 1.0
         k = self.selector.size(candidates, budget, np.random.default_rng(seed))

@@ -32,7 +32,6 @@ class Bandit(FitStage):
     rewarded: RowSet
 
     def build(self, out: Path, context: Context) -> dict[str, Any]:
-        """See `Stage`."""
         if self.rewarded.count < FEW_ROWS:
             name = self.rewarded.tasks[0].name
             log.warning("%d rows of %s reward the bandit, few for a reliable choice", self.rewarded.count, name)
@@ -54,7 +53,6 @@ class PredictedUtilities(Stage):
     features: tuple[Features, ...]
 
     def build(self, out: Path, context: Context) -> dict[str, Any]:
-        """See `Stage`."""
         known: Mapping[str, Any] = {one.task.name: context.get(one).read("features.json") for one in self.features}
         utilities = {self.primary: None, **dict(self.predictor.rank(self.primary, known))}
         (out / "utilities.json").write_text(json.dumps(utilities, indent=1))

@@ -85,7 +85,6 @@ class FitJob:
     resume: Path | None = None
 
     def run(self) -> None:
-        """See `train`."""
         train(self)
 
 

@@ -32,11 +32,9 @@ class FileSource:
     labels_are_codes = False
 
     def fingerprint(self, task: TaskSpec) -> str:
-        """See `Source`."""
         return hash_files(tuple(str(self._path(task, split)) for split in task.splits))
 
     def batches(self, task: TaskSpec, split: str) -> Iterator[pa.RecordBatch]:
-        """See `Source`."""
         path = self._path(task, split)
         try:
             yield from _read(path, [*task.text, *([task.label]), *([task.flag] if task.flag else [])])

@@ -24,11 +24,9 @@ class ParquetFolder:
     labels_are_codes = True
 
     def fingerprint(self, task: TaskSpec) -> str:
-        """See `Source`."""
         return hash_files(tuple(str(p) for split in task.splits if (p := self.path(task, split)).exists()))
 
     def batches(self, task: TaskSpec, split: str) -> Iterator[pa.RecordBatch]:
-        """See `Source`."""
         path = self.path(task, split)
         if not path.exists():
             raise UserError(f"task {task.name!r}: no file {path} for split {split!r}; check data.root={self.root!r}")
