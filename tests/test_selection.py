@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from fastmtl.errors import UserError
-from fastmtl.selection.base import PoolExhausted, Selector, check_budget, rows_wanted
 from fastmtl.selection import candidates as ranking
+from fastmtl.selection.base import PoolExhausted, Selector, check_budget, rows_wanted
 from fastmtl.selection.candidates import Candidates, top_k
 from fastmtl.selection.rows import Full, MatchedRandom, NoAuxiliary, Random, TopK
 from fastmtl.selection.tasks import BestTasks, PickedTasks
