@@ -25,8 +25,8 @@ from fastmtl.models.encoder import EncoderSpec, TokenizerSpec
 from fastmtl.models.multitask import MultiTaskModel
 from fastmtl.pipelines import checks
 from fastmtl.plans import BanditPlan, Protocol, ProxyPlan, RelationsPlan, ScoringPass, ScoringPlan, SelectionPlan
-from fastmtl.scoring.cascade import best_of
 from fastmtl.seeds import derive, generator
+from fastmtl.selection.cascade import best_of
 from fastmtl.stages.base import Context, Stage, options_of
 from fastmtl.stages.features import Features
 from fastmtl.stages.finetune import Finetune

@@ -274,7 +274,7 @@ def test_auto_is_half_precision_only_where_the_processor_has_it(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     for native in (True, False):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, native=native: native)
-        assert resolve_precision("auto", Where(accelerator="gpu")) == ("bf16" if native else "fp16")
+        assert resolve_precision("auto", Hardware(accelerator="gpu")) == ("bf16" if native else "fp16")
 
 
 def test_half_precision_trains_on_a_cpu(fit: Callable[..., Path]) -> None:
