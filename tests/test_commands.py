@@ -107,7 +107,7 @@ def run_tune(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run_relations(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    tasks = check(parsed("fastmtl-relations", arguments, monkeypatch).overrides, "budget=1.0").source.tasks
+    tasks = check(parsed("fastmtl-relations", arguments, monkeypatch).overrides, "budget=1.0").tasks
     assert not [task.name for task in tasks if "validation" not in task.splits], "gains are measured on validation rows"
 
 
