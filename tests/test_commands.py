@@ -147,7 +147,7 @@ def test_commands_are_found_in_every_kind_of_place() -> None:
         ("notebooks/02_compare_selectors.ipynb", f"fastmtl -m study=compare {swept} budget=16,32 'seed=range(3)'"),
         ("experiments/sample_arms/run.sh", f'fastmtl -m experiment=demo {swept},full "seed=range(${{SEEDS:-3}})"'),
     } <= lines
-    assert any(line.endswith("selection=autosem mixing=none") for _, line in lines)  # in a table
+    assert any(line.endswith("selection=autosem mixing=autosem_grid") for _, line in lines)  # in a table
 
 
 def test_the_shell_takes_quotes_comments_and_variables_away(tmp_path: Path) -> None:

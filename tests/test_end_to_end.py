@@ -263,7 +263,7 @@ def test_two_ranks_train_what_one_device_trains(tmp_path: Path) -> None:
         exp = cell(
             tmp_path / trainer, "encoder=auto", f"encoder.name={tmp_path / 'encoder'}", "encoder.pooling=mean",
             "encoder.learning_rate=0.001", "multitask.fit.dropout=0.0", "selection=random", f"trainer={trainer}",
-            "multitask.fit.batch_size=7", "data.rows_per_task=40", "budget=30", "proxy.examples_per_task=10",
+            "multitask.fit.batch_size=7", "multitask.fit.precision=fp32", "data.rows_per_task=40", "budget=30", "proxy.examples_per_task=10",
         )  # fmt: skip
         made.append(exp.multitask())
     one, two = made
