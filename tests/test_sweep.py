@@ -22,8 +22,8 @@ from hydra.core.plugins import Plugins
 
 from fastmtl.cli.callback import CompareCells, read_cells
 from fastmtl.cli.compose import conf_dir
-from fastmtl.errors import UserError
 from fastmtl.cli.sweep import Watch, line, losses, matrix, newest, plan, read, running, summary
+from fastmtl.errors import UserError
 from tests.helpers.cells import SMALL
 from tests.helpers.cli import run_here, start_cli
 from tests.helpers.waiting import DEADLINE_S, wait_for
