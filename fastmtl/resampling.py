@@ -29,6 +29,21 @@ def resampled_scores(
     return np.concatenate(blocks, axis=1)
 
 
+def row_covariance(
+    metric: str, labels: np.ndarray, predictions: np.ndarray, rng: np.random.Generator, draws: int = 2000,
+    rows: np.ndarray | None = None,
+) -> np.ndarray:  # fmt: skip
+    """Covariance (n, n) of the scores of n models by the choice of the rows, over `resampled_scores`.
+
+    Resamples on which a score is undefined are left out; NaN where fewer than half are left.
+    """
+    scores = resampled_scores(metric, labels, predictions, rng, draws, rows)
+    defined = ~np.isnan(scores).any(axis=0)
+    if defined.mean() < 0.5:
+        return np.full((len(scores), len(scores)), np.nan)
+    return np.atleast_2d(np.cov(scores[:, defined]))
+
+
 def weighted_scores(metric: str, labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Scores (n, d) of predictions (n, m) against labels (m,), where row i counts weights[:, i] (d, m) times.
 
