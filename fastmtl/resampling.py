@@ -35,13 +35,15 @@ def row_covariance(
 ) -> np.ndarray:  # fmt: skip
     """Covariance (n, n) of the scores of n models by the choice of the rows, over `resampled_scores`.
 
-    Resamples on which a score is undefined are left out; NaN where fewer than half are left.
+    NaN for a model whose score is undefined on most resamples; resamples on which that of another one is are left out.
     """
     scores = resampled_scores(metric, labels, predictions, rng, draws, rows)
-    defined = ~np.isnan(scores).any(axis=0)
-    if defined.mean() < 0.5:
-        return np.full((len(scores), len(scores)), np.nan)
-    return np.atleast_2d(np.cov(scores[:, defined]))
+    known = np.isnan(scores).mean(axis=1) < 0.5
+    covariance = np.full((len(scores), len(scores)), np.nan)
+    if known.any():
+        scores = scores[known]
+        covariance[np.ix_(known, known)] = np.cov(scores[:, ~np.isnan(scores).any(axis=0)])
+    return covariance
 
 
 def weighted_scores(metric: str, labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
