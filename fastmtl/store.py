@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import shutil
@@ -18,6 +19,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from fastmtl.errors import UserError
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
@@ -69,6 +72,10 @@ class Store:
         except FileNotFoundError:
             return None
         return Artifact(kind, key, path, manifest, hit=True) if (path / needs).exists() else None
+
+    def scratch(self, kind: str, key: str) -> Path:
+        """A folder that a killed build may leave behind for the next one; whoever builds removes it at the end."""
+        return self.root / kind / f".{key}.resume"
 
     def get(
         self, kind: str, key: str, identity: Any, build: Callable[[Path], dict[str, Any] | None], needs: str = MANIFEST
@@ -135,7 +142,7 @@ class _locked:
         try:
             self.lock.acquire(timeout=2)
         except Timeout:
-            print(f"fastmtl: another process is building this {self.kind}; waiting for it", flush=True)
+            log.info("another process is building this %s; waiting for it", self.kind)
             self.lock.acquire()
 
     def __exit__(self, *_: object) -> None:

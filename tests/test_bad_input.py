@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from fastmtl.cli.compose import compose
 from fastmtl.errors import UserError
 from fastmtl.selection.base import PoolExhausted
+from tests.helpers.cli import start_cli
 
 
 def refusal(*overrides: str) -> str:
@@ -200,9 +200,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[P
     started = {}
     for case, (arguments, _) in COMMANDS.items():
         folder = tmp_path_factory.mktemp("run")
-        command = [sys.executable, "-m", "fastmtl.cli", *arguments]
-        pipe = subprocess.PIPE
-        started[case] = (folder, subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True))
+        started[case] = (folder, start_cli(folder, *arguments, stderr=subprocess.PIPE))
     yield started
     for _, process in started.values():
         process.kill()

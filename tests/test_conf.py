@@ -69,6 +69,7 @@ def test_an_option_composes_into_an_experiment(choice: str, needed: dict[str, li
         assert compose(choice, *needed.get(choice, [])).primary
 
 
+@pytest.mark.usefixtures("own_environment")
 @pytest.mark.parametrize("option", GROUPS["logger"])
 def test_a_logger_is_built_or_its_package_is_asked_for(option: str, tmp_path: Path) -> None:
     GlobalHydra.instance().clear()

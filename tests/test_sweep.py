@@ -178,6 +178,7 @@ def check_mixed(folder: Path, code: int | None, out: str) -> None:
     assert "Warning" not in out
 
 
+@pytest.mark.usefixtures("own_environment")
 def test_equal_cells_are_computed_once_and_failing_ones_told_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

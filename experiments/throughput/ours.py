@@ -243,6 +243,16 @@ def top_k(path: Path, k: int) -> np.ndarray:
     return top_k(blocks, k, salt=0)
 
 
+# --- sweeps ------------------------------------------------------------------------------------------------------
+
+
+def cell_starts(folder: Path) -> list[float]:
+    """When each cell of a sweep started, in seconds, in the order in which they ran."""
+    from fastmtl.sweep import read
+
+    return [cell.started for cell in read(folder)]
+
+
 # --- several ranks -----------------------------------------------------------------------------------------------
 
 

@@ -33,7 +33,8 @@ class FitStage(Stage):
         job = FitJob(
             title=title, pool=pool_of(context, self.encoder, self.rows, more.get("evaluated")), encoder=self.encoder,
             rows=self.rows, fit=self.fit, seed=self.seed, pad_id=tokenizer_of(self.encoder).pad_id, out=out,
-            hardware=context.hardware, **{"sampling": Proportional(), **more},
+            hardware=context.hardware, resume=context.store.scratch(self.kind, self.key),
+            **{"sampling": Proportional(), **more},
         )  # fmt: skip
         return run_fit(job)
 

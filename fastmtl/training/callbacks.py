@@ -57,6 +57,15 @@ class KeepBest(Callback):
             assert isinstance(pl_module.model, nn.Module)
             self.state = full_state(pl_module.model, trainer.is_global_zero)
 
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"history": self.history, "epoch": self.epoch, "state": self.state, "best": list(self._best)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Resume."""
+        self.history, self.epoch, self.state = (state_dict[name] for name in ("history", "epoch", "state"))
+        self._best = tuple(state_dict["best"])
+
 
 class EarlyStop(Callback):
     """Ends training when `KeepBest` has kept no new epoch for `patience` epochs."""
@@ -115,6 +124,14 @@ class Feedback(Callback):
             primary_P, auxiliary_P = seen.gradients_mP
             online.tell(float(functional.cosine_similarity(primary_P, auxiliary_P, dim=0)))
 
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"start": self._start}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Resume."""
+        self._start = state_dict["start"]
+
 
 class Curves(Callback):
     """Learning curves: the mean of each value over its task's steps since the last point, and each epoch's metrics.
@@ -146,6 +163,14 @@ class Curves(Callback):
         """The epoch's metrics on the rows that choose it."""
         for name, value in trainer.callback_metrics.items():
             self._point(trainer, name, float(value))
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"points": self.points, "waiting": self._waiting}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Resume."""
+        self.points, self._waiting = list(state_dict["points"]), dict(state_dict["waiting"])
 
     def _point(self, trainer: pl.Trainer, name: str, value: float) -> None:
         self.points.append((trainer.global_step, trainer.current_epoch, name, value))

@@ -72,6 +72,7 @@ class Hardware:
             {num_nodes} and {devices}; without it the user starts the other machines by hand.
         rendezvous: HOST:PORT at which machines meet; HOST is one of them, and without it the machine of the command.
         profiler: Lightning's simple or advanced profiler, whose report is written to the log.
+        checkpoint_minutes: Minutes between two checkpoints inside a fit, from which a killed one resumes; null: none.
     """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -82,6 +83,7 @@ class Hardware:
     launcher: str | None = None
     rendezvous: Annotated[str, Field(pattern=r"^\S+:\d+$", description="HOST:PORT")] | None = None
     profiler: Literal["simple", "advanced"] | None = None
+    checkpoint_minutes: NonNegative | None = 10.0
 
     def __post_init__(self) -> None:
         try:

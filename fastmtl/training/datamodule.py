@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.accelerators import CUDAAccelerator
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fastmtl.data.batching.online import Online, OnlineSampling
 from fastmtl.data.batching.planned import Sampling, Step, planned_steps, shard
@@ -54,6 +54,19 @@ class PlannedBatches(Dataset):
         return {**batch, "weight": torch.tensor(weight), "share": torch.tensor(share)}
 
 
+class _From(Sampler[int]):
+    """The batches of an epoch from one on; Lightning counts those before it as done."""
+
+    def __init__(self, first: int, count: int) -> None:
+        self.first, self.count = first, count
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.first, self.count))
+
+    def __len__(self) -> int:
+        return self.count
+
+
 class TaskData(pl.LightningDataModule):
     """Training rows by task, and the rows that are evaluated on the way.
 
@@ -81,6 +94,8 @@ class TaskData(pl.LightningDataModule):
         self.sampling, self.batch_size, self.seed, self.pad_id, self.parts = sampling, batch_size, seed, pad_id, parts
         self.online = None if isinstance(sampling, Sampling) else Online(sampling, self.lengths, batch_size, seed)
         self.served: list[np.ndarray] = []
+        self.steps_now: Sequence[Step] = []
+        self._resumed: tuple[int, Any] | None = None
         self.evaluated = None
         if evaluated is not None:
             ((name, positions),) = evaluated.items()
@@ -109,12 +124,31 @@ class TaskData(pl.LightningDataModule):
         """One epoch; the trainer asks again before each (`reload_dataloaders_every_n_epochs=1`)."""
         trainer = self.trainer
         assert trainer is not None
-        return self._loader(
-            PlannedBatches(
-                self.steps(trainer.current_epoch), self.names, self.rows, self.places, self.pad_id,
-                trainer.global_rank, trainer.world_size, trainer.accumulate_grad_batches, self.served,
-            )
+        self.steps_now = self.steps(trainer.current_epoch)
+        batches = PlannedBatches(
+            self.steps_now, self.names, self.rows, self.places, self.pad_id,
+            trainer.global_rank, trainer.world_size, trainer.accumulate_grad_batches, self.served,
         )  # fmt: skip
+        first = 0
+        if self._resumed is not None:
+            first, online = self._resumed
+            if self.online is not None:
+                self.online.restore(online)
+            self._resumed = None
+        return self._loader(batches, first)
+
+    def state(self, batch: int) -> dict[str, Any]:
+        """Plain values from which `restore` goes on with the batch that was asked for last, before it is trained on."""
+        assert self.trainer is not None
+        parts = len(self.steps_now[batch // self.trainer.accumulate_grad_batches])
+        served = np.concatenate([np.empty(0, np.int64), *self.served[: len(self.served) - parts]])
+        online = self.online.state() if self.online is not None else None
+        return {"batch": batch, "served": torch.from_numpy(served), "online": online}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The next training data loader starts where `state` was taken."""
+        self.served[:] = [state["served"].numpy()]
+        self._resumed = state["batch"], state["online"]
 
     def val_dataloader(self) -> DataLoader | list[Any]:
         """The evaluated rows, sorted by length; every row counts on one rank, and all ranks have as many batches.
@@ -131,9 +165,9 @@ class TaskData(pl.LightningDataModule):
         steps = [[(0, part)] for part in chunks(order, lengths, BATCH_TOKENS * world, BATCH_ROWS * world)]
         return self._loader(PlannedBatches(steps, [name], [rows], [places], self.pad_id, rank, world))
 
-    def _loader(self, batches: PlannedBatches) -> DataLoader:
+    def _loader(self, batches: PlannedBatches, first: int = 0) -> DataLoader:
         # From pinned memory a copy to the GPU does not make the host wait. Collating takes a thousandth of a step, so
         # neither worker processes nor a thread are worth their own cost.
         assert self.trainer is not None
         pinned = isinstance(self.trainer.accelerator, CUDAAccelerator)
-        return DataLoader(batches, batch_size=None, pin_memory=pinned)
+        return DataLoader(batches, batch_size=None, pin_memory=pinned, sampler=_From(first, len(batches)))

@@ -40,11 +40,14 @@ from fastmtl.models.multitask import MultiTaskModel, ProxyModel, load_weights
 from fastmtl.models.roofline import gemm_flops_per_s
 from fastmtl.store import WEIGHTS
 from fastmtl.training.callbacks import Curves, EarlyStop, Feedback, KeepBest, OneBar, full_state
+from fastmtl.training.checkpoint import Checkpoint
 from fastmtl.training.config import FitConfig, Hardware
 from fastmtl.training.datamodule import TaskData
 from fastmtl.training.modules import MultiTaskModule, ProxyModule, freeze, training_flops
 from fastmtl.training.process import PeakMemory, following
 from fastmtl.training.weighting import Equal, Weighting
+
+log = logging.getLogger(__name__)
 
 _LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -61,6 +64,7 @@ class FitJob:
         init: A weights file to start from; without it the encoder's own.
         evaluated: Rows of one task that are measured after each epoch. The best epoch on them is kept, or with
             `keep_best=False`, as without them, the last one.
+        resume: A folder for checkpoints, which outlives a killed process; None keeps none.
     """
 
     title: str
@@ -78,9 +82,9 @@ class FitJob:
     evaluated: RowSet | None = None
     keep_best: bool = True
     weighting: Weighting = field(default_factory=Equal)
+    resume: Path | None = None
 
     def run(self) -> None:
-        """See `train`."""
         train(self)
 
 
@@ -133,7 +137,7 @@ def run_distributed(job: Job, hardware: Hardware, folder: Path) -> None:
     command += ["-m", "fastmtl.worker", str(path)]
     if hardware.num_nodes > 1 and hardware.launcher is None:
         others = "the other node" if hardware.num_nodes == 2 else f"each of the other {hardware.num_nodes - 1} nodes"
-        print(f"start on {others}, now: {shlex.join(command)}", flush=True)
+        log.warning("start on %s, now: %s", others, shlex.join(command))
     if hardware.num_nodes > 1:
         command = [*hardware.launch_prefix(), *command]
     threads = max(1, (os.cpu_count() or 1) // int(hardware.devices))
@@ -162,11 +166,15 @@ def train(job: FitJob) -> None:
     best = KeepBest(job.evaluated.tasks[0].metrics[0]) if job.evaluated and job.keep_best else None
     curves = Curves()
     bar = OneBar(job.title, module.total_steps)
-    trainer = _trainer(job, [curves, Feedback(), *([best] if best else []), bar, *_callbacks(job.fit)])
+    resume = None
+    if job.resume is not None and job.hardware.checkpoint_minutes is not None:
+        resume = Checkpoint(job.resume, 60 * job.hardware.checkpoint_minutes, data)
+    own = [curves, Feedback(), *([best] if best else []), bar, *([resume] if resume else [])]
+    trainer = _trainer(job, [*own, *_callbacks(job.fit)])
     peak = PeakMemory(job.hardware.device)
     started = time.perf_counter()
     try:
-        trainer.fit(module, datamodule=data)
+        trainer.fit(module, datamodule=data, ckpt_path=resume.found() if resume else None, weights_only=True)
     except SystemExit:  # what Lightning makes of Ctrl-C, which it then ignores
         if trainer.interrupted:
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -177,6 +185,8 @@ def train(job: FitJob) -> None:
     if not trainer.is_global_zero:
         return
     save_file(state, job.out / WEIGHTS)
+    if resume is not None:
+        resume.drop()
     curves.write(job.out / "curves.csv")
     if data.online is not None:
         _write_history(job.out, data)
@@ -313,5 +323,6 @@ def _quiet() -> None:
         "GPU available but not used",
         "have no `validation_step`",
         "LeafSpec",
+        "dataloader is not resumable",  # it is: see `TaskData.restore`
     ):
         warnings.filterwarnings("ignore", f".*{message}.*")

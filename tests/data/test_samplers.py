@@ -107,7 +107,7 @@ def test_a_step_has_the_whole_batch_in_nearly_equal_parts(sampling: Sampling, ba
 
 
 @pytest.mark.parametrize("parts", [1, 2, 4])
-def test_parts_that_divide_the_batch_are_the_policys_own(parts: int) -> None:
+def test_parts_that_divide_the_batch_are_planned_as_before(parts: int) -> None:
     lengths = [np.random.default_rng(t).integers(3, 90, size=n) for t, n in enumerate([64, 33, 200])]
     steps = planned_steps(Proportional(), lengths, 16, parts, np.random.default_rng(0))
     own = grouped(Proportional().epoch(lengths, 16 // parts, np.random.default_rng(0)), parts)

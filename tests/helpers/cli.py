@@ -11,7 +11,7 @@ from typing import Any
 from tests.helpers.waiting import DEADLINE_S
 
 
-def command(*arguments: str, module: str = "fastmtl.cli") -> list[str]:
+def command(*arguments: str, module: str = "fastmtl.cli.main") -> list[str]:
     """`fastmtl ARGUMENTS`, of the package that is tested."""
     return [sys.executable, "-m", module, *arguments]
 

@@ -27,7 +27,7 @@ from fastmtl.models.dropout import drop, use_cpu_dropout
 from fastmtl.models.encoder import EncoderSpec
 from fastmtl.models.multitask import MultiTaskModel
 from fastmtl.models.roofline import gemm_flops_per_s
-from fastmtl.training.config import FitConfig, Hardware
+from fastmtl.training.config import FitConfig, Hardware, resolve_precision
 from fastmtl.training.fit import FitJob, run_distributed, run_fit
 from fastmtl.training.modules import MultiTaskModule
 from tests.helpers.toy import row_sets
@@ -257,6 +257,24 @@ def test_records_hold_the_machines_rate_and_the_share_of_it_that_was_used(fit: C
     assert found["gemm_flops_per_s"] == pytest.approx(gemm_flops_per_s(torch.device("cpu"), torch.float32), rel=0.01)
     assert found["gemm_flops_per_s"] > 1e8
     assert 0 <= found["mfu"] < 1
+
+
+@pytest.mark.parametrize(
+    ("has", "precision"),
+    [({}, "fp32"), ({"avx512_bf16": False, "amx_bf16": False}, "fp32"), ({"avx512_bf16": True}, "bf16"),
+     ({"avx512_bf16": False, "amx_bf16": True}, "bf16")],
+)  # fmt: skip
+def test_auto_is_half_precision_only_where_the_processor_has_it(
+    monkeypatch: pytest.MonkeyPatch, has: dict[str, bool], precision: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    assert resolve_precision("auto", CPU) == precision
+    assert [resolve_precision(asked, CPU) for asked in ("fp32", "bf16", "fp16")] == ["fp32", "bf16", "fp16"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for native in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, native=native: native)
+        assert resolve_precision("auto", Hardware(accelerator="gpu")) == ("bf16" if native else "fp16")
 
 
 def test_half_precision_trains_on_a_cpu(fit: Callable[..., Path]) -> None:

@@ -68,7 +68,6 @@ class ThompsonSampling:
         return measured.get("probability", measured[headline]) if self.metric == "probability" else measured[headline]
 
     def bandit(self, arms: int) -> BetaBernoulli:
-        """See `OnlineSampling`."""
         return BetaBernoulli(*priors(arms, self.prior, self.primary_prior), self.decay)
 
 
@@ -81,7 +80,6 @@ class Exp3Sampling:
     feedback: ClassVar[Literal["alignment"]] = "alignment"
 
     def bandit(self, arms: int) -> Exp3:
-        """See `OnlineSampling`."""
         return Exp3(arms)
 
 
@@ -98,7 +96,6 @@ class Ucb1Sampling:
     feedback: ClassVar[Literal["alignment"]] = "alignment"
 
     def bandit(self, arms: int) -> Ucb1:
-        """See `OnlineSampling`."""
         return Ucb1(arms, self.smoothing)
 
 
@@ -220,13 +217,24 @@ class Online(Sequence[Step]):
         return self.episode is not None and self._since_start > 0 and self._since_start % self.episode == 0
 
     def state(self) -> dict[str, Any]:
-        """Plain values from which `restore` goes on at the start of an epoch."""
-        compare = self.compare.state() if self.compare else None
-        return {"bandit": self.bandit.state(), "compare": compare, "played": self._played, "reference": self.reference}
+        """Plain values from which `restore` goes on at the step that was asked for last."""
+        return {
+            "bandit": self.bandit.state(), "compare": self.compare.state() if self.compare else None,
+            "played": self._played, "reference": self.reference, "history": list(self.history),
+            "rng": self._rng.bit_generator.state, "at": self._at, "arm": self._arm,
+            "step": [(task, rows.tolist()) for task, rows in self._step],
+            "waiting": {task: [rows.tolist() for rows in batches] for task, batches in self._waiting.items()},
+        }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
         """Back to what `state` gave."""
         self.bandit.restore(state["bandit"])
-        self._played, self.reference = state["played"], state["reference"]
         if self.compare:
             self.compare.restore(state["compare"])
+        self._played, self.reference, self.history = state["played"], state["reference"], list(state["history"])
+        self._rng.bit_generator.state = state["rng"]
+        self._at, self._arm = state["at"], state["arm"]
+        self._step = [(task, np.array(rows, dtype=np.int64)) for task, rows in state["step"]]
+        self._waiting = {
+            task: [np.array(rows, dtype=np.int64) for rows in batches] for task, batches in state["waiting"].items()
+        }
