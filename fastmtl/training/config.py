@@ -50,7 +50,7 @@ class FitConfig:
     optimizer: Literal["adamw", "adadelta"] = "adamw"
     max_steps: Count | None = None
     early_stopping: Count | None = None
-    callbacks: Mapping[str, Any] = Field(default_factory=dict)
+    callbacks: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
 
     def resolved(self, hardware: Hardware, encoder: Any) -> FitConfig:
         """The same with what this encoder and hardware make of null and auto: keys say what was used."""
