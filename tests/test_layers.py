@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 LEVEL = {
-    "errors": 0, "tasks": 0, "store": 0, "selection": 0, "bandit": 0, "stats": 0, "progress": 1,
+    "errors": 0, "tasks": 0, "store": 0, "selection": 0, "bandit": 0, "resampling": 0, "stats": 0, "progress": 1,
     "data": 1, "models": 2, "training": 3, "relations": 3, "scoring": 4,
     "mixing": 5, "plans": 5, "stages": 5, "pipeline": 5,
     "reporting": 6, "config": 6, "worker": 6, "cli": 6, "sweep": 6, "tuning": 6, "pairs": 6,
