@@ -17,6 +17,7 @@ from statsmodels.stats.multitest import multipletests
 
 from fastmtl import resampling
 from fastmtl.errors import UserError
+from fastmtl.reporting import tables
 from fastmtl.reporting.compare import check_comparable, comparisons, matched, recommendation
 from fastmtl.reporting.row_noise import row_noise
 from fastmtl.resampling import resampled_scores
@@ -229,6 +230,23 @@ def test_a_missing_folder_leaves_the_seeds_alone(tmp_path: Path) -> None:
     cells.loc[0, "finetune"] = str(tmp_path / "gone")
     row = comparisons(cells).iloc[0]
     assert (row["p"] < 0.001, row["covers"], bool(row["significant"])) == (True, "seeds", False)
+
+
+def test_the_table_says_what_no_number_of_seeds_shows_and_what_its_intervals_cover(tmp_path: Path) -> None:
+    table = tables.differences(comparisons(few_rows(tmp_path, 40)))
+    told = dict(zip(table.headers, table.rows[0]))
+    assert told["seeds needed"] == "infinite"
+    assert float(told["rows' share %"]) > 90
+    assert float(told["minimum detectable x100"]) > 5
+    assert not table.bold
+    assert "cover both seeds and validation rows" in table.note
+    assert "predictions of these cells are gone" not in table.note
+    table = tables.differences(comparisons(four_arms(0.05)))
+    assert "predictions of these cells are gone" in table.note
+    assert not table.bold
+    assert all(row[-3:] == ["", "", ""] for row in table.rows)
+    two = tables.differences(comparisons(predicted(four_arms(n=2), tmp_path / "two")))
+    assert "> 100" in [row[-2] for row in two.rows]
 
 
 def test_predictions_are_read_in_the_order_of_the_tasks_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
