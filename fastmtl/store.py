@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import shutil
@@ -18,6 +19,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from fastmtl.errors import UserError
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
@@ -139,7 +142,7 @@ class _locked:
         try:
             self.lock.acquire(timeout=2)
         except Timeout:
-            print(f"fastmtl: another process is building this {self.kind}; waiting for it", flush=True)
+            log.info("another process is building this %s; waiting for it", self.kind)
             self.lock.acquire()
 
     def __exit__(self, *_: object) -> None:

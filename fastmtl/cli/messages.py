@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 import shlex
 import sys
@@ -103,6 +104,16 @@ def in_one_line(program: str) -> Iterator[None]:
     except KeyboardInterrupt:
         print(f"\n{program}: stopped; rerun the same command to resume", file=sys.stderr)
         sys.exit(130)
+
+
+def log_to_terminal() -> None:
+    """Show the package's messages, as Hydra's logging does for `fastmtl` itself."""
+    package = logging.getLogger("fastmtl")
+    if not package.handlers:
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        package.addHandler(handler)
+    package.setLevel(logging.INFO)
 
 
 def say(program: str, message: str) -> int:

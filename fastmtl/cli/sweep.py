@@ -197,7 +197,6 @@ class Watch(threading.Thread):
         self._last = threading.Event()
 
     def run(self) -> None:
-        """See `Thread`."""
         told: set[int] = set()
         with tqdm(bar_format="{desc}", leave=False, disable=None) as state:  # None: not without a terminal
             while True:

@@ -19,7 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from fastmtl.cli.compose import build, compose, values
-from fastmtl.cli.messages import check_folder_name, command_line, in_one_line
+from fastmtl.cli.messages import check_folder_name, command_line, in_one_line, log_to_terminal
 from fastmtl.cli.sweep import held
 from fastmtl.errors import UserError
 
@@ -205,6 +205,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=_count, default=1, help="of a trial; their mean counts (default: %(default)s)")
     arguments = parser.parse_intermixed_args()
     with in_one_line("fastmtl-tune"):
+        log_to_terminal()
         check_folder_name(arguments.name)
         Search(arguments.name, *parse(arguments.overrides), arguments.trials, arguments.seeds).run()
 

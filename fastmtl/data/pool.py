@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,8 @@ from fastmtl.progress import progress
 from fastmtl.seeds import generator
 from fastmtl.tasks import TaskSpec
 from fastmtl.tasks.kinds import HIDDEN_LABEL
+
+log = logging.getLogger(__name__)
 
 
 class Tokenize(Protocol):
@@ -156,13 +159,13 @@ def _write_split(folder: Path, task: TaskSpec, split: str, tokenize: Tokenize) -
 
 def _check_varied(labels_n: np.ndarray, task: TaskSpec, split: str) -> None:
     """Equal labels teach nothing; where they measure, there is a score, but it must not be taken for more."""
-    if len(labels_n) < 2 or labels_n.min() < labels_n.max():
+    if len(labels_n) < 2 or np.ptp(labels_n, axis=0).any():
         return
-    only = task.labels[int(labels_n[0])] if task.labels else float(labels_n[0])
+    only = task.of_kind.label_text(labels_n[0], task)
     found = f"task {task.name!r}, split {split!r}: all {len(labels_n)} labels are {only!r}"
     if split == "train":
         raise UserError(f"{found}, which teaches nothing; check the column {task.label!r}, or leave the task out")
-    print(f"fastmtl: {found}; scores on it say little", flush=True)
+    log.warning("%s; scores on it say little", found)
 
 
 def _at_first_tokens(codes: np.ndarray, begins: list[int]) -> np.ndarray:
@@ -201,7 +204,7 @@ class TaskPool:
             for task, folder in zip(self.tasks, self.folders)
             for split in task.splits
         }
-        sizes = [len(self._rows[name, "train"]) for name in self.names]
+        sizes = [len(self._rows[name, "train"]) if self.has_split(name, "train") else 0 for name in self.names]
         self.starts = np.concatenate([[0], np.cumsum(sizes)])
         """(T + 1,) int64: first row id of each task, and N."""
 

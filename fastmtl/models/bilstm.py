@@ -133,7 +133,6 @@ class WordTokenizer:
         return rows, starts
 
     def words(self, rows: list[list[str]]) -> tuple[list[list[int]], list[list[int]]]:
-        """See `fastmtl.data.pool.Tokenize`."""
         return ids_of_words(self.backend, rows, self.unknown_id)
 
 

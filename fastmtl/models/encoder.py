@@ -77,7 +77,6 @@ class TokenizerSpec:
     encoder: Any
 
     def identity(self) -> list[Any]:
-        """See `fastmtl.identity.plain`."""
         return self.encoder.tokenizer_identity()
 
 
@@ -181,7 +180,6 @@ class Tokenizer:
         return [row.ids for row in out], [len(row) - sum(row.type_ids) for row in out]
 
     def words(self, rows: list[list[str]]) -> tuple[list[list[int]], list[list[int]]]:
-        """See `fastmtl.data.pool.Tokenize`."""
         return ids_of_words(self.backend, rows, self.unknown_id)
 
 

@@ -6,6 +6,7 @@ may run beside each other (Bingel & Søgaard 2017, with seeds and affinities).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,6 +27,8 @@ from fastmtl.store import Artifact
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -119,7 +122,7 @@ class GainMatrix:
                 (pairs if other else single).append({**row, "other": other[0]} if other else row)
                 shown.append(f"{name} {100 * score:.1f}")
             state = "found" if model.hit else f"{model.records['wall_s']:.0f} s"
-            print(f"[{done}/{len(groups) * len(cells)}] seed {seed}: {', '.join(shown)} ({state})", flush=True)
+            log.info("[%d/%d] seed %d: %s (%s)", done, len(groups) * len(cells), seed, ", ".join(shown), state)
             costs["all pairs" if len(group) > 1 else "each task alone"].append(model.records)
         found = [_affinities(cell, costs) for cell in cells.values()] if self.affinities else []
         return Relations(

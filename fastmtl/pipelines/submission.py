@@ -6,6 +6,7 @@ the server wants as prediction: https://gluebenchmark.com/faq.
 
 from __future__ import annotations
 
+import logging
 import math
 import zipfile
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from fastmtl.errors import UserError
 from fastmtl.pipelines.experiment import Experiment
 from fastmtl.stages.pool import open_pool
 from fastmtl.tasks import GLUE, TaskSpec
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def write_submission(cells: Mapping[str, Experiment], out: Path, allow_missing: 
         raise UserError(f"{len(missing)} of {len(FILES)} files cannot be made ({reasons}){hint}")
     texts = {}
     for file, rows in found:
-        print(f"{file.name}.tsv: {rows.count} rows, by the model of {file.task}", flush=True)
+        log.info("%s.tsv: %d rows, by the model of %s", file.name, rows.count, file.task)
         texts[file.name] = file.text(cells[file.task].predicted(rows).path / "test.parquet")
     out.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -87,5 +87,4 @@ class Relations:
     costs: DataFrame
 
     def gains(self, unit: Unit) -> DataFrame:
-        """See `gains`."""
         return gains(self.single, self.pairs, unit=unit)

@@ -57,7 +57,6 @@ class Budgeted:
     takes_all: ClassVar[bool] = False
 
     def size(self, candidates: Candidates, budget: int | float, rng: np.random.Generator) -> int:
-        """See `Selector`."""
         return rows_wanted(budget, len(candidates))
 
 

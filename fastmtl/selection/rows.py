@@ -18,7 +18,6 @@ class TopK(Budgeted):
     needs: ClassVar[tuple[str, ...]] = ("scores",)
 
     def select(self, candidates: Candidates, k: int, rng: np.random.Generator) -> np.ndarray:
-        """See `Selector`."""
         return candidates.top(k, rng)
 
 
@@ -27,7 +26,6 @@ class Random(Budgeted):
     """k rows, uniformly without replacement from the same candidates as every other budgeted selector."""
 
     def select(self, candidates: Candidates, k: int, rng: np.random.Generator) -> np.ndarray:
-        """See `Selector`."""
         return rng.permutation(len(candidates))[:k]
 
 
@@ -43,7 +41,6 @@ class MatchedRandom(Budgeted):
     """It draws from all candidates, which a cascade does not score to the end."""
 
     def select(self, candidates: Candidates, k: int, rng: np.random.Generator) -> np.ndarray:
-        """See `Selector`."""
         top_tasks = candidates.task_ids[candidates.top(k, rng)]
         shuffled = rng.permutation(len(candidates))
         shuffled_tasks = candidates.task_ids[shuffled]
@@ -60,11 +57,9 @@ class Full:
     takes_all: ClassVar[bool] = True
 
     def size(self, candidates: Candidates, budget: int | float, rng: np.random.Generator) -> int:
-        """See `Selector`."""
         return len(candidates)
 
     def select(self, candidates: Candidates, k: int, rng: np.random.Generator) -> np.ndarray:
-        """See `Selector`."""
         return np.arange(k)
 
 
@@ -77,9 +72,7 @@ class NoAuxiliary:
     takes_all: ClassVar[bool] = True
 
     def size(self, candidates: Candidates, budget: int | float, rng: np.random.Generator) -> int:
-        """See `Selector`."""
         return 0
 
     def select(self, candidates: Candidates, k: int, rng: np.random.Generator) -> np.ndarray:
-        """See `Selector`."""
         return np.arange(0)

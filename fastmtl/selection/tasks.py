@@ -25,17 +25,14 @@ class WithinTasks(ABC):
 
     @property
     def needs(self) -> Collection[Any]:
-        """See `Selector`."""
         return self.rows.needs
 
     @property
     def uses_budget(self) -> bool:
-        """See `Selector`."""
         return self.rows.uses_budget
 
     @property
     def takes_all(self) -> bool:
-        """See `Selector`."""
         return self.rows.takes_all
 
     @abstractmethod
@@ -43,13 +40,11 @@ class WithinTasks(ABC):
         """Ids of the chosen tasks, best first; None where the utilities that decide are not known yet."""
 
     def size(self, candidates: Candidates, budget: int | float, rng: np.random.Generator) -> int:
-        """See `Selector`."""
         wanted = self.rows.size(candidates, budget, rng)
         tasks = self.chosen(candidates, rng)
         return wanted if tasks is None else min(wanted, len(candidates.of_tasks(tasks)))
 
     def select(self, candidates: Candidates, k: int, rng: np.random.Generator) -> np.ndarray:
-        """See `Selector`."""
         tasks = self.chosen(candidates, rng)
         assert tasks is not None
         positions = candidates.of_tasks(tasks)
@@ -77,7 +72,6 @@ class PickedTasks(WithinTasks):
                 raise UserError(f"selection.selector.tasks names {name!r}, no auxiliary task; choose from {known}")
 
     def chosen(self, candidates: Candidates, rng: np.random.Generator) -> np.ndarray:
-        """See `WithinTasks`."""
         return np.array([candidates.tasks.index(name) for name in self.tasks])
 
 
@@ -99,7 +93,6 @@ class BestTasks(WithinTasks):
 
     @property
     def needs(self) -> Collection[Any]:
-        """See `Selector`."""
         return (*self.rows.needs, "utilities")
 
     def check(self, auxiliary: Sequence[str]) -> None:

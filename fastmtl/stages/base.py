@@ -39,7 +39,6 @@ class Stage(ABC):
         return digest(self.parts)
 
     def identity(self) -> str:
-        """See `fastmtl.identity.plain`."""
         return self.key
 
     @abstractmethod

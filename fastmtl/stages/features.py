@@ -41,7 +41,6 @@ class Features(Stage):
         return self.single.rows.tasks[0]
 
     def build(self, out: Path, context: Context) -> dict[str, Any]:
-        """See `Stage`."""
         task, encoder = self.task, self.single.encoder
         pool = pool_of(context, encoder, self.single.rows)
         positions = self.single.rows[task.name]

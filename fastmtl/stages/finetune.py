@@ -30,7 +30,6 @@ class Finetune(FitStage):
     multitask: Multitask | None
 
     def build(self, out: Path, context: Context) -> dict[str, Any]:
-        """See `Stage`."""
         started = time.perf_counter()
         init = hold_weights(context, self.multitask, out) if self.multitask else None
         records = self.train("finetune", out, context, init=init, evaluated=self.evaluated)

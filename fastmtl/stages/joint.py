@@ -36,7 +36,6 @@ class JointTraining(FitStage):
     measured: RowSet
 
     def build(self, out: Path, context: Context) -> dict[str, Any]:
-        """See `Stage`."""
         records = self.train(" + ".join(self.rows), out, context, sampling=self.sampling)
         model = MultiTaskModel(self.encoder, self.rows.tasks)
         load_weights(model, out / WEIGHTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from fastmtl.stages.finetune import Finetune
 from fastmtl.stages.multitask import Multitask
 from fastmtl.stages.utilities import FEW_ROWS
 from fastmtl.store import Artifact
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,24 +37,21 @@ class Mixing(Stage):
     seed: int
 
     def build(self, out: Path, context: Context) -> dict[str, Any]:
-        """See `Stage`."""
         chooses, task = self.finetune.evaluated.count, self.finetune.evaluated.tasks[0]
         if chooses < FEW_ROWS:
-            print(
-                f"fastmtl: {chooses} rows of {task.name} choose the ratio, few for a reliable choice; raise "
-                "protocol.holdout",
-                flush=True,
+            log.warning(
+                "%d rows of %s choose the ratio, few for a reliable choice; raise protocol.holdout", chooses, task.name
             )
         stages: dict[Mixture, list[Artifact]] = {}
         names, metric = list(self.multitask.rows), task.metrics[0]
 
         def evaluate(ratio: Mixture) -> float:
             shown = ":".join(map(str, ratio))
-            print(f"trial {len(stages) + 1} of {self.search.trials}: {shown} ({', '.join(names)})", flush=True)
+            log.info("trial %d of %d: %s (%s)", len(stages) + 1, self.search.trials, shown, ", ".join(names))
             stages[ratio] = self._trial(ratio, context)
             fit = stages[ratio][-1].read("fit.json")
             value = fit["epochs"][fit["best_epoch"]][metric]
-            print(f"    {metric} {100 * value:.1f} on the rows that choose", flush=True)
+            log.info("    %s %.1f on the rows that choose", metric, 100 * value)
             return value
 
         trials = self.search.run(len(names), evaluate, self.seed)

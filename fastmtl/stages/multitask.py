@@ -36,7 +36,6 @@ class Multitask(FitStage):
         return replace(self, sampling=order, rows=self.rows.only(kept))
 
     def build(self, out: Path, context: Context) -> dict[str, Any]:
-        """See `Stage`."""
         return self.train(
             "multitask", out, context, sampling=self.sampling, weighting=self.weighting, evaluated=self.rewarded,
             keep_best=False,

@@ -25,7 +25,6 @@ class TokenIds(Stage):
     tokenizer: TokenizerSpec
 
     def build(self, out: Path, context: Context) -> dict[str, Any]:
-        """See `Stage`."""
         return write_task(out, self.task, tokenizer_of(self.tokenizer.encoder))
 
 

@@ -44,7 +44,6 @@ class Projection(Stage):
     neighbours: int = 15
 
     def build(self, out: Path, context: Context) -> dict[str, Any]:
-        """See `Stage`."""
         names = list(self.rows)
         task_N = np.repeat(names, [len(positions) for positions in self.rows.positions])
         features_NH, records = self._features(context)

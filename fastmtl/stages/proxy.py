@@ -18,5 +18,4 @@ class Proxy(FitStage):
     discriminator: Literal["ce", "bce"] | None
 
     def build(self, out: Path, context: Context) -> dict[str, Any]:
-        """See `Stage`."""
         return self.train("proxy", out, context, discriminator=self.discriminator)

@@ -74,7 +74,6 @@ class Prepared(ScorerStage):
     kind = "prepared"
 
     def build(self, out: Path, context: Context) -> dict[str, Any]:
-        """See `Stage`."""
         scorer: Any = self.scorer
         return {"device": device_name(context.hardware.device), **(scorer.prepare(self.inputs(context), out) or {})}
 
@@ -92,7 +91,6 @@ class ShardScores(ScorerStage):
         return self.prepared.rows if self.prepared else self.rows
 
     def build(self, out: Path, context: Context) -> dict[str, Any]:
-        """See `Stage`."""
         inputs = self.inputs(context)
         ((task, positions),) = self.rows.items()
         device = context.hardware.device

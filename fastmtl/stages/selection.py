@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from fastmtl.data.rows import RowSet
-from fastmtl.scoring.cascade import overlap_at_least
 from fastmtl.seeds import derive
 from fastmtl.selection.base import Selector
 from fastmtl.selection.candidates import Candidates
+from fastmtl.selection.cascade import overlap_at_least
 from fastmtl.stages.base import Context, Stage
 from fastmtl.stages.scores import ShardScores, read_scores
 from fastmtl.stages.utilities import Bandit, PredictedUtilities, read_utilities
@@ -48,7 +48,6 @@ class Selection(Stage):
     seed: int
 
     def build(self, out: Path, context: Context) -> dict[str, Any]:
-        """See `Stage`."""
         candidates, audited = self._valued(context)
         seed, budget = derive("select", self.seed, self.primary), self.budget or 1.0
         k = self.selector.size(candidates, budget, np.random.default_rng(seed))

@@ -30,7 +30,6 @@ class Test(Stage):
     precision: Precision
 
     def build(self, out: Path, context: Context) -> dict[str, Any]:
-        """See `Stage`."""
         how = inference(context, self.finetune.encoder, self.precision, as_trained=True)
         folder = context.get(self.finetune, WEIGHTS).path
         started = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from fastmtl.stages.base import Context, Stage
 from fastmtl.stages.features import Features
 from fastmtl.stages.fitting import FitStage
 from fastmtl.store import WEIGHTS, Artifact
+
+log = logging.getLogger(__name__)
 
 FEW_ROWS = 50
 """A share of right answers over fewer rows than this has a standard error of seven points or more."""
@@ -29,13 +32,9 @@ class Bandit(FitStage):
     rewarded: RowSet
 
     def build(self, out: Path, context: Context) -> dict[str, Any]:
-        """See `Stage`."""
         if self.rewarded.count < FEW_ROWS:
             name = self.rewarded.tasks[0].name
-            print(
-                f"fastmtl: {self.rewarded.count} rows of {name} reward the bandit, few for a reliable choice",
-                flush=True,
-            )
+            log.warning("%d rows of %s reward the bandit, few for a reliable choice", self.rewarded.count, name)
         records = self.train("bandit", out, context, sampling=self.policy, evaluated=self.rewarded, keep_best=False)
         (out / WEIGHTS).unlink()  # its rounds are what it was for
         return records
@@ -54,7 +53,6 @@ class PredictedUtilities(Stage):
     features: tuple[Features, ...]
 
     def build(self, out: Path, context: Context) -> dict[str, Any]:
-        """See `Stage`."""
         known: Mapping[str, Any] = {one.task.name: context.get(one).read("features.json") for one in self.features}
         utilities = {self.primary: None, **dict(self.predictor.rank(self.primary, known))}
         (out / "utilities.json").write_text(json.dumps(utilities, indent=1))

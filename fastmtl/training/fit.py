@@ -47,6 +47,8 @@ from fastmtl.training.modules import MultiTaskModule, ProxyModule, freeze, train
 from fastmtl.training.process import PeakMemory, following
 from fastmtl.training.weighting import Equal, Weighting
 
+log = logging.getLogger(__name__)
+
 _LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
@@ -83,7 +85,6 @@ class FitJob:
     resume: Path | None = None
 
     def run(self) -> None:
-        """See `train`."""
         train(self)
 
 
@@ -136,7 +137,7 @@ def run_distributed(job: Job, hardware: Hardware, folder: Path) -> None:
     command += ["-m", "fastmtl.worker", str(path)]
     if hardware.num_nodes > 1 and hardware.launcher is None:
         others = "the other node" if hardware.num_nodes == 2 else f"each of the other {hardware.num_nodes - 1} nodes"
-        print(f"start on {others}, now: {shlex.join(command)}", flush=True)
+        log.warning("start on %s, now: %s", others, shlex.join(command))
     if hardware.num_nodes > 1:
         command = [*hardware.launch_prefix(), *command]
     threads = max(1, (os.cpu_count() or 1) // int(hardware.devices))

@@ -93,7 +93,6 @@ class Equal:
     parts: Count = 1
 
     def start(self, tasks: Sequence[TaskSpec], batches: Sequence[int], seed: int) -> Weigher:
-        """See `Weighting`."""
         return Weigher(tasks)
 
 
@@ -105,7 +104,6 @@ class LogSize:
     parts: Count = 1
 
     def start(self, tasks: Sequence[TaskSpec], batches: Sequence[int], seed: int) -> Weigher:
-        """See `Weighting`."""
         return Weigher(tasks, [1 + log(max(batches) / count) for count in batches])
 
 
@@ -124,7 +122,6 @@ class Uncertainty:
     parts: Count = 1
 
     def start(self, tasks: Sequence[TaskSpec], batches: Sequence[int], seed: int) -> Weigher:
-        """See `Weighting`."""
         return _UncertaintyWeigher(tasks, self.learning_rate)
 
 
@@ -160,7 +157,6 @@ class GradNorm:
     parts: Several = 4
 
     def start(self, tasks: Sequence[TaskSpec], batches: Sequence[int], seed: int) -> Weigher:
-        """See `Weighting`."""
         return _GradNormWeigher(tasks, self.alpha, self.learning_rate)
 
 
@@ -214,7 +210,6 @@ class Surgery(ABC):
                 raise UserError(f"weighting={name} needs the package {package}; run: pip install 'fastmtl[surgery]'")
 
     def start(self, tasks: Sequence[TaskSpec], batches: Sequence[int], seed: int) -> Weigher:
-        """See `Weighting`."""
         return _SurgeryWeigher(tasks, self.solver(), seed)
 
     @abstractmethod
@@ -231,7 +226,6 @@ class PCGrad(Surgery):
     """
 
     def solver(self) -> Callable[[Tensor], Tensor]:
-        """See `Surgery`."""
         from torchjd.aggregation import PCGradWeighting
 
         return PCGradWeighting()
@@ -251,7 +245,6 @@ class CAGrad(Surgery):
     c: NonNegative = 0.4
 
     def solver(self) -> Callable[[Tensor], Tensor]:
-        """See `Surgery`."""
         from torchjd.aggregation import CAGradWeighting
 
         mean_like = CAGradWeighting(c=self.c)
@@ -270,7 +263,6 @@ class UPGrad(Surgery):
     packages: ClassVar[tuple[str, ...]] = ("torchjd", "qpsolvers", "quadprog")
 
     def solver(self) -> Callable[[Tensor], Tensor]:
-        """See `Surgery`."""
         from torchjd.aggregation import UPGradWeighting
 
         def solve(gramian_mm: Tensor) -> Tensor:

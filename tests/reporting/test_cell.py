@@ -16,8 +16,8 @@ from fastmtl.reporting.result import summarize
 from tests.helpers.cells import SMALL
 
 SEARCHES = [
-    "selection=autosem", "selection.selector.threshold=0.6", "mixing=autosem_grid", "mixing.trials=2", "bandit.rounds=3",
-    "bandit.policy.warmup_rounds=1", "bandit.policy.validation_rows=20", "budget=60",
+    "selection=autosem", "selection.selector.threshold=0.6", "mixing=autosem_grid", "mixing.trials=2",
+    "bandit.rounds=3", "bandit.policy.warmup_rounds=1", "bandit.policy.validation_rows=20", "budget=60",
 ]  # fmt: skip
 PLAIN = ["selection=random", "budget=60"]
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from fastmtl.config import build_logger, conf_dir
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
@@ -42,7 +45,8 @@ def result(folder: Path, **more: Any) -> dict[str, Any]:
         "id": "0123456789abcdef", "study": "mine", "primary": "rte", "selection": "autosem", "budget": 60, "seed": 3,
         "protocol": "strict", "encoder": "tiny", "pool": "0123", "metric": "accuracy", "validation_rows": 277,
         "auxiliary_rows": 60, "headline": 0.6, "metrics": {"validation": {"accuracy": 0.6, "loss": 0.7}}, "audit": None,
-        "counts": {"mnli": 60, "qqp": 0}, "candidates": {"mnli": 90, "qqp": 90}, "precision_at_budget": 0.5, "relevant_share": None, "best_epoch": 1,
+        "counts": {"mnli": 60, "qqp": 0},
+        "candidates": {"mnli": 90, "qqp": 90}, "precision_at_budget": 0.5, "relevant_share": None, "best_epoch": 1,
         "stages": stages, "total": {"wall_s": 14.0, "flops": 7e9}, "utilities": {"rte": 0.6, "mnli": 0.7},
         "mixing": {"tasks": ["rte", "mnli"], "ratio": [3, 1], "trials": []}, "config": {}, "command": "fastmtl seed=3",
         **more,
@@ -74,15 +78,14 @@ CURVES = {f"{stage}/{name}" for stage in ("proxy", "multitask", "finetune") for 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the same cell in every logger, told twice to those that keep one run of it."""
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     pytest.importorskip("tensorboard")
     folder = tmp_path_factory.mktemp("logs")
     figure = folder / "posteriors.png"
     pytest.importorskip("PIL.Image").new("RGB", (2, 2)).save(figure)
-    with pytest.MonkeyPatch.context() as patch:
+    with mock.patch.dict(os.environ):
         for name in ("WANDB_MODE", "WANDB_SILENT"):
-            patch.setenv(name, "")  # what the logger sets is reset
-            patch.delenv(name)
+            os.environ.pop(name, None)
         for option in ("csv", "tensorboard", "tensorboard", "wandb", "wandb"):
             GlobalHydra.instance().clear()
             with initialize_config_dir(conf_dir(), version_base="1.3"):
@@ -90,6 +93,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
             config: Any = OmegaConf.to_container(cfg, resolve=True)
             told = result(folder / "artifacts")
             log_cell(cell_logger(cfg, folder, told), told, config, ROWS, figure)
+        wandb.teardown()  # its service is a process
     return folder
 
 
@@ -205,6 +209,13 @@ class Run:
         self.finished = True
 
 
+@pytest.fixture
+def no_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """W&B's own process, which a faked run does not need."""
+    monkeypatch.setattr(pytest.importorskip("wandb"), "setup", lambda: None)
+
+
+@pytest.mark.usefixtures("no_service")
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_run_that_the_server_has_to_its_end_gets_no_second_curves(tmp_path: Path, whole: bool) -> None:
     logger = pytest.importorskip("pytorch_lightning.loggers").WandbLogger
@@ -215,6 +226,7 @@ def test_a_run_that_the_server_has_to_its_end_gets_no_second_curves(tmp_path: Pa
     assert run.finished
 
 
+@pytest.mark.usefixtures("no_service")
 def test_a_run_is_finished_whatever_happens(tmp_path: Path) -> None:
     logger = pytest.importorskip("pytorch_lightning.loggers").WandbLogger
     run = Run({}, tmp_path)

@@ -26,7 +26,8 @@ def plain(**more: Any) -> dict[str, Any]:
     made = {
         "primary": "rte", "selection": "random", "budget": 60, "seed": 0, "protocol": "strict", "encoder": "tiny",
         "pool": "0123456789", "metric": "accuracy", "validation_rows": 277, "auxiliary_rows": 60, "headline": 0.6,
-        "metrics": {"validation": {"accuracy": 0.6, "loss": 0.7}}, "counts": {"mnli": 40, "qqp": 20, "cola": 0}, "candidates": {"mnli": 80, "qqp": 80, "cola": 30},
+        "metrics": {"validation": {"accuracy": 0.6, "loss": 0.7}}, "counts": {"mnli": 40, "qqp": 20, "cola": 0},
+        "candidates": {"mnli": 80, "qqp": 80, "cola": 30},
         "audit": None, "precision_at_budget": None, "relevant_share": None, "stages": stages(COST), "best_epoch": 0,
         "utilities": None, "mixing": None, "config": {}, "study": None, "command": "fastmtl", **more,
     }  # fmt: skip

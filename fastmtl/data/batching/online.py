@@ -68,7 +68,6 @@ class ThompsonSampling:
         return measured.get("probability", measured[headline]) if self.metric == "probability" else measured[headline]
 
     def bandit(self, arms: int) -> BetaBernoulli:
-        """See `OnlineSampling`."""
         return BetaBernoulli(*priors(arms, self.prior, self.primary_prior), self.decay)
 
 
@@ -81,7 +80,6 @@ class Exp3Sampling:
     feedback: ClassVar[Literal["alignment"]] = "alignment"
 
     def bandit(self, arms: int) -> Exp3:
-        """See `OnlineSampling`."""
         return Exp3(arms)
 
 
@@ -98,7 +96,6 @@ class Ucb1Sampling:
     feedback: ClassVar[Literal["alignment"]] = "alignment"
 
     def bandit(self, arms: int) -> Ucb1:
-        """See `OnlineSampling`."""
         return Ucb1(arms, self.smoothing)
 
 

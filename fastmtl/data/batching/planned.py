@@ -55,7 +55,6 @@ class Uniform:
     length_bucket_batches: Count = 50
 
     def epoch(self, lengths: list[np.ndarray], batch_size: int, rng: np.random.Generator) -> list[TaskBatch]:
-        """See `Sampling`."""
         return _drawn(
             np.array([1.0 if len(one) else 0.0 for one in lengths]),
             lengths,
@@ -76,7 +75,6 @@ class UniformBatches:
     length_bucket_batches: Count = 50
 
     def epoch(self, lengths: list[np.ndarray], batch_size: int, rng: np.random.Generator) -> list[TaskBatch]:
-        """See `Sampling`."""
         tasks = rng.integers(len(lengths), size=self.batches * len(lengths))
         return _filled(tasks, lengths, batch_size, self.length_bucket_batches, rng)
 
@@ -92,7 +90,6 @@ class Temperature:
     length_bucket_batches: Count = 50
 
     def epoch(self, lengths: list[np.ndarray], batch_size: int, rng: np.random.Generator) -> list[TaskBatch]:
-        """See `Sampling`."""
         sizes = np.array([len(one) for one in lengths], dtype=np.float64)
         return _drawn(sizes ** (1 / self.temperature), lengths, batch_size, self.length_bucket_batches, rng)
 
@@ -122,7 +119,6 @@ class Ratio:
             )
 
     def epoch(self, lengths: list[np.ndarray], batch_size: int, rng: np.random.Generator) -> list[TaskBatch]:
-        """See `Sampling`."""
         self.check(len(lengths))
         kept = [ratio if len(one) else 0 for ratio, one in zip(self.ratios, lengths)]
         cycle = np.repeat(np.arange(len(kept)), kept)

@@ -26,11 +26,9 @@ class Generated:
     labels_are_codes: bool
 
     def fingerprint(self, task: TaskSpec) -> str:
-        """See `Source`."""
         return hashlib.sha256(json.dumps(_rows(self.suite, self.seed)[task.name]).encode()).hexdigest()
 
     def batches(self, task: TaskSpec, split: str) -> Iterator[pa.RecordBatch]:
-        """See `Source`."""
         yield from pa.table(_rows(self.suite, self.seed)[task.name][split]).to_batches(BATCH_ROWS)
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet
 
-from fastmtl.data.sources import BATCH_ROWS, checked_pool
-from fastmtl.data.sources.files import hash_files
+from fastmtl.data.sources import BATCH_ROWS, checked_pool, hash_files
 from fastmtl.data.sources.hub import HubSource
 from fastmtl.errors import UserError
 from fastmtl.tasks import GLUE, TaskSpec
@@ -24,11 +23,9 @@ class ParquetFolder:
     labels_are_codes = True
 
     def fingerprint(self, task: TaskSpec) -> str:
-        """See `Source`."""
         return hash_files(tuple(str(p) for split in task.splits if (p := self.path(task, split)).exists()))
 
     def batches(self, task: TaskSpec, split: str) -> Iterator[pa.RecordBatch]:
-        """See `Source`."""
         path = self.path(task, split)
         if not path.exists():
             raise UserError(f"task {task.name!r}: no file {path} for split {split!r}; check data.root={self.root!r}")

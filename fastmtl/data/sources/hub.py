@@ -25,11 +25,9 @@ class HubSource:
     labels_are_codes: bool = True
 
     def fingerprint(self, task: TaskSpec) -> str:
-        """See `Source`."""
         return _hash(self, tuple(task.splits.values()))
 
     def batches(self, task: TaskSpec, split: str) -> Iterator[pa.RecordBatch]:
-        """See `Source`."""
         yield from _batches(self, task.splits[split])
 
 

@@ -22,11 +22,9 @@ class Classification(TaskKind):
     metrics = ("accuracy", "f1", "f1_macro", "matthews")
 
     def check(self, task: TaskSpec) -> None:
-        """See `TaskKind`."""
         check_labels(task)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """See `TaskKind`."""
         return cross_entropy(logits, labels)
 
     def metric(self, name: str, task: TaskSpec) -> Metric:

@@ -27,66 +27,54 @@ class Regression(TaskKind):
     loss_scale = 0.5
 
     def check(self, task: TaskSpec) -> None:
-        """See `TaskKind`."""
         if task.labels:
             raise UserError(f"task {task.name!r}: a regression task has no labels; remove labels={list(task.labels)}")
 
     def num_outputs(self, task: TaskSpec) -> int:
-        """See `TaskKind`."""
         return 1
 
     def encode(self, value: Any, task: TaskSpec, codes: bool) -> float:
-        """See `TaskKind`."""
         try:
             return float(value) if math.isfinite(float(value)) else math.nan
         except (TypeError, ValueError):
             return math.nan
 
     def wanted(self, task: TaskSpec) -> str:
-        """See `TaskKind`."""
         return "use a number"
 
     def label_text(self, label: Any, task: TaskSpec) -> float:
-        """See `TaskKind`."""
         return float(label)
 
     def label_classes(self, labels_n: np.ndarray, task: TaskSpec) -> list[list[str]]:
-        """See `TaskKind`."""
         edges = np.linspace(labels_n.min(), labels_n.max(), BINS + 1)[1:-1]
         return [[f"bin {number}"] for number in np.digitize(labels_n, edges)]
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """See `TaskKind`."""
         from torch.nn import functional
 
         return functional.mse_loss(logits.squeeze(1), labels)
 
     def answered(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """See `TaskKind`."""
         return logits, labels
 
     def predictions(self, logits: Tensor) -> Tensor:
-        """See `TaskKind`."""
         return logits.squeeze(1)
 
     def probability(self, logits: Tensor, labels: Tensor) -> None:
         """See `TaskKind`."""
 
     def metric(self, name: str, task: TaskSpec) -> Metric:
-        """See `TaskKind`."""
         from torchmetrics.regression import PearsonCorrCoef, SpearmanCorrCoef
 
         return PearsonCorrCoef() if name == "pearson" else SpearmanCorrCoef()
 
     def table(self, logits: Any, labels: Any, task: TaskSpec) -> dict[str, Any]:
-        """See `TaskKind`."""
         return {
             "label": [None if np.isnan(value) else float(value) for value in labels],
             "prediction": logits[:, 0],
         }
 
     def coded(self, table: Any, task: TaskSpec) -> tuple[np.ndarray, np.ndarray, None]:
-        """See `TaskKind`."""
         return table["label"].to_numpy(float), table["prediction"].to_numpy(float), None
 
 

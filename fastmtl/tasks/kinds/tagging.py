@@ -27,7 +27,6 @@ class Tagging(TaskKind):
     reads = "words"
 
     def check(self, task: TaskSpec) -> None:
-        """See `TaskKind`."""
         if len(task.text) != 1:
             raise UserError(f"task {task.name!r}: text={list(task.text)}; tagging takes one column, that of the words")
         check_labels(task)
@@ -37,7 +36,6 @@ class Tagging(TaskKind):
         return [[task.labels[int(tag)] for tag in row if tag >= 0] for row in labels_n]
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """See `TaskKind`."""
         return cross_entropy(logits, labels)
 
     def answered(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,7 +44,6 @@ class Tagging(TaskKind):
         return logits[is_word], labels[is_word].long()
 
     def metric(self, name: str, task: TaskSpec) -> Metric:
-        """See `TaskKind`."""
         from torchmetrics.classification import MulticlassAccuracy
 
         return _micro_f1(task) if name == "f1_micro" else MulticlassAccuracy(len(task.labels), average="micro")
