@@ -39,12 +39,13 @@ def test_a_result_has_the_same_keys_with_and_without_searches(session_output: Pa
     trials = [{"ratio": one["ratio"], "value": one["value"]} for one in written["trials"]]
     assert len(trials) == 2
     assert found["mixing"] == {"tasks": written["tasks"], "ratio": written["ratio"], "trials": trials}
-    # Both trials count: one in `mixing`, one as the cell's own stages; the token pool never does.
+    # Both trials count: one in `mixing`, one as the cell's own stages; the token pool and the test split never do.
     for result, more in ((found, ["utilities", "mixing"]), (without, [])):
         stages = [*more, "selection", "multitask", "finetune"]
-        assert sorted(stage["stage"] for stage in result["stages"] if stage["stage"] != "pool") == sorted(stages)
+        counted = [stage for stage in result["stages"] if stage["stage"] not in ("pool", "test")]
+        assert sorted(stage["stage"] for stage in counted) == sorted(stages)
         for unit in ("wall_s", "flops"):
-            spent = sum(stage.get(unit, 0) for stage in result["stages"] if stage["stage"] != "pool")
+            spent = sum(stage.get(unit, 0) for stage in counted)
             assert result["total"][unit] == pytest.approx(spent, abs=1e-3)
     other = next(one for one in written["trials"] if one["ratio"] != written["ratio"])
     assert mixing.records["flops"] == other["flops"] > 0
