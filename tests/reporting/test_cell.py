@@ -41,7 +41,7 @@ def test_a_result_has_the_same_keys_with_and_without_searches(session_output: Pa
     assert found["mixing"] == {"tasks": written["tasks"], "ratio": written["ratio"], "trials": trials}
     # Both trials count: one in `mixing`, one as the cell's own stages; the token pool and the test split never do.
     for result, more in ((found, ["utilities", "mixing"]), (without, [])):
-        stages = [*more, "selection", "multitask", "finetune"]
+        stages = [*more, "leakage", "selection", "multitask", "finetune"]
         counted = [stage for stage in result["stages"] if stage["stage"] not in ("pool", "test")]
         assert sorted(stage["stage"] for stage in counted) == sorted(stages)
         for unit in ("wall_s", "flops"):
