@@ -28,9 +28,11 @@ def projected(results: Sequence[Result], rows_per_task: int) -> dict[str, Part]:
     from fastmtl.reporting import projection
     from fastmtl.reporting.page import Part
 
-    scored = [one for one in results if any(stage["stage"] == "proxy" for stage in one["stages"])]
+    scored = [one for one in results if one["command"] and any(stage["stage"] == "proxy" for stage in one["stages"])]
     if not scored:
-        raise UserError("no cell has a proxy to show; add selection=feature_similarity, or leave --projection out")
+        raise UserError(
+            "no cell of a command has a proxy to show; add selection=feature_similarity, or leave --projection out"
+        )
     exp = compose(*shlex.split(scored[0]["command"])[1:])
     made = projection.projections(TaskRelations(exp), rows_per_task)
     primaries = dict.fromkeys(one["primary"] for one in results)
