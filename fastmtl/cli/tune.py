@@ -19,7 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from fastmtl.cli.compose import build, compose, values
-from fastmtl.cli.messages import check_folder_name, command_line, in_one_line, log_to_terminal
+from fastmtl.cli.messages import check_folder_name, command_line, in_one_line, log_to_terminal, set_up_process
 from fastmtl.cli.sweep import held
 from fastmtl.errors import UserError
 
@@ -206,6 +206,7 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     with in_one_line("fastmtl-tune"):
         log_to_terminal()
+        set_up_process()
         check_folder_name(arguments.name)
         Search(arguments.name, *parse(arguments.overrides), arguments.trials, arguments.seeds).run()
 
