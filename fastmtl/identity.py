@@ -37,7 +37,7 @@ def plain(value: Any) -> Any:
         return [stable_name(type(value)), *([] if version is None else [version]), parts]
     if isinstance(value, Mapping):
         return [[plain(key), plain(inner)] for key, inner in value.items()]
-    if isinstance(value, Sequence):
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
         return [plain(inner) for inner in value]
     raise TypeError(f"{value!r} cannot be part of a cache key; make its class a frozen dataclass")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from functools import wraps
 from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin
 
@@ -34,6 +35,8 @@ Portion = Annotated[float, _NUMBER, Field(gt=0, le=1)]
 """A share that may be all."""
 Rate = Annotated[float, _NUMBER, Field(ge=0, lt=1)]
 """A share that may be nothing."""
+Fraction = Annotated[float, _NUMBER, Field(ge=0, le=1)]
+"""A share that may be nothing or all."""
 Positive = Annotated[float, _NUMBER, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, _NUMBER, Field(ge=0, allow_inf_nan=False)]
 Number = Annotated[float, _NUMBER, Field(allow_inf_nan=False)]
@@ -78,18 +81,18 @@ def _explained(cls: type, error: ValidationError) -> UserError:
     first = error.errors()[0]
     if isinstance(cause := first.get("ctx", {}).get("error"), UserError):  # of a class's own check
         return cause
-    name, *inside = [str(part) for part in first["loc"]] or [cls.__name__]
-    place = name + "".join(f"[{part}]" for part in inside if part.isdigit())
-    if first["type"] in ("unexpected_keyword_argument", "missing", "missing_argument"):
-        known = ", ".join(cls.__dataclass_fields__)  # type: ignore[attr-defined]
-        return OptionError(
-            name, f" is {'missing' if 'missing' in first['type'] else 'unknown'}; the options are {known}"
-        )
-    field = cls.__dataclass_fields__.get(name)  # type: ignore[attr-defined]
-    hint = cls.__pydantic_fields__[name] if field is not None else None  # type: ignore[attr-defined]
-    wanted = (
-        describe(Annotated[(hint.annotation, *hint.metadata)] if hint.metadata else hint.annotation) if hint else ""
-    )
+    known = [field.name for field in fields(cls)]
+    name, *inside = first["loc"] or [cls.__name__]
+    if isinstance(name, int) and name < len(known):  # an argument without a name
+        name = known[name]
+    if name not in known or (not inside and "missing" in first["type"]):
+        wrong = "missing" if "missing" in first["type"] else "unknown"
+        return OptionError(str(name), f" is {wrong}; the options are {', '.join(known)}")
+    if "missing" in first["type"]:  # of a list's items
+        inside = inside[:-1]
+    place = name + "".join(f"[{part}]" for part in inside if isinstance(part, int))
+    hint = cls.__pydantic_fields__[name]  # type: ignore[attr-defined]
+    wanted = describe(Annotated[(hint.annotation, *hint.metadata)] if hint.metadata else hint.annotation)
     return OptionError(place, f"={first['input']!r} does not fit; use {wanted}")
 
 
@@ -98,6 +101,8 @@ def describe(hint: Any) -> str:
     origin = get_origin(hint)
     if origin is Annotated:
         inner, *marks = get_args(hint)
+        if words := next((mark.description for mark in marks if getattr(mark, "description", None)), None):
+            return words
         bounds = [mark for part in marks for mark in (getattr(part, "metadata", None) or [part])]
         return describe(inner) + _range(bounds)
     if origin is Literal:
@@ -115,8 +120,9 @@ def describe(hint: Any) -> str:
 
 
 def _range(marks: list[Any]) -> str:
-    low = next((f" of {m.ge:g} or more" for m in marks if isinstance(m, Ge)), "")
-    low = low or next((f" above {m.gt:g}" for m in marks if isinstance(m, Gt)), "")
-    high = next((f"at most {m.le:g}" for m in marks if isinstance(m, Le)), "")
-    high = high or next((f"below {m.lt:g}" for m in marks if isinstance(m, Lt)), "")
+    """In words, the narrowest of all that an annotation has gathered."""
+    ge, gt = ([getattr(m, side) for m in marks if isinstance(m, kind)] for kind, side in ((Ge, "ge"), (Gt, "gt")))
+    le, lt = ([getattr(m, side) for m in marks if isinstance(m, kind)] for kind, side in ((Le, "le"), (Lt, "lt")))
+    low = f" of {max(ge):g} or more" if ge else f" above {max(gt):g}" if gt else ""
+    high = f"at most {min(le):g}" if le else f"below {min(lt):g}" if lt else ""
     return low + (f" and {high}" if low and high else f", {high}" if high else "")

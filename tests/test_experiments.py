@@ -65,7 +65,7 @@ def test_the_autosem_study_reports_what_has_finished(tmp_path: Path, monkeypatch
         with monkeypatch.context() as only:
             only.setattr(study, "ARMS", arms)
             study.main(part, tmp_path, real, primaries, tmp_path)
-    study.RUNS["3 rounds"] = (study.RUNS["3 rounds"][0], range(3))  # neither a third seed nor the last arm is there
+    study.RUNS["3 rounds"] = (["bandit.rounds=3"], range(3))  # neither a third seed nor the last arm is there
     study.main("report", tmp_path, real, ["kitchen"], tmp_path)
     text = (tmp_path / "results.md").read_text()
     assert [int(n) for n in re.findall("after (.) rounds", text)] == [3, 4]

@@ -11,8 +11,8 @@ from optuna.trial import TrialState
 
 from fastmtl import tuning
 from fastmtl.cli.compose import compose
-from fastmtl.errors import UserError
 from fastmtl.cli.tune import Search, parse
+from fastmtl.errors import UserError
 
 RATE = "finetune.fit.learning_rate=tag(log,interval(1e-4,1e-2))"
 

@@ -127,7 +127,7 @@ def random_proxy(folder: Path, **shape: Any) -> ProxyModel:
 
 def precision() -> str:
     """What `precision=auto` means on this machine; every score that is timed is computed so."""
-    from fastmtl.training.fit import Where, resolve_precision
+    from fastmtl.training.fit import resolve_precision
 
     return resolve_precision("auto", Hardware())
 
@@ -211,8 +211,8 @@ def train(exp: Experiment, plan: list[tuple[str, np.ndarray]], batch_size: int) 
 
     Loading the encoder before and writing the weights after are the set-up that both sides leave out.
     """
-    from fastmtl.training.fit import FitJob, Where, resolve_precision, run_fit
     from fastmtl.training.config import FitConfig
+    from fastmtl.training.fit import FitJob, resolve_precision, run_fit
 
     rows: dict[str, np.ndarray] = {}
     batches = []
@@ -241,6 +241,16 @@ def top_k(path: Path, k: int) -> np.ndarray:
     starts = range(0, len(values), BLOCK)
     blocks = ((np.arange(s, min(len(values), s + BLOCK)), values[s : s + BLOCK]) for s in starts)
     return top_k(blocks, k, salt=0)
+
+
+# --- sweeps ------------------------------------------------------------------------------------------------------
+
+
+def cell_starts(folder: Path) -> list[float]:
+    """When each cell of a sweep started, in seconds, in the order in which they ran."""
+    from fastmtl.sweep import read
+
+    return [cell.started for cell in read(folder)]
 
 
 # --- several ranks -----------------------------------------------------------------------------------------------

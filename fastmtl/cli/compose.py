@@ -99,6 +99,7 @@ def build(cfg: DictConfig) -> Experiment:
         budget=budget,
         seed=cfg.seed,
         mixing_search=_made(cfg.mixing) if cfg.get("mixing") else None,
+        leakage_rule=cfg.data.leakage,
         rows_per_task=dict(rows) if isinstance(rows, DictConfig) else rows,
         **parts,
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fastmtl.data.batching.online import is_rewarded_by_validation
 from fastmtl.data.batching.planned import Proportional
+from fastmtl.data.duplicates import comparable
 from fastmtl.errors import UserError
 from fastmtl.models.multitask import MultiTaskModel
 from fastmtl.plans import ProxyPlan, ScoringPlan, SelectionPlan
@@ -25,6 +26,10 @@ def check(experiment: Experiment) -> None:
     plan, names = experiment.selection_plan, [task.name for task in experiment.tasks]
     check_tasks(experiment.tasks, experiment.primary, plan)
     _check_training_rows(experiment, names)
+    if experiment.leakage_rule not in (None, "report", "drop", "fail"):
+        raise UserError(f"data.leakage={experiment.leakage_rule!r} does not fit; use one of report, drop, fail or null")
+    if experiment.leakage_rule in ("drop", "fail"):
+        comparable(experiment.task, [task for task in experiment.tasks if task.name != experiment.primary])
     check_scoring(experiment.scoring, plan, experiment.hardware)
     check_proxy_tasks(experiment.proxy_plan, experiment.primary, names)
     if plan.predictor is not None:
@@ -47,7 +52,7 @@ def check_tasks(tasks: Sequence[TaskSpec], primary: str, selection: SelectionPla
             raise UserError(f"task {name!r} has no train split; add one under its splits")
     if "validation" not in splits[primary]:
         raise UserError(f"task {primary!r} has no validation split to report on; add one under its splits")
-    if len(tasks) < 2 and selection.name != "none":
+    if len(tasks) < 2 and selection.name not in ("none", "primary_only"):
         raise UserError(f"data has one task, {primary!r}, and so no auxiliary rows; add tasks or use selection=none")
 
 

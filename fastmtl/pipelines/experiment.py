@@ -1,4 +1,4 @@
-"""The select-and-train pipeline: pool, proxy, scores, singles, utilities, selection, mixing, multitask, finetune, test.
+"""The select-and-train pipeline, from token ids to test predictions; `STAGES` lists its steps in order.
 
 A step is a method that finds its artifact by key or builds it from the artifacts before it. How a stage is made, and
 what its key is made of, is in the module of its name in `fastmtl.stages`.
@@ -10,26 +10,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from fastmtl.data.batching.online import OnlineSampling, is_rewarded_by_validation
 from fastmtl.data.batching.planned import Proportional, Ratio, Sampling
-from fastmtl.data.pool import TaskPool, holdout
+from fastmtl.data.duplicates import groups_of, holdout_groups, normalised, read_texts
+from fastmtl.data.pool import TaskPool
 from fastmtl.data.rows import RowSet
 from fastmtl.errors import UserError
+from fastmtl.identity import digest
 from fastmtl.mixing import MixingSearch
-from fastmtl.models.encoder import EncoderSpec
+from fastmtl.models.encoder import EncoderSpec, TokenizerSpec
 from fastmtl.models.multitask import MultiTaskModel
 from fastmtl.pipelines import checks
 from fastmtl.plans import BanditPlan, Protocol, ProxyPlan, RelationsPlan, ScoringPass, ScoringPlan, SelectionPlan
-from fastmtl.scoring.cascade import best_of
 from fastmtl.seeds import derive, generator
-from fastmtl.stages.base import Context, Stage, options_of
+from fastmtl.selection.cascade import best_of
+from fastmtl.stages.base import Context, options_of
 from fastmtl.stages.features import Features
 from fastmtl.stages.finetune import Finetune
 from fastmtl.stages.joint import JointTraining, joint_training
+from fastmtl.stages.leakage import Leakage, leaks
 from fastmtl.stages.mixing import Mixing
 from fastmtl.stages.multitask import Multitask
 from fastmtl.stages.pool import open_pool, tokens, training_rows
@@ -44,8 +47,12 @@ from fastmtl.training.config import FitConfig, Hardware, resolve_precision
 from fastmtl.training.finetuned import load_finetuned
 from fastmtl.training.weighting import Equal, Weighting
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 STAGES = (
-    "pool", "proxy", "scores", "singles", "utilities", "selection", "mixing", "multitask", "finetune", "test", "report",
+    "pool", "leakage", "proxy", "scores", "singles", "utilities", "selection", "mixing", "multitask", "finetune",
+    "test", "report",
 )  # fmt: skip
 
 LINES_PER_STAGE = 2
@@ -74,6 +81,7 @@ class Experiment:
     mixing_search: MixingSearch | None = None
     hardware: Hardware = field(default_factory=Hardware)
     rows_per_task: int | Mapping[str, int] | None = None
+    leakage_rule: Literal["report", "drop", "fail"] | None = None
     chosen_precision: Mapping[str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -116,7 +124,9 @@ class Experiment:
         kept, held = np.arange(len(positions)), np.arange(0)
         origin: dict[str, Any] = {"protocol": self.protocol.name}
         if self.protocol.name == "strict":
-            kept, held = holdout(len(positions), self.protocol.holdout, self.seed, self.primary)
+            texts = read_texts(self.pool.split(self.primary, "train").folder, "train").take(positions)
+            groups = groups_of(normalised(texts.first, texts.second))  # duplicates are on one side of the cut
+            kept, held = holdout_groups(groups, self.protocol.holdout, self.seed, self.primary)
             origin["holdout"] = self.protocol.holdout
         return (
             RowSet.of(self.tasks, {self.primary: positions[kept]}, origin=origin),
@@ -145,6 +155,41 @@ class Experiment:
         chosen = self.choosing_rows
         return replace(chosen, positions=(np.sort(self._shuffled(chosen.positions[0])[:count]),))
 
+    # --- leakage -------------------------------------------------------------------------------------------------
+
+    def leakage(self) -> Artifact | None:
+        """Matches between the primary's rows and the other tasks' training rows; None without other tasks."""
+        others = tuple(task for task in self.tasks if task.name != self.primary)
+        return self.context.get(Leakage(self.task, others, TokenizerSpec(self.encoder))) if others else None
+
+    @property
+    def drops_leaks(self) -> bool:
+        """Whether auxiliary rows that match held-back rows are left out; under `strict` they are unless configured."""
+        return self.leakage_rule == "drop" or (self.leakage_rule is None and self.protocol.name == "strict")
+
+    @cached_property
+    def leaks(self) -> DataFrame:
+        """The matches with the primary's validation, test and held-out rows (see `stages.leakage`)."""
+        held_back = {split: np.arange(len(self.pool.split(self.primary, split))) for split in self.task.splits}
+        held_back["train"] = self.primary_rows[1].positions[0]
+        artifact = self.leakage()
+        assert artifact is not None
+        found = leaks(artifact, held_back)
+        if self.leakage_rule == "fail" and len(found):
+            counts = found.drop_duplicates(["split", "reference"])["split"].value_counts()
+            hit = ", ".join(f"{count} {split} rows" for split, count in counts.items())
+            raise UserError(f"auxiliary rows match the primary's held-back rows ({hit}); use data.leakage=drop")
+        return found
+
+    @cached_property
+    def _left_out(self) -> np.ndarray:
+        """(n,) row ids of auxiliary rows that are left out, ascending."""
+        if len(self.tasks) < 2 or not (self.drops_leaks or self.leakage_rule == "fail"):
+            return np.empty(0, dtype=np.int64)
+        found, pool = self.leaks, self.pool
+        ids = [pool.starts[pool.index(name)] + rows["row"].to_numpy() for name, rows in found.groupby("task")]
+        return np.unique(np.concatenate([np.empty(0, dtype=np.int64), *ids]))
+
     # --- proxy and scores ------------------------------------------------------------------------------------------
 
     @cached_property
@@ -161,7 +206,8 @@ class Experiment:
         """Row ids that proxies are trained on: one sample, or with `cross_fit` two disjoint ones."""
         plan, folds = self.proxy_plan, (0, 1) if self.proxy_plan.cross_fit else (0,)
         names = [task.name for task in self.tasks if plan.tasks is None or task.name in plan.tasks]
-        return [self.pool.sample(plan.examples_per_task, self.seed, fold, names) for fold in folds]
+        drawn = [self.pool.sample(plan.examples_per_task, self.seed, fold, names) for fold in folds]
+        return [np.setdiff1d(sample, self._left_out, assume_unique=True) for sample in drawn]
 
     @property
     def _sampled_by(self) -> dict[str, Any]:
@@ -213,7 +259,10 @@ class Experiment:
                 todo = np.concatenate([pool.rows_of(name) for name in names])
             levels.append(self._shards(reader, self.proxy_stages[i], pool.by_task(todo)))
             score(self.context, levels[-1])
-        return levels, self.rows(reached, keep=self.scoring.keep) if len(levels) > 1 else None
+        plan = self.scoring
+        levels_of = {name: plan.levels[name] for name in plan.cascade}
+        origin = {"cascade": plan.cascade, "cascade.keep": plan.keep, "cascade.levels": levels_of}
+        return levels, self.rows(reached, **origin) if len(levels) > 1 else None
 
     def _row_ids(self, rows: RowSet) -> np.ndarray:
         pool = self.pool
@@ -304,7 +353,8 @@ class Experiment:
             rewarded = replace(held, positions=(np.sort(taken),))
             trained = replace(trained, positions=(np.setdiff1d(kept, taken),))
         pool = self.pool
-        auxiliary = {name: pool.local(pool.rows_of(name)) for name in pool.names if name != self.primary}
+        kept = np.setdiff1d(self.pool.candidates(self.primary), self._left_out, assume_unique=True)
+        auxiliary = pool.by_task(kept)
         rows = RowSet.of(self.tasks, {**trained, **auxiliary}, origin={"holdout": plan.holdout})
         fit = replace(plan.fit.resolved(self.hardware, self.encoder), epochs=1)
         return Bandit(rows, self.encoder, fit, self.seed, policy, rewarded)
@@ -318,7 +368,8 @@ class Experiment:
     def candidate_ids(self) -> np.ndarray:
         """Row ids that may be chosen: a function of pool, proxy sample and seed, the same for every budgeted arm."""
         everything = self.selection_plan.selector.takes_all or self.proxy_plan.cross_fit
-        return self.pool.candidates(self.primary, None if everything else self.samples[0])
+        rows = self.pool.candidates(self.primary, None if everything else self.samples[0])
+        return np.setdiff1d(rows, self._left_out, assume_unique=True)
 
     def candidates(self) -> RowSet:
         """The rows that may be chosen."""
@@ -370,11 +421,15 @@ class Experiment:
         return Multitask(trained, self.encoder, fit, self.seed, Proportional(), self.weighting, None)
 
     @cached_property
+    def _search(self) -> Mixing | None:
+        """The search for a ratio, whatever rows there are."""
+        search = self.mixing_search
+        return Mixing(search, self._unordered, self._finetuned_from(None), self.seed) if search is not None else None
+
+    @property
     def mixing_stage(self) -> Mixing | None:
         """The search for a ratio; None without a search or without selected rows."""
-        if self.mixing_search is None or not len(self.selected()):
-            return None
-        return Mixing(self.mixing_search, self._unordered, self._finetuned_from(None), self.seed)
+        return self._search if len(self.selected()) else None
 
     def mixing(self) -> Artifact | None:
         """`mixing.json`: every trial of the search for a ratio; None without a search or without selected rows."""
@@ -382,11 +437,16 @@ class Experiment:
 
     @cached_property
     def multitask_stage(self) -> Multitask | None:
-        """The multi-task stage, in the configured order or at the ratio that the search found; None without rows."""
-        if not len(self.selected()):
+        """The multi-task stage, in the configured order or at the ratio that the search found.
+
+        None without auxiliary rows, unless the primary alone is to pass both stages, in proportional order.
+        """
+        alone = not len(self.selected())
+        if alone and not self.selection_plan.both_stages:
             return None
         mixing = self.mixing()
-        order = Ratio(tuple(mixing.read("mixing.json")["ratio"])) if mixing else self.sampling
+        order: Any = Ratio(tuple(mixing.read("mixing.json")["ratio"])) if mixing else self.sampling
+        order = Proportional() if alone else order
         rewards = self._rewarding(order.validation_rows) if is_rewarded_by_validation(order) else None
         return replace(self._unordered.ordered(order), rewarded=rewards)
 
@@ -444,23 +504,31 @@ class Experiment:
 
     # --- the whole -----------------------------------------------------------------------------------------------
 
-    def stages(self) -> list[Stage]:
-        """The stages that set this cell's numbers and that no other one is made from."""
-        last = [self.selection_stage, self.mixing_stage, self.finetune_stage]
-        return [stage for stage in last if stage is not None]
-
     def options(self) -> dict[str, Any]:
         """Dotted option -> value of all that sets this cell's numbers, beside primary, budget and seed.
 
-        Options of stages that the cell does without are not among them, so that one baseline serves all their values.
+        Options of stages that the cell does without are not among them, so that one baseline serves all their values;
+        nor is what the cell found out, such as a ratio, or that no row was worth choosing.
         """
+        chooses = self._selection().check_budget() > 0
+        multitask = replace(self._unordered, sampling=self.sampling) if chooses else None
+        stages = [self.selection_stage, self._finetuned_from(multitask), self._search if chooses else None]
         found: dict[str, Any] = {}
-        for stage in self.stages():
-            found |= options_of(stage)
+        for stage in stages:
+            found |= options_of(stage) if stage else {}
+        if self.selection_plan.predictor:  # one option, however many coefficients it has
+            found = {key: value for key, value in found.items() if not key.startswith("utilities.predictor")}
+            found["utilities.predictor"] = digest(read_predictor(self.selection_plan.predictor))
         for place, precision in self.chosen_precision.items():
             if f"{place}.precision" in found:
                 found[f"{place}.precision"] = precision
-        for key in ("selection.budget", "selection.primary", "selection.sizes", "finetune.multitask"):
+        for key in (
+            "selection.budget",
+            "selection.primary",
+            "selection.sizes",
+            "selection.scores",
+            "finetune.multitask",
+        ):
             found.pop(key, None)
         return found
 

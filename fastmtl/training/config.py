@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from fastmtl.errors import UserError
-from fastmtl.options import Count, Natural, NonNegative, Portion, Rate, options
+from fastmtl.options import Count, Fraction, Natural, NonNegative, Portion, Rate, options
 
 
 @options
@@ -40,7 +40,7 @@ class FitConfig:
     batch_size: Count = 32
     learning_rate: Portion | None = None
     weight_decay: NonNegative = 0.0
-    warmup: Annotated[float, Field(ge=0, le=1)] = 0.0
+    warmup: Fraction = 0.0
     max_grad_norm: NonNegative = 1.0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     dropout: Rate = 0.1
@@ -81,7 +81,7 @@ class Hardware:
     accumulate: Count = 1
     num_nodes: Count = 1
     launcher: str | None = None
-    rendezvous: Annotated[str, Field(pattern=r"^\S+:\d+$")] | None = None
+    rendezvous: Annotated[str, Field(pattern=r"^\S+:\d+$", description="HOST:PORT")] | None = None
     profiler: Literal["simple", "advanced"] | None = None
     checkpoint_minutes: NonNegative | None = 10.0
 

@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fastmtl.cli.compose import compose
+from fastmtl.data.batching.planned import Proportional
 from fastmtl.data.collate import collate
 from fastmtl.data.sample import vocabulary
-from fastmtl.data.batching.planned import Proportional
 from fastmtl.errors import UserError
 from fastmtl.models import bilstm
 from fastmtl.models.bilstm import BiLSTMEncoder, BiLSTMSpec
@@ -28,7 +28,7 @@ from fastmtl.models.multitask import MultiTaskModel, ProxyModel, load_weights
 from fastmtl.models.packed import can_pack
 from fastmtl.tasks import TaskSpec
 from fastmtl.training.finetuned import load_finetuned
-from fastmtl.training.fit import FitJob, Where, run_fit
+from fastmtl.training.fit import FitJob, run_fit
 from fastmtl.training.modules import FitConfig, encoder_layers, freeze, training_flops
 
 SPEC = BiLSTMSpec(max_length=32, hidden_size=5, layers=2, embedding_size=7, tokenizer="tiny", dropout=0.0)

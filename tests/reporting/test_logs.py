@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from fastmtl.config import build_logger, conf_dir
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from fastmtl.config import build_logger, conf_dir
 from fastmtl.errors import UserError
 from fastmtl.reporting.logs import COLUMNS, log_cell, scalars
 from fastmtl.reporting.rows import selected_rows

@@ -14,8 +14,8 @@ import pytest
 
 from fastmtl.cli.compose import compose
 from fastmtl.errors import UserError
-from fastmtl.reporting import submission
 from fastmtl.pipelines.submission import FILES, main, write_submission
+from fastmtl.reporting import submission
 from fastmtl.tasks import GLUE
 
 BY_NAME = {file.name: file for file in FILES}

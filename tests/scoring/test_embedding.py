@@ -121,7 +121,7 @@ def test_flops_are_counted_where_the_pass_is(toy: ScoringInputs, tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"method": "mean"}, "method='mean'.*centroid or nearest"), ({"targets": 0}, "targets=0"),
+    [({"method": "mean"}, "method='mean'.*use one of centroid, nearest"), ({"targets": 0}, "targets=0"),
      ({"targets": True}, "targets=True")],
 )  # fmt: skip
 def test_a_bad_option_is_told_in_one_line(options: dict[str, Any], said: str) -> None:
@@ -131,16 +131,16 @@ def test_a_bad_option_is_told_in_one_line(options: dict[str, Any], said: str) ->
 
 
 @pytest.mark.parametrize("method", ["centroid", "nearest"])
-def test_relevant_rows_of_the_sample_rank_higher(tmp_path: Path, make_pool: Any, method: Any) -> None:
-    inputs = sample_world(tmp_path, make_pool, TINY.build().eval())
+def test_relevant_rows_of_the_sample_rank_higher(tmp_path: Path, method: Any) -> None:
+    inputs = sample_world(tmp_path, TINY.build().eval())
     scores, _ = scores_of(Embedding(method), inputs, tmp_path / "state")
     assert auc(inputs, scores) > (0.8 if method == "centroid" else 0.95)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["centroid", "nearest"])
-def test_it_finds_sst2_among_glue(tmp_path: Path, make_pool: Any, root: Path, method: Any) -> None:
+def test_it_finds_sst2_among_glue(tmp_path: Path, root: Path, method: Any) -> None:
     """The 500 hidden rows are a fifth of the candidates."""
-    inputs = glue_world(tmp_path, make_pool, root, per_task=500, model=MINILM.build().eval())
+    inputs = glue_world(tmp_path, root, per_task=500, model=MINILM.build().eval())
     scores, _ = scores_of(Embedding(method), inputs, tmp_path / "state")
     assert precision(scores) > 0.7

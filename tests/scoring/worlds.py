@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from fastmtl.data.pool import TaskPool
-from fastmtl.data.sources import Sample
+from fastmtl.data.pool import TaskPool, write_task
+from fastmtl.data.sources.generated import sample_tasks
 from fastmtl.models.encoder import EncoderSpec
 from fastmtl.models.inference import Inference
-from fastmtl.scoring.base import Scorer, ScoringInputs, prepares
+from fastmtl.scoring.base import Scorer, ScoringInputs
 from fastmtl.tasks import TaskSpec
 
 HOW = Inference(pad_id=0, device=torch.device("cpu"))
@@ -34,7 +35,7 @@ def inputs_of(
 def scores_of(scorer: Any, inputs: ScoringInputs, folder: Path, shard: int = 10**6) -> tuple[dict[str, Any], Any]:
     """Task -> (n,) scores of all candidates, read `shard` rows at a time, and the records of `prepare`."""
     folder.mkdir(parents=True, exist_ok=True)
-    records = scorer.prepare(inputs, folder) if prepares(scorer) else None
+    records = scorer.prepare(inputs, folder) if hasattr(scorer, "prepare") else None
     kept: Scorer = scorer
     scores = {}
     for task, rows in inputs.rows.items():
@@ -44,17 +45,35 @@ def scores_of(scorer: Any, inputs: ScoringInputs, folder: Path, shard: int = 10*
     return scores, records
 
 
-def sample_world(folder: Path, make_pool: Any, model: Any = None) -> ScoringInputs:
+def pool_of(folder: Path, tasks: Sequence[TaskSpec], encoder: EncoderSpec) -> TaskPool:
+    """The tasks, each with its source, as token ids."""
+    for task in tasks:
+        (folder / task.name).mkdir(parents=True)
+        write_task(folder / task.name, task, encoder.make_tokenizer())
+    return TaskPool([folder / task.name for task in tasks])
+
+
+def sample_world(folder: Path, model: Any = None) -> ScoringInputs:
     """All rows of the generated suite, most of them, in an order of their own."""
-    source = Sample(seed=0)
-    only_train = tuple(replace(task, splits={"train": "train"}) for task in source.tasks)
-
-    class Trained(Sample):
-        tasks = only_train
-
-    pool = make_pool(folder / "pool", Trained(seed=0), TINY.make_tokenizer())
+    tasks = [replace(task, splits={"train": "train"}) for task in sample_tasks(seed=0)]
+    pool = pool_of(folder / "pool", tasks, TINY)
     rows = {name: pool.local(pool.rows_of(name)) for name in pool.names if name != "kitchen"}
     return inputs_of(pool, "kitchen", np.arange(180), rows, model)
+
+
+@dataclass(frozen=True, eq=False)
+class Unlabelled:
+    """Rows of a table under labels that say nothing."""
+
+    table: pa.Table
+    labels_are_codes = False
+
+    def fingerprint(self, task: TaskSpec) -> str:
+        raise AssertionError("no key is made of these rows")
+
+    def batches(self, task: TaskSpec, split: str) -> Iterator[pa.RecordBatch]:
+        labels = np.arange(len(self.table)) % 2.0
+        yield from self.table.append_column("label", pa.array(labels)).to_batches(4096)
 
 
 def auc(inputs: ScoringInputs, scores: dict[str, np.ndarray]) -> float:
@@ -63,7 +82,7 @@ def auc(inputs: ScoringInputs, scores: dict[str, np.ndarray]) -> float:
     return float(roc_auc_score(np.concatenate(flags), np.concatenate(list(scores.values()))))
 
 
-def glue_world(folder: Path, make_pool: Any, root: Path, per_task: int | None, model: Any = None) -> ScoringInputs:
+def glue_world(folder: Path, root: Path, per_task: int | None, model: Any = None) -> ScoringInputs:
     """A primary of 500 rows of SST-2, and 500 more, in no way marked, among `per_task` rows (all) of four tasks."""
     glue = root.parent / "shared" / "glue"
     if not (glue / "sst2" / "train.parquet").exists():
@@ -79,19 +98,11 @@ def glue_world(folder: Path, make_pool: Any, root: Path, per_task: int | None, m
         table = table.select([name for name in table.column_names if name not in ("label", "idx")])
         tables[task] = table.take(rng.permutation(len(table))[: per_task or len(table)])
     train = {"train": "train"}
-    tasks = tuple(TaskSpec(n, "regression", tuple(t.column_names), splits=train) for n, t in tables.items())
-
-    class Rows:
-        labels_are_codes = False
-
-        def __init__(self) -> None:
-            self.tasks = tasks
-
-        def batches(self, task: TaskSpec, split: str) -> Any:
-            table = tables[task.name]
-            yield from table.append_column("label", pa.array(np.zeros(len(table)))).to_batches(4096)
-
-    pool = make_pool(folder / "pool", Rows(), MINILM.make_tokenizer())
+    tasks = [
+        TaskSpec(name, "regression", tuple(table.column_names), splits=train, source=Unlabelled(table))
+        for name, table in tables.items()
+    ]
+    pool = pool_of(folder / "pool", tasks, MINILM)
     rows = {name: pool.local(pool.rows_of(name)) for name in pool.names if name != "primary"}
     return inputs_of(pool, "primary", pool.local(pool.rows_of("primary")), rows, model)
 

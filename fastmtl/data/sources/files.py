@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib import import_module
 from itertools import chain, islice
 from pathlib import Path
@@ -19,7 +16,7 @@ import pyarrow.json
 import pyarrow.parquet
 import yaml
 
-from fastmtl.data.sources import BATCH_ROWS, checked_pool
+from fastmtl.data.sources import BATCH_ROWS, checked_pool, glue, hash_files, hub
 from fastmtl.errors import UserError
 from fastmtl.tasks import TaskSpec
 
@@ -81,8 +78,6 @@ def from_yaml(config: str | None) -> tuple[TaskSpec, ...]:
 
 
 def _declared(entry: Mapping[str, Any], folder: Path) -> tuple[TaskSpec, ...]:
-    from fastmtl.data.sources import glue, hub
-
     values = dict(entry)
     source = values.pop("source", "files")
     if source == "files":
@@ -165,17 +160,3 @@ def _sentences(path: Path) -> Iterator[list[tuple[str, ...]]]:
             elif words:
                 yield list(zip(*words))
                 words = []
-
-
-def hash_files(paths: tuple[str, ...]) -> str:
-    """A digest of the files' content, in order."""
-    return _hash_unchanged(tuple((p, os.stat(p).st_size, os.stat(p).st_mtime_ns) for p in paths))
-
-
-@lru_cache(maxsize=1024)  # a sweep asks for the same files in every cell
-def _hash_unchanged(stats: tuple[tuple[str, int, int], ...]) -> str:
-    total = hashlib.sha256()
-    for path, _, _ in stats:
-        with open(path, "rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()

@@ -9,8 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet
 
-from fastmtl.data.sources import BATCH_ROWS, checked_pool
-from fastmtl.data.sources.files import hash_files
+from fastmtl.data.sources import BATCH_ROWS, checked_pool, hash_files
 from fastmtl.data.sources.hub import HubSource
 from fastmtl.errors import UserError
 from fastmtl.tasks import GLUE, TaskSpec

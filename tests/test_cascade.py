@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastmtl.scoring.cascade import overlap_at_least
+from fastmtl.selection.cascade import overlap_at_least
 
 
 def simulated(correlation: float, seed: int, audit: int = 400) -> tuple[float, dict[str, float]]:
