@@ -95,7 +95,9 @@ class BanditPlan:
 
     def __post_init__(self) -> None:
         if self.policy.rounds is not None:
-            raise UserError(f"bandit.policy.rounds={self.policy.rounds} does not apply; use null, and set bandit.rounds")
+            raise UserError(
+                f"bandit.policy.rounds={self.policy.rounds} does not apply; use null, and set bandit.rounds"
+            )
 
 
 @options

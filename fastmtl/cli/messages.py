@@ -91,7 +91,7 @@ def _has(node: Any, parts: list[str]) -> bool:
     return node is not None
 
 
-def nodes(cfg: DictConfig) -> list[tuple[str, Any]]:
+def nodes(cfg: Any) -> list[tuple[str, Any]]:
     """Dotted key and value of every group and leaf, as written: an interpolation of a missing key would raise."""
 
     def walk(node: Any, prefix: str) -> list[tuple[str, Any]]:

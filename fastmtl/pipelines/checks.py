@@ -32,7 +32,6 @@ def check(experiment: Experiment) -> None:
         comparable(experiment.task, [task for task in experiment.tasks if task.name != experiment.primary])
     check_scoring(experiment.scoring, plan, experiment.hardware)
     check_proxy_tasks(experiment.proxy_plan, experiment.primary, names)
-    _check_early_stopping(experiment)
     if plan.predictor is not None:
         read_predictor(plan.predictor)
         for task in experiment.tasks:
@@ -42,20 +41,6 @@ def check(experiment: Experiment) -> None:
     _check_early_stopping(experiment)
     _check_order(experiment)
     _check_weighting(experiment)
-
-
-def _check_early_stopping(experiment: Experiment) -> None:
-    """Where no epoch is chosen, none can be better than another."""
-    fits = {
-        "proxy": experiment.proxy_plan.fit, "multitask": experiment.multitask_fit,
-        "bandit": experiment.bandit_plan.fit, "relations": experiment.relations_plan.fit,
-    }  # fmt: skip
-    for name, fit in fits.items():
-        if fit.early_stopping is not None:
-            raise UserError(
-                f"{name}.fit.early_stopping={fit.early_stopping} does not apply: no rows choose an epoch there; use "
-                "null (finetune.fit has such rows)"
-            )
 
 
 def check_tasks(tasks: Sequence[TaskSpec], primary: str, selection: SelectionPlan) -> None:
