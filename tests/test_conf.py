@@ -15,7 +15,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from fastmtl.cli.cell import _logger
+from fastmtl.cli.cell import cell_logger
 from fastmtl.cli.compose import compose, conf_dir
 from fastmtl.data.sources.generated import Generated
 from fastmtl.errors import UserError
@@ -82,7 +82,7 @@ def test_a_logger_is_built_or_its_package_is_asked_for(option: str, tmp_path: Pa
     cell = {"id": "0123456789abcdef", "primary": "rte", "selection": "none", "budget": None, "seed": 0}
     try:
         with mock.patch.dict(os.environ):
-            logger = _logger(cfg, tmp_path, cell | {"protocol": "strict"})
+            logger = cell_logger(cfg, tmp_path, cell | {"protocol": "strict"})
     except UserError as error:
         assert "install" in str(error)  # noqa: PT017
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
@@ -22,6 +23,7 @@ from fastmtl.reporting.compare import check_comparable, comparisons, matched, re
 from fastmtl.reporting.row_noise import row_noise
 from fastmtl.resampling import resampled_scores
 from fastmtl.stats import Noise, detectable, half_width, seeds_needed
+from fastmtl.tasks import TaskSpec
 
 NONE, RANDOM, FULL, OURS = ("none", None), ("random", 100), ("full", None), ("feature_similarity", 100)
 FLOPS = {"none": 1e12, "random": 2e12, "feature_similarity": 3e12, "full": 10e12}
@@ -63,6 +65,11 @@ def write_hits(folder: Path, hits: np.ndarray) -> None:
         "row": range(len(hits)), "label": label, "prediction": prediction,
         "p_yes": prediction == "yes", "p_no": prediction == "no",
     }).to_parquet(folder / "validation.parquet")  # fmt: skip
+    write_task(folder, TaskSpec("cola", "classification", ("text",), ("yes", "no")))
+
+
+def write_task(folder: Path, task: TaskSpec) -> None:
+    (folder / "config.json").write_text(json.dumps({"task": task.to_dict()}))
 
 
 def predicted(cells: pandas.DataFrame, folder: Path, rows: int = 4000) -> pandas.DataFrame:
@@ -298,6 +305,7 @@ def test_tags_are_drawn_again_by_the_row_and_the_negative_one_is_no_hit(
         pandas.DataFrame({"row": range(81), "label": [*label, None], "prediction": [*said, ["B"]]}).to_parquet(
             path / "validation.parquet"
         )
+        write_task(path, TaskSpec("tags", "tagging", ("words",), ("O", "B", "I", "E")))
         cells.loc[i, "finetune"] = str(path)
         f1[cell["arm"]].append(
             f1_score([*chain(*label)], [*chain(*said)], labels=["B", "I", "E"], average="micro", zero_division=0)
@@ -323,6 +331,7 @@ def test_regressions_are_read_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         pandas.DataFrame({"row": range(50), "label": label, "prediction": label + noise}).to_parquet(
             path / "validation.parquet"
         )
+        write_task(path, TaskSpec("score", "regression", ("text",)))
         cells.loc[i, "finetune"] = str(path)
     assert resampled_mean(cells, monkeypatch) > 0.1
     assert comparisons(cells).iloc[0]["covers"] == "seeds and rows"
