@@ -71,7 +71,7 @@ class TaskKind(ABC):
 
     @abstractmethod
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss of logits (B, C) or (B, L, C) against labels as `encode` gives them."""
+        """Mean loss of logits (B, C) or (B, L, C) against labels as `encode` or `answered` gives them."""
 
     def answered(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and labels of all that is to be answered, in the form that the metrics take."""
@@ -129,9 +129,12 @@ def kind_of(name: str, task: str = "") -> TaskKind:
         return import_module(f"{__name__}.{name}").KIND
     module, _, cls = name.rpartition(".")
     try:
-        return getattr(import_module(module), cls)()
+        kind = getattr(import_module(module), cls)()
     except (ImportError, AttributeError, ValueError, TypeError):
-        raise UserError(f"task {task!r}: kind={name!r} is unknown; use one of {', '.join(known)}") from None
+        kind = None
+    if not isinstance(kind, TaskKind):
+        raise UserError(f"task {task!r}: kind={name!r} is unknown; use one of {', '.join(known)}")
+    return kind
 
 
 @cache
