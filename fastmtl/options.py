@@ -92,7 +92,7 @@ def _explained(cls: type, error: ValidationError) -> UserError:
         inside = inside[:-1]
     place = name + "".join(f"[{part}]" for part in inside if isinstance(part, int))
     hint = cls.__pydantic_fields__[name]  # type: ignore[attr-defined]
-    wanted = describe(Annotated[(hint.annotation, *hint.metadata)] if hint.metadata else hint.annotation)
+    wanted = hint.description or describe(Annotated[(hint.annotation, *hint.metadata, None)])
     return OptionError(place, f"={first['input']!r} does not fit; use {wanted}")
 
 
@@ -120,10 +120,9 @@ def describe(hint: Any) -> str:
 
 
 def _range(marks: list[Any]) -> str:
-    bounds: list[Any] = [m.ge for m in marks if isinstance(m, Ge)]
-    least = max(bounds, default=None)  # an option may narrow its type further
-    low = "" if least is None else f" of {least:g} or more"
-    low = low or next((f" above {m.gt:g}" for m in marks if isinstance(m, Gt)), "")
-    high = next((f"at most {m.le:g}" for m in marks if isinstance(m, Le)), "")
-    high = high or next((f"below {m.lt:g}" for m in marks if isinstance(m, Lt)), "")
+    """In words, the narrowest of all that an annotation has gathered."""
+    ge, gt = ([getattr(m, side) for m in marks if isinstance(m, kind)] for kind, side in ((Ge, "ge"), (Gt, "gt")))
+    le, lt = ([getattr(m, side) for m in marks if isinstance(m, kind)] for kind, side in ((Le, "le"), (Lt, "lt")))
+    low = f" of {max(ge):g} or more" if ge else f" above {max(gt):g}" if gt else ""
+    high = f"at most {min(le):g}" if le else f"below {min(lt):g}" if lt else ""
     return low + (f" and {high}" if low and high else f", {high}" if high else "")

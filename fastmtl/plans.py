@@ -28,12 +28,14 @@ class SelectionPlan:
         selector: A `Selector`.
         scorer: A `Scorer`; null where the selector needs no scores.
         predictor: A file of a saved predictor of gains, which values tasks in place of the bandit.
+        both_stages: Without auxiliary rows the primary alone still passes both training stages.
     """
 
     name: str
     selector: Part
     scorer: Part = None
     predictor: str | None = None
+    both_stages: bool = False
 
     def __post_init__(self) -> None:
         if "scores" in self.selector.needs and self.scorer is None:
@@ -90,6 +92,12 @@ class BanditPlan:
     policy: ThompsonSampling = Field(default_factory=ThompsonSampling)
     rounds: Count = 200
     holdout: Share = 0.5
+
+    def __post_init__(self) -> None:
+        if self.policy.rounds is not None:
+            raise UserError(
+                f"bandit.policy.rounds={self.policy.rounds} does not apply; use null, and set bandit.rounds"
+            )
 
 
 @options

@@ -16,9 +16,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # toy tensors: threads would only
 
 import argparse
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -42,6 +44,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("bf16") is not None:
         processor.force(config.getoption("bf16"))
     guards.adopt_orphans()
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a script; children would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -88,6 +92,22 @@ def nothing_is_left_behind() -> Iterator[None]:
     yield
     if leaks := before.leaks():
         pytest.fail("the test left behind: " + "; ".join(leaks), pytrace=False)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_fixture_leaves_anything_behind() -> Iterator[None]:
+    """As for a test: what the module's own fixtures make is there before its tests, and so no leak of theirs."""
+    before = guards.State.now()
+    yield
+    if leaks := before.leaks():
+        pytest.fail("this file's fixtures left behind: " + "; ".join(leaks), pytrace=False)
+
+
+@pytest.fixture
+def own_environment() -> Iterator[None]:
+    """For a test of code that sets environment variables, as a program may for itself."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastmtl.training.fit import Where, resolve_precision
+from fastmtl.training.config import Hardware, resolve_precision
 from tests.helpers import guards
 from tests.helpers.cli import command
 from tests.helpers.waiting import wait_for

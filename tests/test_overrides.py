@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from fastmtl import cli
 from fastmtl.cli.overrides import quote_unicode
+from tests.helpers.cli import run_here
 
 
 @pytest.mark.parametrize(
@@ -43,7 +42,7 @@ def test_all_else_stays_as_it_is(typed: str) -> None:
     assert quote_unicode([typed]) == [typed]
 
 
-def test_tasks_may_have_any_letters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tasks_may_have_any_letters(tmp_path: Path) -> None:
     """From the command line to the result."""
     told = []
     for name in ("größe", "猫"):
@@ -53,10 +52,9 @@ def test_tasks_may_have_any_letters(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         files = ", ".join(f"{split}: {name}.{split}.jsonl" for split in ("train", "validation"))
         told.append(f'- {{name: {name}, kind: classification, labels: ["no", "yes"], text: text, splits: {{{files}}}}}')
     (tmp_path / "tasks.yaml").write_text("tasks:\n" + "\n".join(told) + "\n")
-    monkeypatch.chdir(tmp_path)
     arguments = ["-m", "data=files", "data.config=tasks.yaml", "primary=größe", "selection=none", "encoder=tiny",
                  "finetune.fit.epochs=1", "finetune.fit.precision=fp32", "hydra.sweep.dir=swept", "logger=none",
                  "hydra.callbacks.comparison.report=false"]  # fmt: skip
-    monkeypatch.setattr(sys, "argv", ["fastmtl", *arguments])
-    cli.main()
+    ended = run_here(tmp_path, *arguments)
+    assert ended.code == 0, ended.err
     assert json.loads((tmp_path / "swept/0/result.json").read_text())["primary"] == "größe"

@@ -29,10 +29,10 @@ def test_the_selector_of_the_readme_runs_from_an_empty_folder(tmp_path: Path) ->
 
 
 def test_the_tasks_file_of_the_readme_declares_two_valid_tasks(tmp_path: Path) -> None:
-    from fastmtl.data.sources import Files
+    from fastmtl.data.sources.files import from_yaml
 
     (tmp_path / "tasks.yaml").write_text(block("yaml", "name: tickets"))
-    tasks = Files.from_yaml(str(tmp_path / "tasks.yaml")).tasks
+    tasks = from_yaml(str(tmp_path / "tasks.yaml"))
     assert [task.labels for task in tasks] == [("no", "yes"), ("1", "2", "3", "4", "5")]
 
 

@@ -20,12 +20,12 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 
-from fastmtl import cli
-from fastmtl.config import CompareCells, conf_dir, read_cells
-from fastmtl.errors import UserError
+from fastmtl.cli.callback import CompareCells, read_cells
+from fastmtl.cli.compose import conf_dir
 from fastmtl.cli.sweep import Watch, line, losses, matrix, newest, plan, read, running, summary
+from fastmtl.errors import UserError
 from tests.helpers.cells import SMALL
-from tests.helpers.cli import start_cli
+from tests.helpers.cli import run_here, start_cli
 from tests.helpers.waiting import DEADLINE_S, wait_for
 
 LAUNCHERS = {
@@ -125,7 +125,7 @@ def composed() -> Iterator[Any]:
 def test_a_launcher_is_made_or_its_package_is_asked_for(
     name: str, composed: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with warnings.catch_warnings():  # pytest sets aside the filter that fastmtl.config has for it
+    with warnings.catch_warnings():  # pytest sets aside the filter that the command sets for it
         warnings.filterwarnings("ignore", r"\s*'hydra/launcher")
         cfg = composed(f"hydra/launcher={name}", f"hydra.sweep.dir={tmp_path}")
     try:
@@ -178,14 +178,9 @@ def check_mixed(folder: Path, code: int | None, out: str) -> None:
     assert "Warning" not in out
 
 
-def test_equal_cells_are_computed_once_and_failing_ones_told_at_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["fastmtl", "-m", *SMALL, "hydra.sweep.dir=sweep", *MIXED])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    check_mixed(tmp_path, stop.value.code, capsys.readouterr().out)
+def test_equal_cells_are_computed_once_and_failing_ones_told_at_the_end(tmp_path: Path) -> None:
+    ended = run_here(tmp_path, "-m", *SMALL, "hydra.sweep.dir=sweep", *MIXED)
+    check_mixed(tmp_path, ended.code, ended.out)
 
 
 @pytest.mark.slow

@@ -38,6 +38,7 @@ def check(experiment: Experiment) -> None:
             check_measured(task)
     if hasattr(plan.selector, "check"):
         plan.selector.check([name for name in names if name != experiment.primary])
+    _check_early_stopping(experiment)
     _check_order(experiment)
     _check_weighting(experiment)
 
@@ -52,7 +53,7 @@ def check_tasks(tasks: Sequence[TaskSpec], primary: str, selection: SelectionPla
             raise UserError(f"task {name!r} has no train split; add one under its splits")
     if "validation" not in splits[primary]:
         raise UserError(f"task {primary!r} has no validation split to report on; add one under its splits")
-    if len(tasks) < 2 and selection.name != "none":
+    if len(tasks) < 2 and selection.name not in ("none", "primary_only"):
         raise UserError(f"data has one task, {primary!r}, and so no auxiliary rows; add tasks or use selection=none")
 
 
@@ -98,6 +99,19 @@ def check_proxy_tasks(proxy: ProxyPlan, primary: str, names: Sequence[str]) -> N
             raise UserError(f"proxy.tasks names {name!r}, which is no task; choose from {', '.join(names)}")
     if proxy.tasks is not None and primary not in proxy.tasks:
         raise UserError(f"proxy.tasks lacks the primary {primary!r}; add it")
+
+
+def _check_early_stopping(experiment: Experiment) -> None:
+    """Fine-tuning alone has rows that choose the epoch."""
+    for name, fit in (
+        ("proxy", experiment.proxy_plan.fit), ("multitask", experiment.multitask_fit),
+        ("bandit", experiment.bandit_plan.fit), ("relations", experiment.relations_plan.fit),
+    ):  # fmt: skip
+        if fit.early_stopping is not None:
+            raise UserError(
+                f"{name}.fit.early_stopping={fit.early_stopping}: no rows choose an epoch of this fit; use null, and "
+                "finetune.fit.early_stopping"
+            )
 
 
 def _check_order(experiment: Experiment) -> None:

@@ -1,4 +1,4 @@
-"""The select-and-train pipeline: pool, leakage, proxy, scores, singles, utilities, selection, mixing, multitask, finetune, test.
+"""The select-and-train pipeline, from token ids to test predictions; `STAGES` lists its steps in order.
 
 A step is a method that finds its artifact by key or builds it from the artifacts before it. How a stage is made, and
 what its key is made of, is in the module of its name in `fastmtl.stages`.
@@ -20,6 +20,7 @@ from fastmtl.data.duplicates import groups_of, holdout_groups, normalised, read_
 from fastmtl.data.pool import TaskPool
 from fastmtl.data.rows import RowSet
 from fastmtl.errors import UserError
+from fastmtl.identity import digest
 from fastmtl.mixing import MixingSearch
 from fastmtl.models.encoder import EncoderSpec, TokenizerSpec
 from fastmtl.models.multitask import MultiTaskModel
@@ -27,7 +28,7 @@ from fastmtl.pipelines import checks
 from fastmtl.plans import BanditPlan, Protocol, ProxyPlan, RelationsPlan, ScoringPass, ScoringPlan, SelectionPlan
 from fastmtl.seeds import derive, generator
 from fastmtl.selection.cascade import best_of
-from fastmtl.stages.base import Context, Stage, options_of
+from fastmtl.stages.base import Context, options_of
 from fastmtl.stages.features import Features
 from fastmtl.stages.finetune import Finetune
 from fastmtl.stages.joint import JointTraining, joint_training
@@ -50,7 +51,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 STAGES = (
-    "pool", "leakage", "proxy", "scores", "singles", "utilities", "selection", "mixing", "multitask", "finetune", "test", "report",
+    "pool", "leakage", "proxy", "scores", "singles", "utilities", "selection", "mixing", "multitask", "finetune",
+    "test", "report",
 )  # fmt: skip
 
 LINES_PER_STAGE = 2
@@ -176,9 +178,7 @@ class Experiment:
         if self.leakage_rule == "fail" and len(found):
             counts = found.drop_duplicates(["split", "reference"])["split"].value_counts()
             hit = ", ".join(f"{count} {split} rows" for split, count in counts.items())
-            raise UserError(
-                f"auxiliary rows match the primary's held-back rows ({hit}); use data.leakage=drop or report"
-            )
+            raise UserError(f"auxiliary rows match the primary's held-back rows ({hit}); use data.leakage=drop")
         return found
 
     @cached_property
@@ -259,7 +259,10 @@ class Experiment:
                 todo = np.concatenate([pool.rows_of(name) for name in names])
             levels.append(self._shards(reader, self.proxy_stages[i], pool.by_task(todo)))
             score(self.context, levels[-1])
-        return levels, self.rows(reached, keep=self.scoring.keep) if len(levels) > 1 else None
+        plan = self.scoring
+        levels_of = {name: plan.levels[name] for name in plan.cascade}
+        origin = {"cascade": plan.cascade, "cascade.keep": plan.keep, "cascade.levels": levels_of}
+        return levels, self.rows(reached, **origin) if len(levels) > 1 else None
 
     def _row_ids(self, rows: RowSet) -> np.ndarray:
         pool = self.pool
@@ -418,11 +421,15 @@ class Experiment:
         return Multitask(trained, self.encoder, fit, self.seed, Proportional(), self.weighting, None)
 
     @cached_property
+    def _search(self) -> Mixing | None:
+        """The search for a ratio, whatever rows there are."""
+        search = self.mixing_search
+        return Mixing(search, self._unordered, self._finetuned_from(None), self.seed) if search is not None else None
+
+    @property
     def mixing_stage(self) -> Mixing | None:
         """The search for a ratio; None without a search or without selected rows."""
-        if self.mixing_search is None or not len(self.selected()):
-            return None
-        return Mixing(self.mixing_search, self._unordered, self._finetuned_from(None), self.seed)
+        return self._search if len(self.selected()) else None
 
     def mixing(self) -> Artifact | None:
         """`mixing.json`: every trial of the search for a ratio; None without a search or without selected rows."""
@@ -430,11 +437,16 @@ class Experiment:
 
     @cached_property
     def multitask_stage(self) -> Multitask | None:
-        """The multi-task stage, in the configured order or at the ratio that the search found; None without rows."""
-        if not len(self.selected()):
+        """The multi-task stage, in the configured order or at the ratio that the search found.
+
+        None without auxiliary rows, unless the primary alone is to pass both stages, in proportional order.
+        """
+        alone = not len(self.selected())
+        if alone and not self.selection_plan.both_stages:
             return None
         mixing = self.mixing()
-        order = Ratio(tuple(mixing.read("mixing.json")["ratio"])) if mixing else self.sampling
+        order: Any = Ratio(tuple(mixing.read("mixing.json")["ratio"])) if mixing else self.sampling
+        order = Proportional() if alone else order
         rewards = self._rewarding(order.validation_rows) if is_rewarded_by_validation(order) else None
         return replace(self._unordered.ordered(order), rewarded=rewards)
 
@@ -492,23 +504,31 @@ class Experiment:
 
     # --- the whole -----------------------------------------------------------------------------------------------
 
-    def stages(self) -> list[Stage]:
-        """The stages that set this cell's numbers and that no other one is made from."""
-        last = [self.selection_stage, self.mixing_stage, self.finetune_stage]
-        return [stage for stage in last if stage is not None]
-
     def options(self) -> dict[str, Any]:
         """Dotted option -> value of all that sets this cell's numbers, beside primary, budget and seed.
 
-        Options of stages that the cell does without are not among them, so that one baseline serves all their values.
+        Options of stages that the cell does without are not among them, so that one baseline serves all their values;
+        nor is what the cell found out, such as a ratio, or that no row was worth choosing.
         """
+        chooses = self._selection().check_budget() > 0
+        multitask = replace(self._unordered, sampling=self.sampling) if chooses else None
+        stages = [self.selection_stage, self._finetuned_from(multitask), self._search if chooses else None]
         found: dict[str, Any] = {}
-        for stage in self.stages():
-            found |= options_of(stage)
+        for stage in stages:
+            found |= options_of(stage) if stage else {}
+        if self.selection_plan.predictor:  # one option, however many coefficients it has
+            found = {key: value for key, value in found.items() if not key.startswith("utilities.predictor")}
+            found["utilities.predictor"] = digest(read_predictor(self.selection_plan.predictor))
         for place, precision in self.chosen_precision.items():
             if f"{place}.precision" in found:
                 found[f"{place}.precision"] = precision
-        for key in ("selection.budget", "selection.primary", "selection.sizes", "finetune.multitask"):
+        for key in (
+            "selection.budget",
+            "selection.primary",
+            "selection.sizes",
+            "selection.scores",
+            "finetune.multitask",
+        ):
             found.pop(key, None)
         return found
 

@@ -6,17 +6,16 @@ All functions but `check_comparable` take the cells of one setting, rows of `rep
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from itertools import chain, combinations
-from pathlib import Path
+from collections.abc import Sequence
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastmtl.errors import UserError
 from fastmtl.reporting.frame import BASELINES, SETTING, arms
-from fastmtl.stats import at_cost, bootstrap_rows, detectable, holm, paired, resampled_scores, seeds_needed
-from fastmtl.tasks.kinds.tagging import NEGATIVE_TAG
+from fastmtl.reporting.row_noise import RowNoise, Sums, row_noise
+from fastmtl.stats import Noise, at_cost, detectable, half_width, holm, noise, p_value, seeds_needed
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -27,9 +26,8 @@ Arm = tuple[str, Any]
 FEW_SEEDS = 5
 """Below this nothing is recommended: seed noise on small primaries is several points (Dodge et al., 2020)."""
 
-SIGNIFICANT_SEEDS = 3
-"""Below this nothing is called significant: a metric on few rows takes few values, so that two differences are nearly
-equal by chance, and a t-test is certain of equal numbers."""
+BOTH = "seeds and rows"
+"""In the column `covers`: the interval and p are of both sources of noise. Without it nothing is significant."""
 
 LEVEL = 0.05
 """Of the tests, for the whole family."""
@@ -63,18 +61,21 @@ def check_comparable(cells: DataFrame) -> None:
             )
 
 
-def comparisons(cells: DataFrame, references: Sequence[str] = BASELINES) -> DataFrame:
+def comparisons(cells: DataFrame, references: Sequence[str] = BASELINES, by_rows: RowNoise | None = None) -> DataFrame:
     """One row an arm, budget and reference; all rows together are the family of Holm's correction.
+
+    `by_rows` is `row_noise(cells)`, for callers that need it more than once; so in the functions below.
 
     A reference with budgets is taken at the arm's own, and of two references that lack a budget the later one is
     compared with the earlier. `reference` is an arm's label, of the arm's own variant where there is one.
 
-    `n` seeds that both have; `mean`, `sd` and 95 % interval `low`, `high` of the score's difference; `p`, `p_holm`.
-    `rows_low`, `rows_high`: interval over validation rows (`stats.bootstrap_rows`), NaN without stored predictions.
-    `significant`: p_holm < 0.05 over `SIGNIFICANT_SEEDS` seeds or more, and the rows' interval, where there is one,
-    excludes 0; `rests_on` says which.
-    `detectable`: the effect that is found with 80 % power, `seeds_needed` for the mean, `seeds_for_point` for an effect
-    of 0.01: at Holm's strictest step, 0.05 over the family's size. All NaN with fewer than two common seeds.
+    `n` seeds that both have; `mean` and `sd` over them of the score's difference, its 95 % interval `low`, `high`, and
+    `p`, `p_holm`: of seeds and validation rows together (`stats.half_width`), as `covers` says ("seeds and rows").
+    Without a cell's stored predictions the rows' part is unknown: then it says "seeds", and nothing is significant.
+    `significant`: p_holm < 0.05. `row_share`: the share of the difference's variance that more seeds cannot remove.
+    `detectable`: the minimum effect that is found with 80 % power; `seeds_needed` for the mean, `seeds_for_point` for
+    an effect of 0.01, infinite where no number is enough: at Holm's strictest step, 0.05 over the family's size. These
+    four are NaN where the rows' part is unknown, and everything is with fewer than two common seeds.
     """
     groups = _groups(cells)
     pairs = []
@@ -87,41 +88,43 @@ def comparisons(cells: DataFrame, references: Sequence[str] = BASELINES) -> Data
             mirrored = selection in references and references.index(selection) < references.index(reference)
             if not (mirrored and other[1] == key[1]):
                 pairs.append((key, other))
-    return _tested(groups, pairs)
+    return _tested(cells, groups, pairs, by_rows)
 
 
-def matched(cells: DataFrame) -> DataFrame:
+def matched(cells: DataFrame, by_rows: RowNoise | None = None) -> DataFrame:
     """Every arm but the baselines against what random rows reach for the same total FLOPs.
 
     Per seed, the curve of random rows goes from `none` (no rows) over the budgets of `random` to `full` (all rows), and
     is read at the arm's mean `flops` (`stats.at_cost`). `score` and `random` are means over the `n` seeds whose curve
-    gets there; `mean`, `sd`, `low`, `high`, `p` are of their difference, without a correction. An arm that costs more
-    than `full` has n = 0.
+    gets there; `mean`, `sd`, `low`, `high`, `p`, `covers` are of their difference, without a correction. An arm that
+    costs more than `full` has n = 0.
     """
     from pandas import DataFrame
 
     groups = _groups(cells)
+    by_rows, scores = by_rows or row_noise(cells), cells.set_index("id")["score"]
     rows = []
     for (arm, budget), group in groups.items():
         if group["selection"].iloc[0] in BASELINES:
             continue
         labels = [_baseline(groups, name, group["variant"].iloc[0]) for name in BASELINES]
-        curves = cells[cells["arm"].isin(labels)].groupby("seed")
         flops = group["total_flops"].mean()
-        reached = {seed: float(at_cost(curve["total_flops"], curve["score"], flops)) for seed, curve in curves}
-        seeds = [seed for seed in group.index if not math.isnan(reached.get(seed, math.nan))]
-        own, random = group.loc[seeds, "score"].to_numpy(), np.array([reached[seed] for seed in seeds])
+        reached = {seed: _weights_at(curve, flops) for seed, curve in cells[cells["arm"].isin(labels)].groupby("seed")}
+        seeds = [seed for seed in group.index if reached.get(seed)]
+        own = [{group["id"][seed]: 1.0} for seed in seeds]
+        random = [reached[seed] for seed in seeds]
         rows.append({
             "arm": arm, "budget": budget, "flops": flops,
-            "score": own.mean() if seeds else math.nan, "random": random.mean() if seeds else math.nan,
-            **_difference(own, random),
+            "score": _sums(own, scores).mean() if seeds else math.nan,
+            "random": _sums(random, scores).mean() if seeds else math.nan,
+            **_difference(own, random, scores, by_rows)[0],
         })  # fmt: skip
     return DataFrame(rows, columns=["arm", "budget", "flops", "score", "random", *_DIFFERENCE]).astype(
         {"budget": _budgets(groups)}
     )
 
 
-def recommendation(cells: DataFrame, comparisons: DataFrame) -> str:
+def recommendation(cells: DataFrame, comparisons: DataFrame, by_rows: RowNoise | None = None) -> str:
     """What to do about this primary, in a sentence or two.
 
     Without an arm that is significantly better than `none`: no auxiliary data. Else the cheapest in FLOPs of the better
@@ -132,18 +135,23 @@ def recommendation(cells: DataFrame, comparisons: DataFrame) -> str:
     rows = comparisons[[_selection(cells, reference) == "none" for reference in comparisons["reference"]]]
     if not len(rows):
         return f"{primary}: nothing can be recommended without cells of `none` and of another arm."
-    n, needed = int(rows["n"].max()), rows["seeds_for_point"].max()
+    n = int(rows["n"].max())
     if n < FEW_SEEDS:
-        more = "" if math.isnan(needed) else f"; to see an effect of one point takes about {needed:,.0f}"
+        more = _for_a_point(rows["seeds_for_point"].max())
         return f"{primary}: {n} seed{'s' * (n != 1)}, too few to recommend anything ({FEW_SEEDS} at least{more})."
-    enough = rows[rows["n"] >= FEW_SEEDS]
-    seen = f"Effects below {_points(enough['detectable'].max())} would not have been seen reliably (80 % power)."
+    enough = rows[(rows["n"] >= FEW_SEEDS) & (rows["covers"] == BOTH)]
+    if not len(enough):
+        return (
+            f"{primary}: nothing can be recommended, since how much of a difference is due to the validation rows is "
+            "unknown: the cells' predictions are gone; repeat the cells' commands."
+        )
+    seen = _seen(enough)
     better = enough[enough["significant"] & (enough["mean"] > 0)]
     if not len(better):
         return f"{primary}: use no auxiliary data; no arm is significantly better than `none` over {n} seeds. {seen}"
     keys = [_key(row) for _, row in better.iterrows()]
     pairs = list(combinations(keys, 2))
-    told = _tested(groups, pairs)
+    told = _tested(cells, groups, pairs, by_rows)
     beaten = {pair[mean > 0] for pair, mean, real in zip(pairs, told["mean"], told["significant"]) if real}
     best = min((key for key in keys if key not in beaten), key=lambda key: groups[key]["total_flops"].mean())
     row = better.iloc[keys.index(best)]
@@ -154,81 +162,85 @@ def recommendation(cells: DataFrame, comparisons: DataFrame) -> str:
     )
 
 
-def _tested(groups: dict[Arm, DataFrame], pairs: Sequence[tuple[Arm, Arm]]) -> DataFrame:
+def _seen(rows: DataFrame) -> str:
+    """What these comparisons could not have shown, in a sentence."""
+    known = rows[rows["detectable"].notna()]
+    if not len(known):
+        return "All arms make the same predictions with every seed, so what could have been seen is unknown."
+    return (
+        f"Effects below {_points(known['detectable'].max())} would not have been seen reliably (80 % power); up to "
+        f"{100 * known['row_share'].max():.0f} % of the variance is due to the validation rows, and more seeds cannot "
+        "remove it."
+    )
+
+
+def _for_a_point(seeds: float) -> str:
+    if math.isnan(seeds):
+        return ""
+    if math.isinf(seeds):
+        return "; on these validation rows no number of seeds shows an effect of one point"
+    return f"; to see an effect of one point takes about {seeds:,.0f}"
+
+
+def _tested(
+    cells: DataFrame, groups: dict[Arm, DataFrame], pairs: Sequence[tuple[Arm, Arm]], by_rows: RowNoise | None
+) -> DataFrame:
     """`comparisons` of these pairs, a family of their own."""
     from pandas import DataFrame
 
-    resampled = _resampled(groups[key] for key in dict.fromkeys(chain(*pairs)))
+    by_rows, scores = by_rows or row_noise(cells), cells.set_index("id")["score"]
     rows: list[dict[str, Any]] = []
+    noises: list[Noise | None] = []
     for key, other in pairs:
         seeds = groups[key].index.intersection(groups[other].index)
-        one, two = groups[key].loc[seeds], groups[other].loc[seeds]
-        row = {"arm": key[0], "budget": key[1], "reference": other[0]}
-        row |= _difference(one["score"].to_numpy(), two["score"].to_numpy())
-        ids = [*one["id"], *two["id"]]
-        known = len(seeds) > 1 and all(cell in resampled for cell in ids)
-        if known:
-            of_cell = np.stack([resampled[cell] for cell in ids])
-            row["rows_low"], row["rows_high"] = bootstrap_rows(of_cell[: len(seeds)], of_cell[len(seeds) :])
-        rows.append(row | {"rests_on": "seeds and rows" if known else "seeds"})
-    columns = ["arm", "budget", "reference", *_DIFFERENCE, "rows_low", "rows_high", "rests_on"]
-    table = DataFrame(rows, columns=columns).astype({"budget": _budgets(groups)})
+        one, two = ([{cell: 1.0} for cell in groups[k].loc[seeds, "id"]] for k in (key, other))
+        found, known = _difference(one, two, scores, by_rows)
+        rows.append({"arm": key[0], "budget": key[1], "reference": other[0], **found})
+        noises.append(known if found["covers"] == BOTH else None)
+    table = DataFrame(rows, columns=["arm", "budget", "reference", *_DIFFERENCE]).astype({"budget": _budgets(groups)})
     table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table["p"]))
-    around_0 = (table["rows_low"] <= 0) & (table["rows_high"] >= 0)  # False where they are NaN
-    table["significant"] = (table["p_holm"] < LEVEL) & ~around_0 & (table["n"] >= SIGNIFICANT_SEEDS)
+    table["significant"] = (table["p_holm"] < LEVEL) & (table["covers"] == BOTH)
     alpha = LEVEL / max(1, table["p"].notna().sum())
-    spread = table["sd"].where(table["sd"] > 0)  # equal differences do not tell it
-    table["detectable"] = [detectable(sd, max(n, 2), alpha=alpha) for sd, n in zip(spread, table["n"])]
-    table["seeds_needed"] = [seeds_needed(mean, sd, alpha=alpha) for mean, sd in zip(table["mean"], spread)]
-    table["seeds_for_point"] = [seeds_needed(POINT, sd, alpha=alpha) for sd in spread]
+    planned = [_planned(mean, known, alpha) for mean, known in zip(table["mean"], noises)]
+    table[list(_PLANNED)] = np.array(planned).reshape(-1, len(_PLANNED))
     return table
 
 
-_DIFFERENCE = ("n", "mean", "sd", "low", "high", "p")
+_DIFFERENCE = ("n", "mean", "sd", "low", "high", "p", "covers")
+_PLANNED = ("row_share", "detectable", "seeds_needed", "seeds_for_point")
 
 
-def _difference(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
-    return vars(paired(a, b)) if len(a) > 1 else {"n": len(a), **dict.fromkeys(_DIFFERENCE[1:], math.nan)}
+def _difference(a: Sums, b: Sums, scores: Any, by_rows: RowNoise) -> tuple[dict[str, Any], Noise | None]:
+    """Columns `_DIFFERENCE` of a - b over their seeds, and what makes it uncertain."""
+    if len(a) < 2:
+        return {"n": len(a), **dict.fromkeys(_DIFFERENCE[1:-1], math.nan), "covers": ""}, None
+    difference = _sums(a, scores) - _sums(b, scores)
+    covariance = by_rows.covariance_of([{**one, **{cell: -w for cell, w in two.items()}} for one, two in zip(a, b)])
+    known = noise(difference, covariance, math.inf if covariance is None else by_rows.rows)
+    mean, half = float(difference.mean()), float(half_width(known)) or math.nan
+    return {
+        "n": len(a), "mean": mean, "sd": math.sqrt(known.seeds), "low": mean - half, "high": mean + half,
+        "p": float(p_value(mean, known)), "covers": "seeds" if covariance is None else BOTH,
+    }, known  # fmt: skip
 
 
-def _resampled(groups: Iterable[DataFrame]) -> dict[str, np.ndarray]:
-    """Id -> scores (draws,) on resamples of the validation rows, equal ones for all cells that have their predictions.
-
-    With a fixed seed of its own: the same cells make the same table.
-    """
-    predictions, labels, rows, metric = {}, np.empty(0), None, ""
-    for group in groups:
-        for _, cell in group.iterrows():
-            path = Path(cell["finetune"]) / "validation.parquet"
-            if path.exists():
-                labels, predictions[cell["id"]], rows = _predictions(path)
-                metric = cell["metric"]
-    if not predictions:
-        return {}
-    stacked, rng = np.stack(list(predictions.values())), np.random.default_rng(0)
-    scores = resampled_scores(metric, labels, stacked, rng, rows=rows)
-    return dict(zip(predictions, scores))
+def _planned(mean: float, known: Noise | None, alpha: float) -> tuple[float, ...]:
+    """Columns `_PLANNED`."""
+    if known is None:
+        return (math.nan,) * len(_PLANNED)
+    needed = (seeds_needed(effect, known, alpha=alpha) for effect in (mean, POINT))
+    return float(known.row_share), detectable(known, alpha=alpha), *needed
 
 
-def _predictions(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Labels and predictions (rows,) that `training.finetuned.predict` wrote: class codes, or values.
+def _sums(sums: Sums, scores: Any) -> np.ndarray:
+    """(n,)"""
+    return np.array([sum(weight * scores[cell] for cell, weight in one.items()) for one in sums])
 
-    Of a tagging task they are of its words, the negative tag being -1, and the third says of which row each word is.
-    """
-    import pandas
 
-    table = pandas.read_parquet(path).dropna(subset="label")
-    names = [column.removeprefix("p_") for column in table if column.startswith("p_")]  # in the order of the codes
-    if names:
-        label, prediction = (pandas.Categorical(table[key], names).codes for key in ("label", "prediction"))
-        return label, prediction, None
-    if table["label"].dtype != object:
-        return table["label"].to_numpy(float), table["prediction"].to_numpy(float), None
-    words = table.reset_index(drop=True).explode(["label", "prediction"])
-    codes = {NEGATIVE_TAG: -1} | {tag: i for i, tag in enumerate(sorted({*words["label"]} - {NEGATIVE_TAG}))}
-    # A tag that no label has is wrong, whichever it is.
-    label, prediction = (words[key].map(codes).fillna(len(codes)).to_numpy(int) for key in ("label", "prediction"))
-    return label, prediction, words.index.to_numpy()
+def _weights_at(curve: DataFrame, flops: float) -> dict[str, float]:
+    """`at_cost` as weights of the curve's cells; none outside of it."""
+    weights = [float(at_cost(curve["total_flops"], unit, flops)) for unit in np.eye(len(curve))]
+    return {} if math.isnan(weights[0]) else {cell: w for cell, w in zip(curve["id"], weights) if w}
 
 
 def _groups(cells: DataFrame) -> dict[Arm, DataFrame]:

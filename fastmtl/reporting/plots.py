@@ -1,8 +1,9 @@
 """Figures of a study, each on a figure object of matplotlib: no window, no state of pyplot.
 
 `cells` is the frame of one setting (`reporting.frame`), `compared` its paired differences (`reporting.compare`), and
-`looks` the marks of all arms of a page, so that an arm looks the same in every figure. Scores are x100, intervals are
-95 % t intervals over seeds. Import this module where a figure is made, not before: it loads matplotlib.
+`looks` the marks of all arms of a page, so that an arm looks the same in every figure. Scores are x100; their
+intervals are 95 % t intervals over seeds, those of differences are in `compared`. Import this module where a figure is
+made, not before: it loads matplotlib.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 from pandas import DataFrame, isna
 
+from fastmtl.reporting.compare import BOTH
 from fastmtl.reporting.figures import COLORS, STYLE, spread
 from fastmtl.reporting.frame import candidates
 from fastmtl.reporting.points import (
@@ -217,7 +219,6 @@ def differences(cells: DataFrame, compared: DataFrame, reference: str, looks: Lo
         low, high, reach = 100 * row.low, 100 * row.high, max(seeds) - min(seeds)
         seen += [*seeds, max(low, min(seeds) - reach), min(high, max(seeds) + reach)]
         axes.plot(seeds, np.full(len(seeds), y + 0.28), ".", color=p.look.color, alpha=0.5, markersize=4)
-        axes.plot((100 * row.rows_low, 100 * row.rows_high), (y - 0.22, y - 0.22), color=_GREY, linewidth=0.8)
         axes.plot((low, high), (y, y), color=p.look.color, linewidth=1.6, solid_capstyle="butt")
         face = p.look.color if row.significant else "white"
         axes.plot(100 * row.mean, y, p.look.marker, color=p.look.color, markerfacecolor=face, markersize=6)
@@ -225,9 +226,9 @@ def differences(cells: DataFrame, compared: DataFrame, reference: str, looks: Lo
     seen = [x for x in seen if np.isfinite(x)]
     margin = 0.05 * (max(seen) - min(seen)) or 1.0
     axes.set_xlim(min(seen) - margin, max(seen) + margin)
-    thin = "; thin: 95 % over validation rows" if compared["rows_low"].notna().any() else ""
+    covered = "seeds and validation rows" if (compared["covers"] == BOTH).any() else "seeds"
     axes.set_xlabel(
-        f"{_score(cells)}: difference to {reference}, paired by seed\ndots: seeds; bar: 95 % over seeds{thin}\n"
+        f"{_score(cells)}: difference to {reference}, paired by seed\ndots: seeds; bar: 95 % over {covered}\n"
         "filled and *: significant after Holm's correction"
     )
     return _figure(axes)

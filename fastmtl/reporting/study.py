@@ -10,6 +10,7 @@ from fastmtl.reporting import tables
 from fastmtl.reporting.beliefs import Bandit
 from fastmtl.reporting.compare import comparisons, matched, recommendation
 from fastmtl.reporting.frame import BASELINES, Result, frame, settings
+from fastmtl.reporting.row_noise import row_noise
 from fastmtl.reporting.table import Table, section
 
 if TYPE_CHECKING:
@@ -58,11 +59,12 @@ def cell_tables(result: Result, bandit: Bandit | None = None, mixing: dict[str, 
 
 
 def _section(setting: dict[str, str], cells: DataFrame, references: Sequence[str]) -> Section:
-    compared = comparisons(cells, references)
+    by_rows = row_noise(cells)
+    compared = comparisons(cells, references, by_rows)
     made = [
         tables.scores(cells, compared),
         *([tables.differences(tested)] if len(tested := compared[compared["n"] > 1]) else []),
-        *([tables.matched(same)] if (same := matched(cells))["n"].any() else []),
+        *([tables.matched(same)] if (same := matched(cells, by_rows))["n"].any() else []),
         tables.composition(cells),
         tables.costs(cells),
         *([chosen] if (chosen := tables.choices(cells)) else []),
@@ -72,6 +74,5 @@ def _section(setting: dict[str, str], cells: DataFrame, references: Sequence[str
         f"{setting['primary']}: {setting['metric']} on {rows} validation rows "
         f"({setting['encoder']}, protocol {setting['protocol']}, pool {setting['pool'][:8]})"
     )
-    return Section(
-        setting["primary"], title, cells, compared, made, [recommendation(cells, compared), *tables.audits(cells)]
-    )
+    advice = recommendation(cells, compared, by_rows)
+    return Section(setting["primary"], title, cells, compared, made, [advice, *tables.audits(cells)])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastmtl.reporting.beliefs import Bandit, beliefs
-from fastmtl.reporting.compare import SIGNIFICANT_SEEDS
+from fastmtl.reporting.compare import BOTH
 from fastmtl.reporting.frame import Result, arms, candidates
 from fastmtl.reporting.table import Table
 from fastmtl.stats import one_sd_rule
@@ -31,8 +31,8 @@ UNCOUNTED = ("pool", "test")
 
 
 _BOLD = (
-    "Mean ± standard deviation over seeds. Bold: better than no auxiliary data, after Holm's correction over all "
-    f"comparisons of the primary, and over the validation rows drawn again; from {SIGNIFICANT_SEEDS} seeds on."
+    "Mean ± standard deviation over seeds. Bold: significantly better than no auxiliary data (p below 0.05 from seeds "
+    "and validation rows together, after Holm's correction over all comparisons of the primary)."
 )
 
 
@@ -108,17 +108,22 @@ def differences(compared: DataFrame) -> Table:
             bold.add((r, 3))
         rows.append([
             f"{one.arm} - {one.reference}", _budget(one.budget), str(one.n), _points(one.mean),
-            _interval(one.low, one.high), _interval(one.rows_low, one.rows_high), _p(one.p), _p(one.p_holm),
-            _points(one.detectable, sign=False), _count(one.seeds_needed),
+            _interval(one.low, one.high), _p(one.p), _p(one.p_holm), _percent(one.row_share, 0),
+            _least(one.detectable), _count(one.seeds_needed),
         ])  # fmt: skip
-    heads = ["arms", "budget", "seeds", "difference x100", "95 % over seeds", "95 % over rows", "p", "p (Holm)",
-             "detectable x100", "seeds needed"]  # fmt: skip
+    heads = ["arms", "budget", "seeds", "difference x100", "95 % interval", "p", "p (Holm)", "rows' share %",
+             "minimum detectable x100", "seeds needed"]  # fmt: skip
     note = (
-        "Differences of the same seeds. Over seeds: t interval; over rows: the validation rows drawn again. Bold: p "
-        "below 0.05 after Holm's correction over this table, 0 outside both intervals, and at least "
-        f"{SIGNIFICANT_SEEDS} seeds. Detectable: the smallest difference that so many seeds find in 80 % of studies; "
-        "seeds needed: for one as large as seen."
+        "Differences of the same seeds; interval and p cover both seeds and validation rows. Bold: p below 0.05 after "
+        "Holm's correction over this table. Rows' share: the share of the variance that more seeds cannot remove. "
+        "Minimum detectable: the smallest effect that as many seeds find with 80 % power. Seeds needed: for the same "
+        "power and an effect as large as seen; infinite where no number is enough on as many validation rows."
     )
+    if (compared["covers"] != BOTH).any():
+        note += (
+            " Without a share: the predictions of these cells are gone, so interval and p cover seeds alone, and "
+            "nothing is significant."
+        )
     return Table("Paired differences", heads, rows, frozenset(bold), note)
 
 
@@ -129,9 +134,19 @@ def matched(compared: DataFrame) -> Table:
          _points(one.mean), _interval(one.low, one.high)]
         for one in compared.itertuples()
     ]  # fmt: skip
-    heads = ["selection", "budget", "seeds", "total GFLOP", "score x100", "random, as many FLOPs", "difference", "95 %"]
+    heads = [
+        "selection",
+        "budget",
+        "seeds",
+        "total GFLOP",
+        "score x100",
+        "random, as many FLOPs",
+        "difference",
+        "95 % interval",
+    ]
     note = (
-        "Random's score at an arm's total compute: between its budgets on a logarithmic scale; empty outside of them."
+        "Random selection's score at an arm's total compute: between its budgets on a logarithmic scale; empty outside "
+        "of them. Intervals cover seeds and validation rows, each for itself."
     )
     return Table("For the same compute", heads, rows, note=note)
 
@@ -288,12 +303,16 @@ def _mean(values: Any, digits: int) -> str:
     return "" if math.isnan(mean) else f"{mean:.{digits}f}"
 
 
-def _percent(value: float | None) -> str:
-    return "" if value is None or math.isnan(value) else f"{100 * value:.1f}"
+def _percent(value: float | None, digits: int = 1) -> str:
+    return "" if value is None or math.isnan(value) else f"{100 * value:.{digits}f}"
 
 
 def _points(value: float, sign: bool = True) -> str:
     return "" if math.isnan(value) else f"{100 * value:{'+' if sign else ''}.1f}"
+
+
+def _least(effect: float) -> str:
+    return "> 100" if effect > 1 else _points(effect, sign=False)
 
 
 def _interval(low: float, high: float) -> str:
@@ -305,7 +324,9 @@ def _p(value: float) -> str:
 
 
 def _count(value: float) -> str:
-    return "" if math.isnan(value) else "> 1000" if value > 1000 else f"{value:.0f}"
+    if math.isnan(value) or math.isinf(value):
+        return "" if math.isnan(value) else "infinite"
+    return "> 1000" if value > 1000 else f"{value:.0f}"
 
 
 def _giga(flops: float | None) -> str:

@@ -97,8 +97,8 @@ def options_of(stage: Stage) -> dict[str, Any]:
 
     def add(key: str, value: Any) -> None:
         if isinstance(value, Stage | RowSet | TokenizerSpec | TaskSpec):
-            if isinstance(value, RowSet):
-                found.update({f"{key.partition('.')[0]}.{name}": plain(part) for name, part in value.origin.items()})
+            for name, part in value.origin.items() if isinstance(value, RowSet) else ():
+                add(f"{key.partition('.')[0]}.{name}", part)
         elif is_dataclass(value) and not isinstance(value, type):
             found[key] = stable_name(type(value))
             for part in fields(value):

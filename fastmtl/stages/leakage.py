@@ -49,8 +49,8 @@ def _compared(reference: Texts, split: str, candidates: Sequence[tuple[str, Text
             hit = matches(reference, texts)
             columns = {"split": split, "reference": hit.reference, "task": name, "row": hit.candidate}
             parts.append(pd.DataFrame({**columns, "kind": np.array(KINDS)[hit.kind]}))
-    columns = ["split", "reference", "task", "row", "kind"]
-    return pd.concat(parts) if parts else pd.DataFrame({column: [] for column in columns})
+    empty = pd.DataFrame({column: [] for column in ("split", "reference", "task", "row", "kind")})
+    return pd.concat(parts) if parts else empty
 
 
 def leaks(leakage: Artifact, held_back: dict[str, np.ndarray]) -> pd.DataFrame:

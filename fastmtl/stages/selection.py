@@ -88,9 +88,9 @@ class Selection(Stage):
         task_ids = np.searchsorted(self._starts, row_ids, side="right") - 1
         return Candidates(row_ids, task_ids, scores, tuple(name for name, _ in self.sizes), utilities)
 
-    def check_budget(self) -> None:
-        """A `UserError` for a budget that cannot be met, before anything is trained for it."""
-        self.selector.size(
+    def check_budget(self) -> int:
+        """Rows that are chosen at most; a `UserError` for a budget that cannot be met, before anything is trained."""
+        return self.selector.size(
             self._candidates(self.row_ids(self.candidates), None, None), self.budget or 1.0, np.random.default_rng(0)
         )
 

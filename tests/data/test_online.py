@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastmtl.data.batching.online import Exp3Sampling, Online, OnlineSampling, Thompson, Ucb1Sampling
+from fastmtl.data.batching.online import Exp3Sampling, Online, OnlineSampling, ThompsonSampling, Ucb1Sampling
 from fastmtl.errors import UserError
 
 POLICIES: list[OnlineSampling] = [
@@ -60,7 +60,7 @@ def test_every_online_policy_keeps_the_contract(policy: OnlineSampling, sizes: l
     assert len(steps) == 2 * len(order)
     assert least <= len(order) < least + policy.batches_per_round
     assert len(order) % policy.batches_per_round == 0
-    warm = policy.warmup_rounds if isinstance(policy, Thompson) else 0
+    warm = policy.warmup_rounds if isinstance(policy, ThompsonSampling) else 0
     assert (len(order.history) + warm) * policy.batches_per_round == len(steps)
     for step in steps:
         assert len({task for task, _ in step}) == len(step)
@@ -174,18 +174,21 @@ def test_steps_must_be_asked_for_in_order() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ThompsonSampling(rounds=0), r"sampling.rounds=0 is not a whole number"),
-        (lambda: ThompsonSampling(batches_per_round=1.5), r"sampling.batches_per_round=1.5"),  # type: ignore[arg-type]
-        (lambda: ThompsonSampling(validation_rows=0), r"sampling.validation_rows=0"),
-        (lambda: ThompsonSampling(warmup_rounds=-1), r"sampling.warmup_rounds=-1 is not a whole number of 0"),
-        (lambda: ThompsonSampling(episode=0), r"sampling.episode=0 is not a number of passes above 0, or null"),
-        (lambda: ThompsonSampling(metric="f1"), r"sampling.metric='f1' is unknown; use headline, loss or probability"),  # type: ignore[arg-type]
-        (lambda: ThompsonSampling(reward="more"), r"sampling.reward='more' is unknown; use graded, not_worse"),  # type: ignore[arg-type]
-        (lambda: ThompsonSampling(decay=1.0), r"sampling.decay=1.0 is out of range"),
-        (lambda: ThompsonSampling(prior=(0, 1)), r"sampling.prior=\(0, 1\)"),
-        (lambda: ThompsonSampling(primary_prior=(1,)), r"sampling.primary_prior=\(1,\) has 1 numbers"),
-        (lambda: ThompsonSampling(length_bucket_batches=0), r"sampling.length_bucket_batches=0"),
-        (lambda: Ucb1Sampling(smoothing=2.0), r"sampling.smoothing=2.0 is out of range"),
+        (lambda: ThompsonSampling(rounds=0), r"^rounds=0 does not fit; use a whole number of 1 or more or null$"),
+        (lambda: ThompsonSampling(batches_per_round=1.5), r"^batches_per_round=1.5 does not fit; use a whole number"),  # type: ignore[arg-type]
+        (lambda: ThompsonSampling(validation_rows=0), r"^validation_rows=0 does not fit"),
+        (
+            lambda: ThompsonSampling(warmup_rounds=-1),
+            r"^warmup_rounds=-1 does not fit; use a whole number of 0 or more",
+        ),
+        (lambda: ThompsonSampling(episode=0), r"^episode=0 does not fit; use a number above 0 or null$"),
+        (lambda: ThompsonSampling(metric="f1"), r"^metric='f1' does not fit; use one of headline, loss, probability$"),  # type: ignore[arg-type]
+        (lambda: ThompsonSampling(reward="more"), r"^reward='more' does not fit; use one of graded, not_worse"),  # type: ignore[arg-type]
+        (lambda: ThompsonSampling(decay=1.0), r"^decay=1.0 does not fit; use a number of 0 or more and below 1$"),
+        (lambda: ThompsonSampling(prior=(0, 1)), r"^prior\[0\]=0 does not fit; use .*above 0$"),
+        (lambda: ThompsonSampling(primary_prior=(1,)), r"^primary_prior=\(1,\) does not fit; use a list"),  # type: ignore[arg-type]
+        (lambda: ThompsonSampling(length_bucket_batches=0), r"^length_bucket_batches=0 does not fit"),
+        (lambda: Ucb1Sampling(smoothing=2.0), r"^smoothing=2.0 does not fit; use .*at most 1 or null$"),
         (lambda: online(Exp3Sampling(), [64]), r"needs an auxiliary task; use sampling=proportional"),
     ],
 )

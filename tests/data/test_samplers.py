@@ -107,7 +107,7 @@ def test_a_step_has_the_whole_batch_in_nearly_equal_parts(sampling: Sampling, ba
 
 
 @pytest.mark.parametrize("parts", [1, 2, 4])
-def test_parts_that_divide_the_batch_are_the_policys_own(parts: int) -> None:
+def test_parts_that_divide_the_batch_are_planned_as_before(parts: int) -> None:
     lengths = [np.random.default_rng(t).integers(3, 90, size=n) for t, n in enumerate([64, 33, 200])]
     steps = planned_steps(Proportional(), lengths, 16, parts, np.random.default_rng(0))
     own = grouped(Proportional().epoch(lengths, 16 // parts, np.random.default_rng(0)), parts)
@@ -142,14 +142,20 @@ def test_a_ratio_is_a_cycle_of_so_many_batches_of_each_task_and_zero_drops_one()
     ("make", "message"),
     [
         (lambda: Ratio((0, 1)), r"sampling.ratios=\[0, 1\] gives the primary no batch"),
-        (lambda: Ratio((0, 0)), r"gives the primary no batch; its ratio, the first, must be 1 or more"),
+        (lambda: Ratio((0, 0)), r"gives the primary no batch; its ratio, the first, is 1 or more"),
         (lambda: Ratio(()), r"gives the primary no batch"),
-        (lambda: Ratio((1, -1)), r"sampling.ratios=\[1, -1\] must be whole numbers"),
-        (lambda: Ratio((1, 1.5)), r"must be whole numbers of 0 or more"),  # type: ignore[arg-type]
+        (
+            lambda: Ratio((1, -1)),
+            r"^ratios\[1\]=-1 does not fit; use a list \[a,b\], each a whole number of 0",
+        ),
+        (
+            lambda: Ratio((1, 1.5)),
+            r"^ratios\[1\]=1.5 does not fit; use a list \[a,b\], each a whole number of 0",
+        ),  # type: ignore[arg-type]
         (lambda: plan([5, 5, 5], 5, Ratio((1, 2))), r"\[1, 2\] has 2 numbers for 3 tasks; give one"),
-        (lambda: Temperature(0), r"sampling.temperature=0 is out of range"),
-        (lambda: Temperature(float("inf")), r"sampling.temperature=inf is out of range.*sampling=uniform"),
-        (lambda: Uniform(length_bucket_batches=0), r"sampling.length_bucket_batches=0 is not a whole number"),
+        (lambda: Temperature(0), r"^temperature=0 does not fit; use a number above 0$"),
+        (lambda: Temperature(float("inf")), r"^temperature=inf does not fit; use a number above 0$"),
+        (lambda: Uniform(length_bucket_batches=0), r"^length_bucket_batches=0 does not fit; use a whole number of 1"),
     ],
 )
 def test_bad_policies_are_named_with_what_to_use_instead(make: Any, message: str) -> None:

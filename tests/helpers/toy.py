@@ -20,6 +20,10 @@ class ToySource:
     labels_are_codes: bool = False
     batch_rows: int = 2
 
+    def task(self, place: int = 0) -> Any:
+        """A task that carries this source."""
+        return replace(self.tasks[place], source=self)
+
     def fingerprint(self, task: Any) -> str:
         return repr(self.rows[task.name])
 
@@ -34,6 +38,16 @@ def toy_tokenize(first: list[str], second: list[str] | None) -> tuple[list[list[
     heads = [[int(word) for word in text.split()] for text in first]
     tails = [[int(word) for word in text.split()] for text in second] if second else [[] for _ in first]
     return [head + tail for head, tail in zip(heads, tails)], [len(head) for head in heads]
+
+
+def row_sets(pool: Any, **fields: Any) -> dict[str, Any]:
+    """Fields of a `FitJob`, of which `rows` and `evaluated` may be given as {task: positions of training rows}."""
+    from fastmtl.data.rows import RowSet
+
+    return {
+        name: RowSet.of(pool.tasks, value) if name in ("rows", "evaluated") and value is not None else value
+        for name, value in fields.items()
+    }
 
 
 def make_pool(folder: Path, source: ToySource, tokenize: Any = toy_tokenize, cut: Any = None) -> Any:

@@ -11,6 +11,7 @@ import pytest
 from fastmtl.data.batching.planned import Proportional
 from fastmtl.training import datamodule
 from fastmtl.training.datamodule import TaskData
+from tests.helpers.toy import row_sets
 
 
 @pytest.mark.parametrize("world", [1, 2, 5])
@@ -20,9 +21,8 @@ def test_every_held_out_row_counts_once_and_all_ranks_have_as_many_batches(
 ) -> None:
     monkeypatch.setattr(datamodule, "BATCH_ROWS", 2)
     places = np.arange(12)[-rows:]
-    data = TaskData(
-        tiny_pool, {"score": np.arange(12)}, Proportional(), 4, seed=0, pad_id=0, evaluated=("score", "train", places)
-    )
+    sets = row_sets(tiny_pool, rows={"score": np.arange(12)}, evaluated={"score": places})
+    data = TaskData(tiny_pool, sampling=Proportional(), batch_size=4, seed=0, pad_id=0, **sets)
     ranks = []
     for rank in range(world):
         data.trainer = SimpleNamespace(global_rank=rank, world_size=world, accelerator=None)  # type: ignore[assignment]

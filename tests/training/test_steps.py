@@ -15,12 +15,12 @@ import pytest
 from safetensors.numpy import load_file
 from transformers import AlbertConfig, AlbertModel
 
-from fastmtl.data.batching.online import Exp3Sampling, Online, Thompson, Ucb1Sampling
+from fastmtl.data.batching.online import Exp3Sampling, Online, ThompsonSampling, Ucb1Sampling
 from fastmtl.data.batching.planned import Proportional
 from fastmtl.errors import UserError
 from fastmtl.models.encoder import EncoderSpec, _tiny_tokenizer
 from fastmtl.tasks import TaskSpec
-from fastmtl.training.config import FitConfig
+from fastmtl.training.config import FitConfig, Hardware
 from fastmtl.training.fit import FitJob, run_fit
 from fastmtl.training.weighting import (
     CAGrad,
@@ -33,6 +33,7 @@ from fastmtl.training.weighting import (
     Weigher,
     Weighting,
 )
+from tests.helpers.toy import row_sets
 
 CPU = Hardware(accelerator="cpu")
 ROWS = 12
@@ -49,13 +50,14 @@ def fit(tmp_path: Path, tiny_pool: Any, encoder: EncoderSpec) -> Callable[..., P
     """`fit(name, **changes of the job)`: the folder of a finished fit over three tasks, without any dropout."""
 
     def run(name: str, **changes: Any) -> Path:
-        job = FitJob(
-            title=name, pool=tiny_pool, encoder=encoder, rows={task: np.arange(ROWS) for task in tiny_pool.names},
-            fit=FitConfig(epochs=3, batch_size=6, learning_rate=1e-3, precision="fp32", dropout=0.0),
-            sampling=Proportional(), seed=0, pad_id=0, out=tmp_path / name, where=CPU,
-        )  # fmt: skip
+        whole = {
+            "rows": {task: np.arange(ROWS) for task in tiny_pool.names}, "encoder": encoder, "hardware": CPU,
+            "fit": FitConfig(epochs=3, batch_size=6, learning_rate=1e-3, precision="fp32", dropout=0.0),
+            "sampling": Proportional(), **changes,
+        }  # fmt: skip
+        job = FitJob(title=name, pool=tiny_pool, seed=0, pad_id=0, out=tmp_path / name, **row_sets(tiny_pool, **whole))
         job.out.mkdir()
-        run_fit(replace(job, **changes))
+        run_fit(job)
         return job.out
 
     return run
@@ -126,7 +128,7 @@ def test_conflicts_change_what_surgery_learns(fit: Callable[..., Path]) -> None:
 @pytest.mark.parametrize("weighting", [Equal(parts=2), Uncertainty(parts=2), GradNorm(parts=2)], ids=repr)
 def test_micro_batches_add_up_to_a_step_of_several_tasks(fit: Callable[..., Path], weighting: Weighting) -> None:
     whole = fit("whole", weighting=weighting)
-    micro = fit("micro", weighting=weighting, where=replace(CPU, accumulate=2))
+    micro = fit("micro", weighting=weighting, hardware=replace(CPU, accumulate=2))
     assert_same_weights(whole, micro, atol=1e-4)
 
 
@@ -137,7 +139,7 @@ def test_gradient_rewards_are_cosines_of_whole_steps(fit: Callable[..., Path], s
     assert whole["arms"] == ["single", "score"]
     assert len(whole["rounds"]) == 18
     assert all(-1 <= one["value"] == one["reward"] <= 1 for one in whole["rounds"])
-    micro = history(fit("micro", sampling=sampling, where=replace(CPU, accumulate=2)))
+    micro = history(fit("micro", sampling=sampling, hardware=replace(CPU, accumulate=2)))
     assert [one["arm"] for one in micro["rounds"]] == [one["arm"] for one in whole["rounds"]]
     assert [one["value"] for one in micro["rounds"]] == pytest.approx(
         [one["value"] for one in whole["rounds"]], abs=1e-3
@@ -158,7 +160,7 @@ def albert(folder: Path) -> EncoderSpec:
 def test_gradients_are_compared_where_layers_are_no_modules_or_frozen_below_a_pooler(
     fit: Callable[..., Path], encoder: EncoderSpec, tmp_path: Path, choice: dict[str, Any]
 ) -> None:
-    frozen = FitConfig(epochs=1, batch_size=6, precision="fp32", freeze_layers=2)
+    frozen = FitConfig(epochs=1, batch_size=6, learning_rate=2e-5, precision="fp32", freeze_layers=2)
     for folder in (
         fit("albert", encoder=albert(tmp_path), **choice),
         fit("pooler", encoder=replace(encoder, pooling="pooler"), fit=frozen, **choice),
@@ -173,7 +175,7 @@ def test_gradients_are_compared_where_layers_are_no_modules_or_frozen_below_a_po
 def test_a_bandit_is_rewarded_by_the_primarys_validation_after_every_round(fit: Callable[..., Path]) -> None:
     sampling = ThompsonSampling(batches_per_round=2, rounds=8, metric="loss", reward="not_worse_than_previous")
     folder = fit(
-        "bandit", sampling=sampling, evaluated=("pairs", "train", np.arange(6)), keep_best=False,
+        "bandit", sampling=sampling, evaluated={"pairs": np.arange(6)}, keep_best=False,
         fit=FitConfig(epochs=1, batch_size=6, learning_rate=1e-3, precision="fp32", schedule="constant"),
     )  # fmt: skip
     told = history(folder)
@@ -196,7 +198,7 @@ def test_between_episodes_the_model_and_its_optimizer_go_back_to_where_they_star
     monkeypatch.setattr(Online, "_rows", lambda self, task, count: np.arange(6))
     sampling = ThompsonSampling(batches_per_round=2, rounds=9, warmup_rounds=2, metric="loss", episode=3.0)
     folder = fit(
-        "episodes", sampling=sampling, rows={"pairs": np.arange(ROWS)}, evaluated=("pairs", "train", np.arange(6)),
+        "episodes", sampling=sampling, rows={"pairs": np.arange(ROWS)}, evaluated={"pairs": np.arange(6)},
         keep_best=False,
         fit=FitConfig(epochs=1, batch_size=6, learning_rate=1e-3, precision="fp32", schedule="constant", dropout=0.0),
     )  # fmt: skip
@@ -213,10 +215,10 @@ def test_between_episodes_the_model_and_its_optimizer_go_back_to_where_they_star
 def test_two_ranks_make_the_same_choices_as_one_device(fit: Callable[..., Path], sampling: Any) -> None:
     extra: dict[str, Any] = {"sampling": sampling, "fit": FitConfig(epochs=1, batch_size=6, learning_rate=1e-3,
                              precision="fp32", dropout=0.0, freeze_embeddings=True)}  # fmt: skip
-    if isinstance(sampling, Thompson):
-        extra |= {"evaluated": ("pairs", "train", np.arange(6)), "keep_best": False}
+    if isinstance(sampling, ThompsonSampling):
+        extra |= {"evaluated": {"pairs": np.arange(6)}, "keep_best": False}
     one = history(fit("one", **extra))
-    two = history(fit("two", where=Hardware(accelerator="cpu", devices=2), **extra))
+    two = history(fit("two", hardware=Hardware(accelerator="cpu", devices=2), **extra))
     assert [r["arm"] for r in one["rounds"]] == [r["arm"] for r in two["rounds"]]
     assert len(one["rounds"]) == len(two["rounds"])
 
@@ -228,5 +230,5 @@ def test_two_ranks_weigh_as_one_device_does(fit: Callable[..., Path], weighting:
         epochs=2, batch_size=6, learning_rate=1e-3, precision="fp32", dropout=0.0, freeze_embeddings=True
     )
     one = fit("one", weighting=weighting, fit=frozen)
-    two = fit("two", weighting=weighting, fit=frozen, where=Hardware(accelerator="cpu", devices=2))
+    two = fit("two", weighting=weighting, fit=frozen, hardware=Hardware(accelerator="cpu", devices=2))
     assert_same_weights(one, two, atol=2e-4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from fastmtl.errors import UserError
+from fastmtl.resampling import SCORES, WeightedScore
 
 if TYPE_CHECKING:  # torch takes seconds to import; declaring a task does without it
     from torch import Tensor
@@ -22,9 +23,6 @@ if TYPE_CHECKING:  # torch takes seconds to import; declaring a task does withou
 
 HIDDEN_LABEL = -100
 """In place of a label that is not to be learned: what PyTorch's losses ignore."""
-
-WeightedScore = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-"""Labels (m,), predictions (m,) and weights (d, m) -> scores (d,): a metric on resampled rows."""
 
 
 class TaskKind(ABC):
@@ -97,8 +95,6 @@ class TaskKind(ABC):
 
     def weighted_score(self, name: str) -> WeightedScore | None:
         """The same metric over rows that count several times; None where rows cannot be resampled."""
-        from fastmtl.stats import SCORES
-
         return SCORES.get(name)
 
     # --- tables --------------------------------------------------------------------------------------------------
