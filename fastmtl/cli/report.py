@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastmtl.cli.compose import compose
-from fastmtl.cli.messages import in_one_line, log_to_terminal
+from fastmtl.cli.messages import in_one_line, log_to_terminal, set_up_process
 from fastmtl.errors import UserError
 from fastmtl.reporting.frame import BASELINES, Result
 from fastmtl.reporting.report import FILTERS, read, write
@@ -56,6 +56,7 @@ def main() -> None:
     folder = Path(given.study) if os.sep in given.study else given.output / "studies" / given.study
     with in_one_line("fastmtl-report"):
         log_to_terminal()
+        set_up_process()
         results = read(folder, given.where)
         out = given.out or given.output / "reports" / folder.name
         more = projected(results, given.projection) if given.projection else {}

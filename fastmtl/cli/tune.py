@@ -20,7 +20,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 
 from fastmtl.cli.compose import build, compose, in_words, values
-from fastmtl.cli.messages import check_folder_name, command_line, in_one_line, log_to_terminal
+from fastmtl.cli.messages import check_folder_name, command_line, in_one_line, log_to_terminal, set_up_process
 from fastmtl.cli.sweep import held
 from fastmtl.errors import UserError
 
@@ -210,6 +210,7 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     with in_one_line("fastmtl-tune"):
         log_to_terminal()
+        set_up_process()
         check_folder_name(arguments.name)
         Search(arguments.name, *parse(arguments.overrides), arguments.trials, arguments.seeds).run()
 
