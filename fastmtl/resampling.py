@@ -14,8 +14,8 @@ BLOCK = 400_000
 
 
 def resampled_scores(
-    metric: str | WeightedScore, labels: np.ndarray, predictions: np.ndarray, rng: np.random.Generator, draws: int = 2000,
-    rows: np.ndarray | None = None,
+    metric: str | WeightedScore, labels: np.ndarray, predictions: np.ndarray, rng: np.random.Generator,
+    draws: int = 2000, rows: np.ndarray | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Scores (n, draws) of n models, all on the same resamples of the m rows, drawn with replacement.
 
@@ -34,8 +34,8 @@ def resampled_scores(
 
 
 def row_covariance(
-    metric: str | WeightedScore, labels: np.ndarray, predictions: np.ndarray, rng: np.random.Generator, draws: int = 2000,
-    rows: np.ndarray | None = None,
+    metric: str | WeightedScore, labels: np.ndarray, predictions: np.ndarray, rng: np.random.Generator,
+    draws: int = 2000, rows: np.ndarray | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Covariance (n, n) of the scores of n models by the choice of the rows, over `resampled_scores`.
 
