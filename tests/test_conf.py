@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fastmtl.cli.cell import _logger
+from fastmtl.cli.cell import cell_logger
 from fastmtl.cli.compose import compose, conf_dir, values
 from fastmtl.data.sources.generated import Generated
 from fastmtl.errors import UserError
@@ -68,7 +68,7 @@ LOGGERS = {"none": "NoneType", "csv": "CSVLogger", "wandb": "WandbLogger", "tens
 
 def logger_of(option: str, folder: Path) -> Any:
     cell = {"id": "0123456789abcdef", "primary": "rte", "selection": "none", "budget": None, "seed": 0}
-    return _logger(values(f"logger={option}", f"paths.output={folder}"), folder, cell | {"protocol": "strict"})
+    return cell_logger(values(f"logger={option}", f"paths.output={folder}"), folder, cell | {"protocol": "strict"})
 
 
 @pytest.mark.usefixtures("own_environment")
