@@ -4,12 +4,15 @@
 PYTHON ?= python3
 ARTIFACTS ?= outputs/artifacts
 SCALE ?= smoke
+WORKERS ?= 2
 
 BIN := .venv/bin
 STAMP := .venv/.installed
 EXTRAS := minilm,wandb,tensorboard,surgery,launchers,bench,dev
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(ARGS)
 
 # The stamp holds the folder it was made for: an environment that was moved or copied is made anew.
 ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
@@ -31,11 +34,11 @@ demo: $(STAMP) ## four ways to choose auxiliary rows on generated data, and thei
 setup: $(STAMP) ## the environment alone; the other targets see to it themselves
 	@echo "ready: $(BIN)/fastmtl --help"
 
-test: $(STAMP) ## the tests but for the slow ones
-	@$(BIN)/python -m pytest -q
+test: $(STAMP) ## the tests but for the slow ones; WORKERS=N processes, ARGS="--no-bf16" as on a processor without bf16
+	@$(PYTEST)
 
 test-slow: $(STAMP) ## the tests that take longer
-	@$(BIN)/python -m pytest -q -m slow
+	@$(PYTEST) -m slow
 
 check: $(STAMP) ## lint, format, types and spelling; changes nothing
 	@$(BIN)/ruff check --quiet .
@@ -88,7 +91,7 @@ dashboard: $(STAMP) ## W&B pages of a study: STUDY=NAME ENTITY=YOU PROJECT=fastm
 	  $(if $(DRY),--dry-run)
 
 glue-submission: $(STAMP) ## the GLUE server's zip: GLUE=FOLDER (else the Hub) TASKS=rte,mrpc OUT=x.zip ALLOW_MISSING=true ARGS="budget=500"
-	@$(BIN)/python -m fastmtl.reporting.submission $(if $(TASKS),--tasks $(TASKS)) $(if $(OUT),--out $(OUT)) \
+	@$(BIN)/python -m fastmtl.cli.submission $(if $(TASKS),--tasks $(TASKS)) $(if $(OUT),--out $(OUT)) \
 	  $(if $(filter true,$(ALLOW_MISSING)),--allow-missing) $(if $(GLUE),data=glue_local data.root=$(GLUE),data=glue) $(ARGS)
 
 sample-arms: $(STAMP) ## the demo's arms over three seeds

@@ -90,11 +90,9 @@ class BetaBernoulli:
         return self._belief[0] / self._belief.sum(axis=0)
 
     def state(self) -> dict[str, Any]:
-        """See `Bandit`."""
         return {"alpha": self._belief[0].tolist(), "beta": self._belief[1].tolist()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """See `Bandit`."""
         belief = np.array([state["alpha"], state["beta"]], dtype=np.float64)
         assert belief.shape == self._prior.shape, "the state of a bandit with other arms"
         self._belief = belief
@@ -137,7 +135,6 @@ class Exp3:
         return int(rng.choice(len(self._rewards), p=self.utilities()))
 
     def update(self, arm: int, reward: float) -> None:
-        """See `Bandit`."""
         assert abs(reward) <= COSINE_LIMIT, f"reward {reward}"
         self._rewards[arm] += reward / self.utilities()[arm]
         self._updates += 1
@@ -153,11 +150,9 @@ class Exp3:
         return (1 - len(weights) * floor) * weights / weights.sum() + floor
 
     def state(self) -> dict[str, Any]:
-        """See `Bandit`."""
         return {"rewards": self._rewards.tolist(), "updates": self._updates}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """See `Bandit`."""
         rewards = np.array(state["rewards"], dtype=np.float64)
         assert rewards.shape == self._rewards.shape, "the state of a bandit with other arms"
         self._rewards, self._updates = rewards, state["updates"]
@@ -189,7 +184,6 @@ class Ucb1:
         self._plays = np.zeros(arms, dtype=np.int64)
 
     def choose(self, rng: np.random.Generator) -> int:
-        """See `Bandit`."""
         played = self._plays > 0
         index = np.full(len(played), np.inf)
         width = np.sqrt(2 * np.log(max(self._plays.sum(), 1)) / self._plays[played])
@@ -197,7 +191,6 @@ class Ucb1:
         return _argmax(index, rng)
 
     def update(self, arm: int, reward: float) -> None:
-        """See `Bandit`."""
         assert abs(reward) <= COSINE_LIMIT, f"reward {reward}"
         self._plays[arm] += 1
         plays = int(self._plays[arm])
@@ -209,11 +202,9 @@ class Ucb1:
         return np.where(self._plays > 0, self._rewards, np.nan)
 
     def state(self) -> dict[str, Any]:
-        """See `Bandit`."""
         return {"rewards": self._rewards.tolist(), "plays": self._plays.tolist()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """See `Bandit`."""
         rewards, plays = np.array(state["rewards"], dtype=np.float64), np.array(state["plays"], dtype=np.int64)
         assert rewards.shape == plays.shape == self._plays.shape, "the state of a bandit with other arms"
         self._rewards, self._plays = rewards, plays

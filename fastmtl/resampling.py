@@ -6,17 +6,21 @@ from collections.abc import Callable
 
 import numpy as np
 
+WeightedScore = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""Labels (m,), predictions (m,) and weights (d, m) -> scores (d,): a metric on rows that count several times."""
+
 BLOCK = 400_000
 """Counts of resampled rows that are held at once: 3 MB stay in the cache."""
 
 
 def resampled_scores(
-    metric: str, labels: np.ndarray, predictions: np.ndarray, rng: np.random.Generator, draws: int = 2000,
-    rows: np.ndarray | None = None,
+    metric: str | WeightedScore, labels: np.ndarray, predictions: np.ndarray, rng: np.random.Generator,
+    draws: int = 2000, rows: np.ndarray | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Scores (n, draws) of n models, all on the same resamples of the m rows, drawn with replacement.
 
-    Labels (m,) and predictions (n, m) are class codes, or values of a regression; `metric` is one of `tasks.METRICS`.
+    Labels (m,) and predictions (n, m) are class codes, or values of a regression; `metric` is one of `SCORES` or
+    a function like them.
     Of tagging they are of words, and `rows` says of which row, 0 to m - 1, each word is: a row is drawn as a whole.
     """
     m = len(labels) if rows is None else int(rows.max()) + 1
@@ -30,8 +34,8 @@ def resampled_scores(
 
 
 def row_covariance(
-    metric: str, labels: np.ndarray, predictions: np.ndarray, rng: np.random.Generator, draws: int = 2000,
-    rows: np.ndarray | None = None,
+    metric: str | WeightedScore, labels: np.ndarray, predictions: np.ndarray, rng: np.random.Generator,
+    draws: int = 2000, rows: np.ndarray | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Covariance (n, n) of the scores of n models by the choice of the rows, over `resampled_scores`.
 
@@ -46,14 +50,17 @@ def row_covariance(
     return covariance
 
 
-def weighted_scores(metric: str, labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def weighted_scores(
+    metric: str | WeightedScore, labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
     """Scores (n, d) of predictions (n, m) against labels (m,), where row i counts weights[:, i] (d, m) times.
 
     The definitions are those of `training.metrics`, but that a constant prediction has a Matthews correlation of 0.
     An undefined correlation is NaN. For `f1_micro` the code -1 is the negative tag.
     """
+    score = SCORES[metric] if isinstance(metric, str) else metric
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.stack([_SCORES[metric](labels, prediction, weights) for prediction in predictions])
+        return np.stack([score(labels, prediction, weights) for prediction in predictions])
 
 
 def _accuracy(labels: np.ndarray, prediction: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -121,7 +128,7 @@ def _ranks(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndar
     return rank[:, group], np.einsum("dg,dg,dg->d", tied, rank, rank)
 
 
-_SCORES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
+SCORES: dict[str, WeightedScore] = {
     "accuracy": _accuracy, "f1": _f1, "f1_macro": _f1_macro, "f1_micro": _f1_micro, "matthews": _matthews,
     "pearson": _pearson, "spearman": _spearman,
 }  # fmt: skip

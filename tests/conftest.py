@@ -1,4 +1,10 @@
-"""Toy worlds: rows written in the test, a tokenizer whose ids can be read off the text, the random `tiny` encoder."""
+"""What every test runs under: markers, deadlines, guards, and a processor with or without half precision.
+
+`--bf16` and `--no-bf16` make torch say that this processor has half precision (AVX512-BF16) or has none, here, in the
+workers of `-n 2` and in every process that a test starts; without either, the machine's own answer stands. So both
+ways of `precision: auto` can be tested on any machine. A processor without AVX512 altogether, kernels included:
+`ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 pytest --no-bf16`.
+"""
 
 from __future__ import annotations
 
@@ -8,43 +14,100 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: n
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # toy tensors: threads would only wait for each other
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+import argparse
+import shutil
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 
+from tests.helpers import guards, processor, toy
+from tests.helpers.toy import ToySource, make_pool
+
 ROOT = Path(__file__).resolve().parents[1]
-
-Rows = Mapping[str, Mapping[str, Mapping[str, list[Any]]]]
-"""task -> split -> column -> values."""
-
-
-@dataclass(frozen=True)
-class ToySource:
-    """Rows held in memory, handed out `batch_rows` at a time."""
-
-    tasks: tuple[Any, ...]
-    rows: Rows = field(repr=False)
-    labels_are_codes: bool = False
-    batch_rows: int = 2
-
-    def fingerprint(self, task: Any) -> str:
-        return repr(self.rows[task.name])
-
-    def batches(self, task: Any, split: str) -> Iterator[Any]:
-        import pyarrow as pa
-
-        yield from pa.table(dict(self.rows[task.name][split])).to_batches(self.batch_rows)
+SLOW_S = 900
+"""A slow test's deadline; the others' is in pyproject.toml."""
 
 
-def toy_tokenize(first: list[str], second: list[str] | None) -> tuple[list[list[int]], list[int]]:
-    """'3 70000' -> [3, 70000]: a text is its token ids, and a pair is one after the other."""
-    heads = [[int(word) for word in text.split()] for text in first]
-    tails = [[int(word) for word in text.split()] for text in second] if second else [[] for _ in first]
-    return [head + tail for head, tail in zip(heads, tails)], [len(head) for head in heads]
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--bf16", action=argparse.BooleanOptionalAction, default=None,
+        help="make torch say that this processor has half precision, or that it has none",
+    )  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("bf16") is not None:
+        processor.force(config.getoption("bf16"))
+    guards.adopt_orphans()
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a script; children would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_S))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, before any fixture is made, what this machine has not got."""
+    for mark in item.iter_markers("data"):
+        for name in mark.args:
+            if not (ROOT.parent / "shared" / name).is_dir():
+                pytest.skip(f"needs ../shared/{name}")
+    if item.get_closest_marker("gpu") and not has_cuda():
+        pytest.skip("needs a CUDA device")
+    if item.get_closest_marker("browser") and not browser():
+        pytest.skip("needs chromium")
+
+
+def has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def browser() -> str | None:
+    return shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The command; a test that takes it is marked `browser`."""
+    found = browser()
+    assert found is not None
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    """A test that changes the process for those after it, or leaves something running, fails."""
+    before = guards.State.now()
+    yield
+    if leaks := before.leaks():
+        pytest.fail("the test left behind: " + "; ".join(leaks), pytrace=False)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_fixture_leaves_anything_behind() -> Iterator[None]:
+    """As for a test: what the module's own fixtures make is there before its tests, and so no leak of theirs."""
+    before = guards.State.now()
+    yield
+    if leaks := before.leaks():
+        pytest.fail("this file's fixtures left behind: " + "; ".join(leaks), pytrace=False)
+
+
+@pytest.fixture
+def own_environment() -> Iterator[None]:
+    """For a test of code that sets environment variables, as a program may for itself."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -54,29 +117,35 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def toy_source() -> Callable[..., ToySource]:
+def shared_data(root: Path) -> Path:
+    """Real data beside the repository; a test that reads a folder of it is marked `data("FOLDER")`."""
+    return root.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def session_output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`paths.output` of the cells of the whole run, in all workers: for tests that need a small cell, however made.
+
+    What is asked for first is built, everywhere else it is found; so no test that uses it may count hits.
+    """
+    base = tmp_path_factory.getbasetemp()
+    own = "PYTEST_XDIST_WORKER" in os.environ  # then every worker has a folder of its own inside the run's
+    return (base.parent if own else base) / "session_output"
+
+
+@pytest.fixture(scope="session")
+def toy_source() -> type[ToySource]:
     return ToySource
 
 
 @pytest.fixture(scope="session")
 def toy_tokenizer() -> Callable[..., Any]:
-    return toy_tokenize
+    return toy.toy_tokenize
 
 
-@pytest.fixture(scope="session")
-def make_pool() -> Callable[..., Any]:
-    """`make_pool(folder, source, tokenize, cut=None)`: every task written to its folder, opened as one pool."""
-    from fastmtl.data.pool import TaskPool, write_task
-
-    def make(folder: Path, source: ToySource, tokenize: Any = toy_tokenize, cut: Any = None) -> TaskPool:
-        folders = []
-        for task in source.tasks:
-            folders.append(folder / task.name)
-            folders[-1].mkdir(parents=True)
-            write_task(folders[-1], source, task, tokenize)
-        return TaskPool(folders, cut)
-
-    return make
+@pytest.fixture(scope="session", name="make_pool")
+def make_pool_fixture() -> Callable[..., Any]:
+    return make_pool
 
 
 @pytest.fixture(scope="session")
@@ -101,7 +170,7 @@ def tiny_tasks() -> tuple[Any, ...]:
 
 
 @pytest.fixture(scope="session")
-def tiny_pool(tmp_path_factory: pytest.TempPathFactory, make_pool: Any, tiny: Any, tiny_tasks: Any) -> Any:
+def tiny_pool(tmp_path_factory: pytest.TempPathFactory, tiny: Any, tiny_tasks: Any) -> Any:
     """12 rows a task over the real `tiny` tokenizer, of very different lengths."""
     from fastmtl.models.encoder import Tokenizer
 
@@ -121,7 +190,7 @@ def tiny_pool(tmp_path_factory: pytest.TempPathFactory, make_pool: Any, tiny: An
 
 
 @pytest.fixture(scope="session")
-def tagged_pool(tmp_path_factory: pytest.TempPathFactory, make_pool: Any, tiny: Any) -> Any:
+def tagged_pool(tmp_path_factory: pytest.TempPathFactory, tiny: Any) -> Any:
     """Two tagging tasks of 12 rows, each word's tag its own; `things` has the negative tag and hidden test rows.
 
     "zebra" is not in the vocabulary and so has five pieces.

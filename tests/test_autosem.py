@@ -5,25 +5,25 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-import fastmtl.stages.ground
-from fastmtl.config import compose
-from fastmtl.data.samplers import Ratio
-from fastmtl.pipeline import Experiment
-from fastmtl.stages.utilities import Utilities
+import fastmtl.stages.fitting
+from fastmtl.cli.compose import compose
+from fastmtl.data.batching.planned import Ratio
+from fastmtl.pipelines.experiment import Experiment
+from fastmtl.stages.utilities import Bandit
+from tests.helpers.cli import QUIET, run_cli, start_cli
+from tests.helpers.waiting import wait_for
 
 SMALL = [
     "debug=smoke", "bandit.rounds=6", "bandit.policy.batches_per_round=1", "bandit.policy.warmup_rounds=1",
     "bandit.fit.batch_size=8", "multitask.fit.batch_size=8",
 ]  # fmt: skip
+AUTOSEM = ("selection=autosem", "mixing=autosem_mixing")
 
 
 def small(root: Path, *overrides: str) -> Experiment:
@@ -38,22 +38,23 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def autosem(root: Path) -> Experiment:
-    exp = small(root, "selection=autosem", "hparams_search.trials=3")
+    exp = small(root, *AUTOSEM, "mixing.trials=3")
     exp.artifacts()
     return exp
 
 
 def built(exp: Experiment) -> list[str]:
-    return [artifact.stage for artifact in exp.artifacts() if not artifact.hit]
+    return [artifact.kind for artifact in exp.artifacts() if not artifact.hit]
 
 
 def test_the_bandit_values_every_task_and_its_history_is_kept(autosem: Experiment) -> None:
-    assert autosem.utilities is not None
-    told = autosem.utilities.read("bandit.json")
+    utilities = autosem.utilities()
+    assert utilities is not None
+    told = utilities.read("bandit.json")
     assert told["arms"][0] == "kitchen"
     assert set(told["arms"]) == set(autosem.pool.names) == set(told["utilities"])
     assert len(told["rounds"]) == 6
-    assert not (autosem.utilities.path / "weights.safetensors").exists()  # nobody reads the model
+    assert not (utilities.path / "weights.safetensors").exists()  # nobody reads the model
     for one in told["rounds"]:
         assert len(one["alpha"]) == len(one["beta"]) == 8
     last = told["rounds"][-1]
@@ -64,13 +65,16 @@ def test_the_bandit_values_every_task_and_its_history_is_kept(autosem: Experimen
 def test_half_of_the_primary_rewards_the_bandit_which_trains_on_the_rest(root: Path) -> None:
     def split(*overrides: str) -> tuple[np.ndarray, np.ndarray, Experiment]:
         exp = small(root, "selection=autosem", *overrides)
-        trained, (primary, part, rewarding) = Utilities(exp._ground, exp.bandit_plan).split
-        assert (primary, part) == ("kitchen", "train")
+        bandit = exp.utilities_stage
+        assert isinstance(bandit, Bandit)
+        assert (list(bandit.rewarded), bandit.rewarded.split) == (["kitchen"], "train")
+        assert next(iter(bandit.rows)) == "kitchen"
+        trained, rewarding = bandit.rows["kitchen"], bandit.rewarded["kitchen"]
         assert not set(trained) & set(rewarding)
         return trained, rewarding, exp
 
     trained, rewarding, exp = split()
-    kept, held = exp._ground.primary_rows
+    kept, held = (rows["kitchen"] for rows in exp.primary_rows)
     total = len(kept) + len(held)
     assert len(rewarding) == total // 2
     assert set(held) < set(rewarding)
@@ -87,31 +91,29 @@ def test_half_of_the_primary_rewards_the_bandit_which_trains_on_the_rest(root: P
 
 def test_under_the_papers_protocol_the_validation_split_rewards_the_bandit(root: Path) -> None:
     exp = small(root, "selection=autosem", "protocol=paper")
-    trained, (_, split, _) = Utilities(exp._ground, exp.bandit_plan).split
-    assert split == "validation"
-    np.testing.assert_array_equal(trained, exp._ground.primary_rows[0])
+    bandit = exp.utilities_stage
+    assert isinstance(bandit, Bandit)
+    assert bandit.rewarded.split == "validation"
+    np.testing.assert_array_equal(bandit.rows["kitchen"], exp.primary_rows[0]["kitchen"])
 
 
 def test_the_rows_are_those_of_the_best_tasks(autosem: Experiment) -> None:
-    assert autosem.utilities is not None
-    told = autosem.utilities.read("bandit.json")["utilities"]
+    told = autosem.utilities().read("bandit.json")["utilities"]
     auxiliary = sorted((name for name in told if name != "kitchen"), key=lambda name: -told[name])
     wanted = {name for i, name in enumerate(auxiliary) if i < 2 or told[name] > 0.5}
-    counts = autosem.selection.read("counts.json")
+    counts = autosem.selection().read("counts.json")
     assert {name for name, count in counts.items() if count} <= wanted
     assert sum(counts.values()) == 32
 
 
 def test_the_best_trial_is_the_result_and_nothing_is_trained_twice(autosem: Experiment) -> None:
-    assert autosem.mixing is not None
-    mixing = autosem.mixing.read("mixing.json")
+    mixing = autosem.mixing().read("mixing.json")
     best = max(mixing["trials"], key=lambda trial: trial["value"])
     assert mixing["ratio"] == best["ratio"]
-    assert autosem.order == Ratio(tuple(best["ratio"]))
-    assert autosem.multitask is not None
-    assert [["multitask", autosem.multitask.key], ["finetune", autosem.finetune.key]] == best["stages"]
-    assert autosem.multitask.manifest["made"] <= autosem.mixing.manifest["made"]
-    fit = autosem.finetune.read("fit.json")
+    assert autosem.multitask_stage.sampling == Ratio(tuple(best["ratio"]))
+    assert [["multitask", autosem.multitask().key], ["finetune", autosem.finetune().key]] == best["stages"]
+    assert autosem.multitask().manifest["made"] <= autosem.mixing().manifest["made"]
+    fit = autosem.finetune().read("fit.json")
     assert best["value"] == fit["epochs"][fit["best_epoch"]]["accuracy"]
 
 
@@ -120,8 +122,7 @@ def test_what_the_search_built_a_moment_ago_is_not_said_to_be_found(autosem: Exp
 
 
 def test_the_cost_of_the_search_is_that_of_all_other_trials(autosem: Experiment) -> None:
-    assert autosem.mixing is not None
-    records, told = autosem.mixing.records, autosem.mixing.read("mixing.json")
+    records, told = autosem.mixing().records, autosem.mixing().read("mixing.json")
     others = [trial for trial in told["trials"] if trial["ratio"] != told["ratio"]]
     assert records["trials"] == 3
     assert records["flops"] == pytest.approx(sum(trial["flops"] for trial in others))
@@ -130,66 +131,59 @@ def test_the_cost_of_the_search_is_that_of_all_other_trials(autosem: Experiment)
 
 @pytest.mark.slow
 def test_without_weights_a_search_is_found_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first = small(tmp_path, "selection=autosem", "hparams_search.trials=2")
+    first = small(tmp_path, *AUTOSEM, "mixing.trials=2")
     first.artifacts()
     said = capsys.readouterr().out
     assert "32 rows of kitchen reward the bandit, few for a reliable choice" in said
     assert "6 rows of kitchen choose the ratio, few for a reliable choice; raise protocol.holdout" in said
     first.drop_weights()
     assert not list(tmp_path.glob("artifacts/multitask/*/weights.safetensors"))
-    assert built(small(tmp_path, "selection=autosem", "hparams_search.trials=2")) == []
-    assert "mixing" in built(small(tmp_path, "selection=autosem", "hparams_search.trials=3"))
+    assert built(small(tmp_path, *AUTOSEM, "mixing.trials=2")) == []
+    assert "mixing" in built(small(tmp_path, *AUTOSEM, "mixing.trials=3"))
 
 
 def test_repeated_it_finds_everything_and_a_longer_search_reuses_the_trials(root: Path, autosem: Experiment) -> None:
-    assert built(small(root, "selection=autosem", "hparams_search.trials=3")) == []
-    longer = small(root, "selection=autosem", "hparams_search.trials=4")
+    assert built(small(root, *AUTOSEM, "mixing.trials=3")) == []
+    longer = small(root, *AUTOSEM, "mixing.trials=4")
     before = {path.name for path in (root / "artifacts" / "finetune").iterdir()}
     assert "mixing" in built(longer)
     after = {path.name for path in (root / "artifacts" / "finetune").iterdir() if not path.name.startswith(".")}
     assert len(after - before) == 1
-    assert longer.mixing is not None
-    assert autosem.mixing is not None
-    assert longer.mixing.read("mixing.json")["trials"][:3] == [
+    assert longer.mixing().read("mixing.json")["trials"][:3] == [
         {**trial, "ask_s": pytest.approx(trial["ask_s"], abs=10)}
-        for trial in autosem.mixing.read("mixing.json")["trials"]
+        for trial in autosem.mixing().read("mixing.json")["trials"]
     ]
 
 
 def test_a_dropped_task_is_as_if_it_had_not_been_selected(root: Path, autosem: Experiment) -> None:
-    names = [name for name, count in autosem.selection.read("counts.json").items() if count]
-    zero = small(root, "selection=autosem", "hparams_search=none", "sampling=ratio",
+    names = [name for name, count in autosem.selection().read("counts.json").items() if count]
+    zero = small(root, "selection=autosem", "sampling=ratio",
                  f"sampling.ratios={[2, 1] + [0] * (len(names) - 1)}")  # fmt: skip
-    assert zero.multitask is not None
-    identity = zero.multitask.manifest["identity"]
-    assert len(identity["rows"]) == 2
-    assert identity["sampling"]["ratios"] == [2, 1]
+    stage = zero.multitask_stage
+    assert list(stage.rows) == ["kitchen", names[0]]
+    assert stage.sampling == Ratio((2, 1))
 
 
 def test_the_ablations_are_one_choice_each(root: Path, autosem: Experiment) -> None:
-    without_stage_2 = small(root, "selection=autosem", "hparams_search=none")
-    assert without_stage_2.mixing is None
-    assert without_stage_2.selection.key == autosem.selection.key
-    equal = small(root, "selection=autosem", "hparams_search=autosem_equal")
-    assert equal.mixing is not None
-    assert set(equal.mixing.read("mixing.json")["ratio"]) == {1}
+    without_stage_2 = small(root, "selection=autosem", "mixing=none")
+    assert without_stage_2.mixing() is None
+    assert without_stage_2.selection().key == autosem.selection().key
+    equal = small(root, "selection=autosem", "mixing=autosem_equal")
+    assert set(equal.mixing().read("mixing.json")["ratio"]) == {1}
     assert built(equal) == ["mixing"]  # the first trial of every search
-    without_stage_1 = small(root, "selection=random", "hparams_search=autosem_grid", "hparams_search.trials=1")
-    assert without_stage_1.utilities is None
-    assert without_stage_1.mixing is not None
-    assert without_stage_1.mixing.read("mixing.json")["tasks"][0] == "kitchen"
+    without_stage_1 = small(root, "selection=random", "mixing=autosem_grid", "mixing.trials=1")
+    assert without_stage_1.utilities() is None
+    assert without_stage_1.mixing().read("mixing.json")["tasks"][0] == "kitchen"
     picked = small(root, "selection=hand_picked", "selection.selector.tasks=[tense,farm]")
-    assert {name for name, n in picked.selection.read("counts.json").items() if n} == {"farm", "tense"}
+    assert {name for name, n in picked.selection().read("counts.json").items() if n} == {"farm", "tense"}
 
 
 def test_rows_of_the_chosen_tasks_may_be_ranked_by_feature_similarity(root: Path, autosem: Experiment) -> None:
     both = small(root, "selection=autosem_feature_similarity", "stage=selection", "budget=8")
-    assert both.utilities is not None
-    assert autosem.utilities is not None
-    assert both.utilities.key == autosem.utilities.key
+    assert both.utilities().key == autosem.utilities().key
     chosen, scores = both.selected(), both.all_scores()[0]
-    tasks = {name for name, n in autosem.selection.read("counts.json").items() if n}
-    rows = both.candidates()
+    tasks = {name for name, n in autosem.selection().read("counts.json").items() if n}
+    rows = both.candidate_ids()
     names = np.array(both.pool.names)[both.pool.task_of(rows)]
     within = rows[np.isin(names, list(tasks))]
     assert set(chosen.tolist()) == set(within[np.argsort(-scores[within])[:8]].tolist())
@@ -203,7 +197,7 @@ def test_fewer_rows_than_the_budget_are_taken_whole(root: Path) -> None:
 def test_a_search_that_was_stopped_goes_on_at_the_trial_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, fits = fastmtl.stages.ground.run_fit, []
+    real, fits = fastmtl.stages.fitting.run_fit, []
 
     def run_fit(job: Any) -> dict[str, Any]:
         if len(fits) == 4:  # the bandit, the first trial's two fits, and one of the second
@@ -211,32 +205,29 @@ def test_a_search_that_was_stopped_goes_on_at_the_trial_where_it_was(
         fits.append(job.title)
         return real(job)
 
-    monkeypatch.setattr(fastmtl.stages.ground, "run_fit", run_fit)
-    arguments = ("selection=autosem", "hparams_search.trials=3")
+    monkeypatch.setattr(fastmtl.stages.fitting, "run_fit", run_fit)
+    arguments = (*AUTOSEM, "mixing.trials=3")
     with pytest.raises(KeyboardInterrupt):
         small(tmp_path, *arguments).artifacts()
     assert fits == ["bandit", "multitask", "finetune", "multitask"]
-    monkeypatch.setattr(fastmtl.stages.ground, "run_fit", lambda job: fits.append(job.title) or real(job))
+    monkeypatch.setattr(fastmtl.stages.fitting, "run_fit", lambda job: fits.append(job.title) or real(job))
     small(tmp_path, *arguments).artifacts()
     assert fits[4:] == ["finetune", "multitask", "finetune"]
 
 
 @pytest.mark.slow
 def test_a_killed_search_loses_at_most_the_running_trial(tmp_path: Path) -> None:
-    arguments = [sys.executable, "-m", "fastmtl.cli", *SMALL, "selection=autosem", "hparams_search.trials=4"]
-    command = [*arguments, f"paths.output={tmp_path / 'killed'}"]
+    arguments = [*SMALL, *AUTOSEM, "mixing.trials=4"]
     done = tmp_path / "killed" / "artifacts"
     for trials in (1, 2):  # between two trials or inside one, whichever it is by then
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while len(list(done.glob("finetune/*/manifest.json"))) < trials:
-            time.sleep(0.05)
-            assert process.poll() is None
+        process = start_cli(tmp_path, *arguments, "paths.output=killed", **QUIET)
+        wait_for(lambda: len(list(done.glob("finetune/*/manifest.json"))) >= trials, process=process)  # noqa: B023
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     kept = {path.parent.name for path in done.glob("*/*/manifest.json")}
-    subprocess.run(command, check=True, capture_output=True)
-    undisturbed = [*arguments, f"paths.output={tmp_path / 'whole'}"]
-    subprocess.run(undisturbed, check=True, capture_output=True)
+    for output in ("killed", "whole"):
+        ran = run_cli(tmp_path, *arguments, f"paths.output={output}")
+        assert ran.returncode == 0, ran.stderr
     whole = {path.parent.name for path in (tmp_path / "whole" / "artifacts").glob("*/*/manifest.json")}
     assert {path.parent.name for path in done.glob("*/*/manifest.json")} == whole
     assert kept < whole

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fastmtl.config import compose
+from fastmtl.cli.compose import compose
 from fastmtl.errors import UserError
-from fastmtl.selection import PoolExhausted
+from fastmtl.selection.base import PoolExhausted
+from tests.helpers.cli import start_cli
 
 
 def refusal(*overrides: str) -> str:
@@ -44,10 +44,10 @@ def has_cuda() -> bool:
         ("seed=-1", ["seed=-1", "whole number"]),
         ("bugdet=3", ["'bugdet'", "did you mean 'budget'"]),
         ("proxy.fit.epoch=3", ["'proxy.fit.epoch'", "did you mean 'proxy.fit.epochs'"]),
-        ("sampling.temperature=3", ["is no key of what was chosen; sampling=temperature has it"]),
+        ("sampling.temperature=3", ["is not a key of the selected options; sampling=temperature has it"]),
         ("selection.selector.top=3", ["selection=autosem, ", "study=NAME"]),
         ("selection.predictor=file", ["selection=predicted_gain has it"]),
-        ("hparams_search.trial=3", ["'hparams_search.trial'", "did you mean"]),
+        ("mixing.trial=3", ["'mixing.trial'", "did you mean"]),
         ("proxy.fit.epochs=0", ["fit.epochs=0", "1 or more"]),
         ("finetune.fit.batch_size=1.5", ["fit.batch_size=1.5", "whole number"]),
         ("multitask.fit.learning_rate=abc", ["fit.learning_rate='abc'", "number"]),
@@ -57,15 +57,15 @@ def has_cuda() -> bool:
         ("proxy.examples_per_task=nan", ["proxy.examples_per_task=nan"]),
         ("proxy.examples_per_task=abc", ["proxy.examples_per_task=", "abc"]),
         ("proxy.cross_fit=maybe", ["proxy.cross_fit=", "maybe", "true"]),
-        ("protocol.holdout=1", ["protocol.holdout=1", "(0, 1)"]),
+        ("protocol.holdout=1", ["protocol.holdout=1", "above 0 and below 1"]),
         ("protocol.holdout=abc", ["protocol.holdout=", "abc"]),
-        ("selection.scorer.loss=hinge", ["'hinge'", "ce or bce"]),
+        ("selection.scorer.loss=hinge", ["selection.scorer.loss='hinge'", "one of ce, bce"]),
         ("encoder.pooling=max", ["'max'", "mean"]),
-        ("encoder.max_length=2", ["max_length=2", "4"]),
+        ("encoder.max_length=2", ["encoder.max_length=2", "4 or more"]),
         ("encoder.max_length=abc", ["max_length=", "abc"]),
         ("encoder=auto", ["encoder.name", "pass encoder.name="]),
-        ("sampling.window=0", ["sampling.window=0"]),
-        ("sampling.window=abc", ["sampling.window=", "abc"]),
+        ("sampling.length_bucket_batches=0", ["sampling.length_bucket_batches=0"]),
+        ("sampling.length_bucket_batches=abc", ["sampling.length_bucket_batches='abc'", "1 or more"]),
         ("trainer.devices=0", ["trainer.devices=0"]),
         ("trainer.devices=abc", ["trainer.devices=", "abc"]),
         ("trainer.accelerator=tpu", ["trainer.accelerator=", "tpu", "cpu"]),
@@ -76,11 +76,11 @@ def has_cuda() -> bool:
         ("data.rows_per_task={farm: abc}", ["data.rows_per_task", "abc"]),
         ("encoder=tiny,minilm", ["encoder=tiny,minilm", "-m"]),
         ("bandit.rounds=0", ["bandit.rounds=0", "1 or more"]),
-        ("bandit.holdout=1", ["bandit.holdout=1", "(0, 1)"]),
-        ("bandit.policy.decay=2", ["decay=2", "[0, 1)"]),
-        ("bandit.policy.reward=luck", ["reward='luck'", "not_worse_than_previous"]),
-        ("bandit.policy.metric=f1", ["metric='f1'", "headline, loss or probability"]),
-        ("proxy.fit.schedule=cosine", ["fit.schedule='cosine'", "linear or constant"]),
+        ("bandit.holdout=1", ["bandit.holdout=1", "above 0 and below 1"]),
+        ("bandit.policy.decay=2", ["bandit.policy.decay=2", "0 or more and below 1"]),
+        ("bandit.policy.reward=luck", ["bandit.policy.reward='luck'", "not_worse_than_previous"]),
+        ("bandit.policy.metric=f1", ["bandit.policy.metric='f1'", "one of headline, loss, probability"]),
+        ("proxy.fit.schedule=cosine", ["proxy.fit.schedule='cosine'", "one of linear, constant"]),
     ],
 )  # fmt: skip
 def test_a_bad_value_is_refused_before_anything_is_computed(override: str, named: list[str]) -> None:
@@ -100,15 +100,25 @@ def test_a_bad_value_is_refused_before_anything_is_computed(override: str, named
         (["selection=hand_picked", "selection.selector.tasks=farm"], ["tasks='farm'", "[a,b]"]),
         (["selection=autosem", "selection.selector.top=8"], ["top=8", "7 auxiliary tasks"]),
         (["selection=autosem", "selection.selector.top=0", "selection.selector.threshold=null"], ["takes no task"]),
-        (["selection=autosem", "sampling=uniform"], ["sampling=Uniform", "hparams_search=none"]),
-        (["selection=autosem", "hparams_search.trials=0"], ["hparams_search.trials=0", "1 or more"]),
-        (["sampling=bandit", "weighting=upgrad"], ["UPGrad", "one task a step", "weighting=equal"]),
+        (["mixing=autosem_mixing", "sampling=uniform"], ["sampling=Uniform", "mixing=none"]),
+        (["mixing=autosem_mixing", "mixing.trials=0"], ["mixing.trials=0", "1 or more"]),
+        (["sampling=bandit", "weighting=upgrad"], ["UPGrad", "one task per step", "weighting=equal"]),
         (["sampling=bandit", "sampling.episode=1"], ["sampling.episode=1", "use null"]),
         (["trainer=ddp_cpu", "weighting=pcgrad"], ["weighting=pcgrad works on one device"]),
         (["trainer.accumulate=2", "weighting=cagrad"], ["weighting=cagrad works on one device"]),
         (["multitask.fit.precision=fp16", "weighting=pcgrad"], ["weighting=pcgrad", "fp16"]),
-        (["weighting=gradnorm", "weighting.parts=1"], ["weighting.parts=1", "compares tasks"]),
+        (["weighting=gradnorm", "weighting.parts=1"], ["weighting.parts=1", "2 or more"]),
         (["trainer=ddp_cpu", "trainer.strategy=fsdp", "sampling=exp3"], ["trainer.strategy=fsdp", "use ddp"]),
+        (["weighting=pcgrad", "multitask.fit.batch_size=3"], ["multitask.fit.batch_size=3", "weighting.parts=4"]),
+        (["weighting.parts=5", "multitask.fit.batch_size=4"], ["multitask.fit.batch_size=4", "weighting.parts=5"]),
+        (["sampling=exp3", "multitask.fit.batch_size=1"], ["multitask.fit.batch_size=1", "use 2"]),
+        *(
+            (["encoder=tiny", "multitask.fit.freeze_layers=2", choice], ["no trained weights", "freeze_layers"])
+            for choice in ("sampling=exp3", "sampling=ucb1", "weighting=gradnorm", "weighting=pcgrad")
+        ),
+        (["logger=[csv,wandb]"], ["logger=[csv,wandb] names several options of logger", "name one"]),
+        (["+encoder@proxy.encoder=[tiny,minilm]"], ["several options of encoder"]),
+        (["data.rows_per_task={größe: 3}"], ["größe", "cannot be read", "YAML file"]),
     ],
     ids=lambda value: " ".join(value),
 )
@@ -180,6 +190,8 @@ COMMANDS = {
     "a misspelt key": (["bugdet=3"], "did you mean 'budget'?"),
     "an unknown option": (["selection=nope"], "selection=nope is not an option; choose from"),
     "a bad value": (["budget=0"], "budget=0 is out of range"),
+    "two loggers": (["logger=[csv,wandb]"], "logger=[csv,wandb] names several options of logger"),
+    "a key that is not ASCII": (["größe=3"], "'größe=3' cannot be read; put quotes"),
 }
 
 
@@ -188,9 +200,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[P
     started = {}
     for case, (arguments, _) in COMMANDS.items():
         folder = tmp_path_factory.mktemp("run")
-        command = [sys.executable, "-m", "fastmtl.cli", *arguments]
-        pipe = subprocess.PIPE
-        started[case] = (folder, subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True))
+        started[case] = (folder, start_cli(folder, *arguments, stderr=subprocess.PIPE))
     yield started
     for _, process in started.values():
         process.kill()

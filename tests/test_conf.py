@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from fastmtl.config import build_logger, compose, conf_dir
+from fastmtl.cli.cell import _logger
+from fastmtl.cli.compose import compose, conf_dir
+from fastmtl.data.sources.generated import Generated
 from fastmtl.errors import UserError
 from fastmtl.relations.predictor import GainPredictor
 
@@ -69,6 +73,7 @@ def test_an_option_composes_into_an_experiment(choice: str, needed: dict[str, li
         assert compose(choice, *needed.get(choice, [])).primary
 
 
+@pytest.mark.usefixtures("own_environment")
 @pytest.mark.parametrize("option", GROUPS["logger"])
 def test_a_logger_is_built_or_its_package_is_asked_for(option: str, tmp_path: Path) -> None:
     GlobalHydra.instance().clear()
@@ -76,7 +81,8 @@ def test_a_logger_is_built_or_its_package_is_asked_for(option: str, tmp_path: Pa
         cfg = hydra_compose("config", [f"logger={option}", f"paths.output={tmp_path}"])
     cell = {"id": "0123456789abcdef", "primary": "rte", "selection": "none", "budget": None, "seed": 0}
     try:
-        logger = build_logger(cfg, tmp_path, cell | {"protocol": "strict"})
+        with mock.patch.dict(os.environ):
+            logger = _logger(cfg, tmp_path, cell | {"protocol": "strict"})
     except UserError as error:
         assert "install" in str(error)  # noqa: PT017
         return
@@ -104,7 +110,7 @@ def test_the_defaults_are_options() -> None:
 
 def test_the_default_is_the_generated_sample_on_minilm_with_the_strict_protocol() -> None:
     exp = compose()
-    assert type(exp.source).__name__ == "Sample"
+    assert {task.source for task in exp.tasks} == {Generated("sample", 0, True)}
     assert exp.primary == "kitchen"
     assert exp.encoder.name == "minilm"
     assert exp.selection_plan.name == "feature_similarity"
@@ -114,7 +120,8 @@ def test_the_default_is_the_generated_sample_on_minilm_with_the_strict_protocol(
 
 def test_quickstart_is_the_default_by_name() -> None:
     def plain(*overrides: str) -> dict[str, Any]:
-        return {name: value for name, value in vars(compose(*overrides)).items() if name != "store"}
+        values = vars(compose(*overrides)).items()
+        return {name: value for name, value in values if name not in ("store", "context")}
 
     assert plain("experiment=quickstart") == plain()
 
@@ -123,9 +130,9 @@ def test_the_papers_experiment_has_the_papers_numbers() -> None:
     exp = compose("experiment=fastmtl_paper")
     fits = (exp.proxy_plan.fit, exp.multitask_fit, exp.finetune_fit)
     assert exp.encoder.name == "google-bert/bert-base-cased"
-    assert [task.name for task in exp.source.tasks] == ["mnli", "rte", "qqp", "qnli", "mrpc", "sst2", "cola", "stsb"]
+    assert [task.name for task in exp.tasks] == ["mnli", "rte", "qqp", "qnli", "mrpc", "sst2", "cola", "stsb"]
     assert [fit.epochs for fit in fits] == [5, 3, 5]
-    assert {(fit.batch_size, fit.learning_rate) for fit in fits} == {(32, 2e-5)}
+    assert {(fit.batch_size, fit.resolved(exp.hardware, exp.encoder).learning_rate) for fit in fits} == {(32, 2e-5)}
     assert (exp.budget, exp.proxy_plan.examples_per_task, exp.protocol.name) == (500, 500, "paper")
     assert exp.selection_plan.scorer.loss == "ce"
 
@@ -148,8 +155,9 @@ def test_a_preset_may_be_changed_on_the_command_line() -> None:
 
 def test_every_fit_takes_the_encoders_learning_rate_unless_it_sets_its_own() -> None:
     exp = compose("encoder=tiny", "multitask.fit.learning_rate=0.5")
-    rates = [fit.learning_rate for fit in (exp.proxy_plan.fit, exp.multitask_fit, exp.finetune_fit)]
-    assert rates == [1e-3, 0.5, 1e-3]
+    fits = (exp.proxy_plan.fit, exp.multitask_fit, exp.finetune_fit, exp.bandit_plan.fit, exp.relations_plan.fit)
+    rates = [fit.resolved(exp.hardware, exp.encoder).learning_rate for fit in fits]
+    assert rates == [1e-3, 0.5, 1e-3, 1e-3, 1e-3]
 
 
 def test_one_fit_is_changed_without_the_others() -> None:
@@ -166,7 +174,7 @@ def test_rows_per_task_may_be_one_number_or_one_a_task() -> None:
 
 def test_help_shows_the_choices_without_importing_torch() -> None:
     code = (
-        "import sys, time; sys.argv = ['fastmtl', '--help']; from fastmtl.cli import main\n"
+        "import sys, time; sys.argv = ['fastmtl', '--help']; from fastmtl.cli.main import main\n"
         "try: main()\n"
         "except SystemExit as stop: assert not stop.code, stop.code\n"
         "heavy = {'torch', 'transformers', 'pytorch_lightning', 'datasets', 'sklearn'} & set(sys.modules)\n"

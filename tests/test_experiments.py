@@ -1,38 +1,27 @@
 """The studies' tables and figures can be made from any finished sweep of their arms."""
 
-import importlib.util
 import json
-import subprocess
-import sys
+import re
 from itertools import permutations
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import pandas as pd
 import pytest
 
-from fastmtl.config import values
+from fastmtl.cli.compose import values
 from fastmtl.data import tagging
 from fastmtl.errors import UserError
-
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
-
-
-def script(path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(Path(path).stem, EXPERIMENTS / path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests.helpers.cli import run_cli
+from tests.helpers.scripts import EXPERIMENTS, script
 
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sweep")
     arms = "selection=none,random,feature_similarity,full"
-    command = [sys.executable, "-m", "fastmtl.cli", "-m", "debug=smoke", arms, "seed=0,1", f"paths.output={folder}"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    ran = run_cli(folder, "-m", "debug=smoke", arms, "seed=0,1", f"paths.output={folder}")
+    assert ran.returncode == 0, ran.stderr
     return next(folder.glob("sweeps/*/*"))
 
 
@@ -76,10 +65,11 @@ def test_the_autosem_study_reports_what_has_finished(tmp_path: Path, monkeypatch
         with monkeypatch.context() as only:
             only.setattr(study, "ARMS", arms)
             study.main(part, tmp_path, real, primaries, tmp_path)
-    study.RUNS["3 rounds"] = ("not_worse_than_previous", 3, range(3))  # neither a third seed nor the last arm is there
+    study.RUNS["3 rounds"] = (["bandit.rounds=3"], range(3))  # neither a third seed nor the last arm is there
     study.main("report", tmp_path, real, ["kitchen"], tmp_path)
     text = (tmp_path / "results.md").read_text()
-    assert "in 0 of 2 seeds" in text or "in 1 of 2 seeds" in text or "in 2 of 2 seeds" in text
+    assert [int(n) for n in re.findall("after (.) rounds", text)] == [3, 4]
+    assert len(re.findall("related tasks in . of 2 seeds", text)) == 2
     assert "| AutoSeM" in text
     assert "later" not in text
     kept = json.loads((tmp_path / "results.json").read_text())
@@ -88,6 +78,24 @@ def test_the_autosem_study_reports_what_has_finished(tmp_path: Path, monkeypatch
     study.main("report", tmp_path / "elsewhere", real, ["kitchen"], tmp_path)  # without artifacts: all is kept
     assert json.loads((tmp_path / "results.json").read_text()) == kept
     assert (tmp_path / "results.md").read_text() == text
+
+
+def test_the_autosem_study_counts_the_seeds_whose_best_two_tasks_are_related() -> None:
+    study = script("autosem/study.py")
+
+    def bandit(*best: str) -> dict[str, Any]:
+        arms = ["kitchen", *study.KIN, "captions", "tense"]
+        utilities = {"kitchen": 0.9} | {
+            name: 0.8 if name in best else 0.3 for name in arms[1:]
+        }  # the primary does not count
+        return {"arms": arms, "utilities": utilities, "reference": 0.5, "wall_s": 1.0}
+
+    found = {"0": bandit("farm", "harbor"), "1": bandit("farm", "captions"), "2": bandit("answers", "harbor"),
+             "3": bandit("gossip", "farm")}  # fmt: skip
+    text = study.sample_table(found)
+    assert text.endswith("The best two (bold) are related tasks in 2 of 4 seeds.")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[:6]]
+    assert [head for head, cell in zip(rows[0], rows[3]) if "**" in cell] == ["farm (related)", "captions (unrelated)"]
 
 
 def test_every_study_has_all_scales_and_options_that_exist() -> None:

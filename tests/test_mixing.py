@@ -29,6 +29,21 @@ def test_trials_are_different_ratios_in_lowest_terms_that_begin_with_equal_share
         assert 0 <= min(ratio) <= max(ratio) <= 20
 
 
+@pytest.mark.parametrize("starts", [1, 6])
+def test_as_many_ratios_are_random_as_asked_for_beside_the_equal_one(
+    starts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from optuna.samplers import RandomSampler
+
+    drawn: list[int] = []
+    plain = RandomSampler.sample_independent
+    monkeypatch.setattr(
+        RandomSampler, "sample_independent", lambda *given: drawn.append(given[2].number) or plain(*given)
+    )
+    MixingSearch(trials=starts + 3, random_starts=starts).run(3, share((0.5, 0.4, 0.1)), seed=0)
+    assert sorted(set(drawn)) == list(range(1, starts + 1))  # trial 0 is 1:1:1
+
+
 @pytest.mark.slow
 def test_the_process_finds_better_ratios_than_as_many_random_ones() -> None:
     """On average over four seeds; the random ratios are the same up to the fifth."""
@@ -85,10 +100,10 @@ def test_the_first_of_equals_is_the_best_and_terms_are_lowest() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"trials": 0}, r"hparams_search.trials=0 is not a whole number"),
-        ({"random_starts": 2.5}, r"hparams_search.random_starts=2.5"),
-        ({"largest": True}, r"hparams_search.largest=True"),
-        ({"proposals": "anneal"}, r"hparams_search.proposals='anneal' is unknown; use gp or grid"),
+        ({"trials": 0}, r"^trials=0 does not fit; use a whole number of 1 or more"),
+        ({"random_starts": 2.5}, r"^random_starts=2\.5 .* whole number"),
+        ({"largest": True}, r"^largest=True .* whole number"),
+        ({"proposals": "anneal"}, r"^proposals='anneal' does not fit; use one of gp, grid"),
     ],
 )
 def test_bad_values_are_named_with_what_to_use_instead(changes: dict, message: str) -> None:

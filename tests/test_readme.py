@@ -1,12 +1,11 @@
 """What the README shows runs as it is shown."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.helpers.cli import run_cli
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -23,20 +22,17 @@ def test_the_selector_of_the_readme_runs_from_an_empty_folder(tmp_path: Path) ->
     (tmp_path / "my_selectors.py").write_text(block("python", "class BottomK"))
     (tmp_path / "my_conf/selection").mkdir(parents=True)
     (tmp_path / "my_conf/selection/bottom_k.yaml").write_text(block("yaml", "my_selectors.BottomK"))
-    ran = subprocess.run(
-        [sys.executable, "-m", "fastmtl.cli", "--config-dir", "my_conf", "selection=bottom_k", "debug=smoke",
-         "stage=selection"],
-        cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(tmp_path)},
-    )  # fmt: skip
+    mine = ["--config-dir", "my_conf", "selection=bottom_k"]
+    ran = run_cli(tmp_path, *mine, "debug=smoke", "stage=selection", path=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert "selection" in ran.stdout
 
 
 def test_the_tasks_file_of_the_readme_declares_two_valid_tasks(tmp_path: Path) -> None:
-    from fastmtl.data.sources import Files
+    from fastmtl.data.sources.files import from_yaml
 
     (tmp_path / "tasks.yaml").write_text(block("yaml", "name: tickets"))
-    tasks = Files.from_yaml(str(tmp_path / "tasks.yaml")).tasks
+    tasks = from_yaml(str(tmp_path / "tasks.yaml"))
     assert [task.labels for task in tasks] == [("no", "yes"), ("1", "2", "3", "4", "5")]
 
 

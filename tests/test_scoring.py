@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from fastmtl.config import compose
+from fastmtl.cli.compose import compose
 from fastmtl.errors import UserError
-from fastmtl.pipeline import Experiment
-from fastmtl.plans import Level, SelectionPlan
-from fastmtl.reporting.cell import summarize
+from fastmtl.pipelines.experiment import Experiment
+from fastmtl.plans import CascadeLevel, SelectionPlan
+from fastmtl.reporting.result import summarize
 from fastmtl.reporting.study import comparison
-from fastmtl.selection import TopK
-
-SMALL = ["encoder=tiny", "data.rows_per_task=120", "budget=60", "proxy.examples_per_task=40", "proxy.fit.epochs=2"]
+from fastmtl.scoring.base import Needs, ScoringInputs
+from fastmtl.selection.rows import TopK
+from tests.helpers.cells import SMALL
+from tests.helpers.cli import QUIET, start_cli
+from tests.helpers.waiting import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -31,19 +30,19 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def cell(folder: Path, *overrides: str) -> Experiment:
-    return compose(*SMALL, f"paths.output={folder}", *overrides)
+    return compose(*SMALL, "budget=60", f"paths.output={folder}", *overrides)
 
 
 def test_artifacts_say_built_also_when_the_pool_was_looked_at_first(tmp_path: Path) -> None:
     exp = cell(tmp_path)
     assert len(exp.pool.tasks) == 8
-    assert not any(artifact.hit for artifact in exp.pool_artifacts)
-    assert all(artifact.hit for artifact in cell(tmp_path).pool_artifacts)
+    assert not any(artifact.hit for artifact in exp.token_ids())
+    assert all(artifact.hit for artifact in cell(tmp_path).token_ids())
 
 
 def built(experiment: Experiment) -> dict[str, int]:
     """How many artifacts up to the selection were not found, by stage."""
-    made = [artifact.stage for artifact in experiment.artifacts("selection") if not artifact.hit]
+    made = [artifact.kind for artifact in experiment.artifacts("selection") if not artifact.hit]
     return {stage: made.count(stage) for stage in made}
 
 
@@ -66,7 +65,7 @@ def test_one_proxy_scores_every_row_but_those_it_was_trained_on(shared: Path) ->
 
 def test_the_size_of_shards_changes_neither_scores_nor_selection(shared: Path) -> None:
     whole, cut = cell(shared), cell(shared, "scoring.shard_rows=33")
-    assert len(cut.scores) > len(whole.scores) == 8
+    assert len(cut.scores()) > len(whole.scores()) == 8
     np.testing.assert_allclose(cut.all_scores(), whole.all_scores(), atol=1e-5)
     assert np.array_equal(cut.selected(), whole.selected())
 
@@ -80,14 +79,14 @@ def test_int8_is_another_artifact_and_chooses_nearly_the_same_rows(shared: Path)
 def test_a_cascade_reads_all_rows_with_its_first_level_and_the_best_with_its_last(shared: Path) -> None:
     cascade = ("scoring.cascade=[small,large]", "scoring.levels.small.layers=1", "scoring.keep=0.3", "scoring.audit=30")
     exp, full = cell(shared, *cascade), cell(shared)
-    full.selection  # noqa: B018
+    full.selection()
     made = built(exp)
     assert 8 < made.pop("scores") <= 15  # small: 8 tasks; large: the auxiliary ones of which rows reach it
     assert made == {"proxy": 1, "selection": 1}
-    read = [[shard.places.size for shard, _ in level] for level in exp._scored.levels]
+    read = [[shard.rows.count for shard in level] for level in exp.levels[0]]
     assert sum(read[0]) == 8 * 80
     assert sum(read[1]) == round(0.3 * 560) + 30
-    audit = exp.selection.records["audit"]
+    audit = exp.selection().records["audit"]
     assert (audit["rejected"], audit["audited"]) == (392, 30)
     assert 0 <= audit["low"] <= audit["overlap_at_least"] <= 1
     # Its rows carry the scores that the large proxy gives alone, and it lost no more than the audit allows for.
@@ -103,7 +102,7 @@ def test_a_cascade_reads_all_rows_with_its_first_level_and_the_best_with_its_las
 def test_the_table_says_what_a_cascade_lost(shared: Path) -> None:
     exp = cell(shared, "scoring.cascade=[small,large]", "scoring.levels.small.layers=1", "multitask.fit.epochs=1",
                "finetune.fit.epochs=1")  # fmt: skip
-    result = {**summarize(exp, {}), "study": None, "command": "fastmtl"}
+    result = {**summarize(exp), "study": None, "command": "fastmtl"}
     text = comparison([result])
     assert "feature_similarity, budget 60: of the rows that its last level alone would choose" in text
     assert f"{result['audit']['better']} of 420 audited rows" in text
@@ -113,26 +112,27 @@ def test_the_table_says_what_a_cascade_lost(shared: Path) -> None:
 def test_a_cascade_that_keeps_all_rows_with_one_level_twice_chooses_as_without(shared: Path) -> None:
     exp = cell(shared, "scoring.cascade=[large,large]", "scoring.keep=0.99", "budget=200")
     assert np.array_equal(exp.selected(), cell(shared, "budget=200").selected())
-    assert exp.selection.records["audit"]["overlap_at_least"] == 1.0
+    assert exp.selection().records["audit"]["overlap_at_least"] == 1.0
 
 
 def test_another_encoder_can_score_for_the_main_one(shared: Path) -> None:
     exp = cell(shared, "+encoder@proxy.encoder=tiny", "proxy.encoder.layers=1")
-    assert exp.readers
-    assert (exp.readers[0].encoder.layers, exp.encoder.layers) == (1, None)
+    assert (exp.passes[0].encoder.layers, exp.encoder.layers) == (1, None)
     assert len(exp.selected()) == 60
-    assert exp.proxy[0].records["flops"] < cell(shared).proxy[0].records["flops"]
+    assert exp.proxy()[0].records["flops"] < cell(shared).proxy()[0].records["flops"]
 
 
 @dataclass(frozen=True)
 class Shortest:
-    """A scorer without a proxy: the shorter a row, the better, for every task."""
+    """A scorer without a proxy: the shorter a row, the better."""
 
-    discriminator: None = None
+    needs: ClassVar[Needs] = "nothing"
+    per_primary: ClassVar[bool] = True
 
-    def score(self, pool: Any, task: str, places: np.ndarray, proxy: Any, how: Any) -> np.ndarray:
-        assert proxy is None
-        return np.tile(-pool.split(task, "train").lengths[places].astype(np.float32), (len(pool.tasks), 1))
+    def score(self, inputs: ScoringInputs, state: Path | None, task: str, positions: np.ndarray) -> np.ndarray:
+        assert inputs.model is None
+        assert state is None
+        return -inputs.pool.split(task, "train").lengths[positions].astype(np.float32)[None]
 
 
 def test_a_scorer_without_a_proxy_trains_none_and_takes_part_in_cascades(shared: Path) -> None:
@@ -142,11 +142,11 @@ def test_a_scorer_without_a_proxy_trains_none_and_takes_part_in_cascades(shared:
     lengths = exp.pool.split("farm", "train").lengths
     assert exp.all_scores()[0, exp.pool.rows_of("farm")[0]] == -lengths[exp.pool.local(exp.pool.rows_of("farm"))[0]]
     # Short rows first, and of those the ones that the discriminator likes.
-    levels = {"short": Level(scorer=Shortest()), "large": Level()}
+    levels = {"short": CascadeLevel(scorer=Shortest()), "large": CascadeLevel()}
     scoring = replace(exp.scoring, cascade=("short", "large"), keep=0.5, levels=levels)
     both = replace(cell(shared), scoring=scoring)
-    assert len(both.proxy) == 1
-    assert tokens(both, both.selected()).max() <= np.median(tokens(both, both.candidates()))
+    assert len(both.proxy()) == 1
+    assert tokens(both, both.selected()).max() <= np.median(tokens(both, both.candidate_ids()))
 
 
 def test_an_added_task_is_scored_without_training_or_scoring_anything_else_anew(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_an_added_task_is_scored_without_training_or_scoring_anything_else_anew(
     assert built(before) == {"pool": 2, "proxy": 1, "scores": 2, "selection": 1}
     after = experiment(["one", "two", "three"])
     assert built(after) == {"pool": 1, "scores": 1, "selection": 1}
-    assert len(after.candidates()) == 8 + 12
+    assert after.candidates().count == 8 + 12
     assert np.isfinite(after.all_scores()[:, 24:]).all()
 
 
@@ -181,7 +181,7 @@ def test_an_added_task_is_scored_without_training_or_scoring_anything_else_anew(
 def test_two_processes_share_the_shards_and_give_the_same_scores(shared: Path) -> None:
     one = cell(shared, "scoring.shard_rows=50")
     shard_rows = ("scoring.shard_rows=51", "trainer=ddp_cpu")
-    one.proxy  # noqa: B018  the same proxy for both
+    one.proxy()  # the same proxy for both
     two = cell(shared, *shard_rows)
     assert built(two) == {"scores": 16, "selection": 1}
     np.testing.assert_allclose(two.all_scores(), one.all_scores(), atol=1e-5)
@@ -190,13 +190,10 @@ def test_two_processes_share_the_shards_and_give_the_same_scores(shared: Path) -
 
 @pytest.mark.slow
 def test_a_killed_scoring_pass_goes_on_at_the_shard_where_it_was(tmp_path: Path) -> None:
-    command = [*SMALL, "scoring.shard_rows=2", "stage=selection", f"paths.output={tmp_path}"]
-    process = subprocess.Popen([sys.executable, "-m", "fastmtl.cli", *command], stdout=subprocess.DEVNULL)
+    command = [*SMALL, "budget=60", "scoring.shard_rows=2", "stage=selection", f"paths.output={tmp_path}"]
+    process = start_cli(tmp_path, *command, **QUIET)
     done = tmp_path / "artifacts/scores"
-    for _ in range(12000):
-        if len(list(done.glob("*/manifest.json"))) >= 20:
-            break
-        time.sleep(0.01)
+    wait_for(lambda: len(list(done.glob("*/manifest.json"))) >= 20, process=process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     before = {path: path.stat().st_mtime_ns for path in done.glob("*/manifest.json")}
@@ -209,21 +206,21 @@ def test_a_killed_scoring_pass_goes_on_at_the_shard_where_it_was(tmp_path: Path)
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("scoring.precision=fp8", r"scoring.precision='fp8' is unknown; use auto, fp32"),
-        ("scoring.keep=1.5", r"scoring.keep=1.5 is out of range; use a share in \(0, 1\)"),
-        ("scoring.audit=-1", r"scoring.audit=-1 is not a whole number of 0 or more"),
-        ("scoring.shard_rows=0", r"scoring.shard_rows=0 is not a whole number of 1 or more"),
+        ("scoring.precision=fp8", r"scoring.precision='fp8' does not fit; use one of auto or one of fp32, bf16"),
+        ("scoring.keep=1.5", r"scoring.keep=1.5 does not fit; use a number above 0 and below 1"),
+        ("scoring.audit=-1", r"scoring.audit=-1 does not fit; use a whole number of 0 or more"),
+        ("scoring.shard_rows=0", r"scoring.shard_rows=0 does not fit; use a whole number of 1 or more"),
         ("scoring.cascade=[tiny,large]", r"names 'tiny', which is no level; choose from small, large"),
         ("scoring.cascade=[large]", r"give two or more of small, large"),
         ("proxy.tasks=[kitchen]", r"give two or more task names"),
         ("proxy.tasks=[farm,harbour2]", r"proxy.tasks names 'harbour2', which is no task"),
         ("encoder.layers=7", r"encoder.layers=7 is out of range; 'tiny' has 1 to 2"),
-        ("encoder.layers=two", r"encoder.layers='two' is not a whole number"),
+        ("encoder.layers=two", r"encoder.layers='two' does not fit; use a whole number of 1 or more or null"),
     ],
 )
 def test_bad_values_are_named_with_what_to_use_instead(shared: Path, override: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        cell(shared, override).proxy  # noqa: B018
+        cell(shared, override).proxy()
 
 
 def test_a_primary_outside_the_proxy_tasks_and_an_oversized_budget_are_said_before_anything_trains(

@@ -8,25 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastmtl import selection
 from fastmtl.errors import UserError
-from fastmtl.selection import (
-    BestTasks,
-    Candidates,
-    Full,
-    MatchedRandom,
-    Nothing,
-    PickedTasks,
-    PoolExhausted,
-    Random,
-    Selector,
-    TopK,
-    check_budget,
-    rows_wanted,
-    top_k,
-)
+from fastmtl.selection import candidates as ranking
+from fastmtl.selection.base import PoolExhausted, Selector, check_budget, rows_wanted
+from fastmtl.selection.candidates import Candidates, top_k
+from fastmtl.selection.rows import Full, MatchedRandom, NoAuxiliary, Random, TopK
+from fastmtl.selection.tasks import BestTasks, PickedTasks
 
-SELECTORS: list[Selector] = [TopK(), Random(), MatchedRandom(), Full(), Nothing()]
+SELECTORS: list[Selector] = [TopK(), Random(), MatchedRandom(), Full(), NoAuxiliary()]
 """A new selector is one more entry here."""
 TASKS = ("red", "green", "blue")
 
@@ -37,8 +26,13 @@ def candidates(n: int = 30, seed: int = 0) -> Candidates:
     return Candidates(row_ids, rng.integers(0, 3, size=n), rng.normal(size=n).astype(np.float32))
 
 
+def picked(selector: Selector, candidates: Candidates, budget: int, seed: int = 0) -> np.ndarray:
+    """As the stage asks: first how many rows, then which."""
+    return selector.select(candidates, selector.size(candidates, budget, rng(seed)), rng(seed))
+
+
 def expected_size(selector: Selector, k: int, n: int) -> int:
-    return k if selector.uses_budget else (0 if isinstance(selector, Nothing) else n)
+    return k if selector.uses_budget else (0 if isinstance(selector, NoAuxiliary) else n)
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -51,7 +45,7 @@ by_name = pytest.mark.parametrize("selector", SELECTORS, ids=lambda s: type(s)._
 @by_name
 @pytest.mark.parametrize("k", [1, 7, 30])
 def test_exactly_k_valid_positions_without_repeats(selector: Selector, k: int) -> None:
-    picks = selector.select(candidates(), k, rng())
+    picks = picked(selector, candidates(), k)
     assert picks.shape == (expected_size(selector, k, 30),)
     assert picks.dtype.kind == "i"
     assert len(set(picks.tolist())) == len(picks)
@@ -60,7 +54,7 @@ def test_exactly_k_valid_positions_without_repeats(selector: Selector, k: int) -
 
 @by_name
 def test_the_same_generator_gives_the_same_rows(selector: Selector) -> None:
-    first, again = (selector.select(candidates(), 9, rng(4)).tolist() for _ in range(2))
+    first, again = (picked(selector, candidates(), 9, 4).tolist() for _ in range(2))
     assert first == again
 
 
@@ -70,20 +64,20 @@ def test_the_inputs_are_left_as_they_were(selector: Selector) -> None:
     for array in (given.row_ids, given.task_ids, given.scores):
         assert array is not None
         array.flags.writeable = False
-    selector.select(given, 9, rng())
+    picked(selector, given, 9)
     for name in ("row_ids", "task_ids", "scores"):
         np.testing.assert_array_equal(getattr(given, name), getattr(untouched, name))
 
 
-@pytest.mark.parametrize("selector", [s for s in SELECTORS if not s.needs_scores], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("selector", [s for s in SELECTORS if "scores" not in s.needs], ids=lambda s: type(s).__name__)
 def test_a_selector_that_needs_no_scores_does_without(selector: Selector) -> None:
     full = candidates()
     without = Candidates(full.row_ids, full.task_ids)
-    assert len(selector.select(without, 9, rng())) == expected_size(selector, 9, 30)
+    assert len(picked(selector, without, 9)) == expected_size(selector, 9, 30)
 
 
 @by_name
-def test_no_candidates_and_no_budget_is_no_rows(selector: Selector) -> None:
+def test_no_candidates_are_no_rows(selector: Selector) -> None:
     empty = Candidates(np.arange(0), np.arange(0), np.empty(0, dtype=np.float32))
     assert len(selector.select(empty, 0, rng())) == 0
 
@@ -108,14 +102,14 @@ def test_streaming_over_blocks_is_a_full_sort(block: int, k: int, values: int) -
 
 def test_no_more_rows_are_kept_than_two_times_k_and_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
     most = 0
-    cut = selection._best
+    cut = ranking._best
 
     def watched(row_ids: np.ndarray, *rest: Any) -> np.ndarray:
         nonlocal most
         most = max(most, len(row_ids))
         return cut(row_ids, *rest)
 
-    monkeypatch.setattr(selection, "_best", watched)
+    monkeypatch.setattr(ranking, "_best", watched)
     scores = np.arange(100_000, dtype=np.float32)  # ascending: every block beats all that was kept
     blocks = ((np.arange(i, i + 1000), scores[i : i + 1000]) for i in range(0, 100_000, 1000))
     assert top_k(blocks, 50, salt=0).tolist() == list(range(99_999, 99_949, -1))
@@ -176,9 +170,9 @@ def test_random_takes_every_candidate_equally_often() -> None:
     assert all(145 < times[row] < 255 for row in range(20))
 
 
-def test_full_takes_all_and_nothing_takes_none() -> None:
-    assert sorted(Full().select(candidates(), 3, rng()).tolist()) == list(range(30))
-    assert Nothing().select(candidates(), 3, rng()).tolist() == []
+def test_full_takes_all_and_no_auxiliary_takes_none() -> None:
+    assert sorted(picked(Full(), candidates(), 3).tolist()) == list(range(30))
+    assert picked(NoAuxiliary(), candidates(), 3).tolist() == []
 
 
 def test_a_row_without_a_score_is_never_ranked() -> None:
@@ -229,7 +223,7 @@ def of_tasks(utilities: list[float]) -> Candidates:
 
 
 def tasks_of(selector: Selector, candidates: Candidates, k: int, seed: int = 0) -> set[str]:
-    picks = selector.select(candidates, k, rng(seed))
+    picks = picked(selector, candidates, k, seed)
     assert len(set(picks.tolist())) == len(picks)
     return {TASKS[t] for t in candidates.task_ids[picks]}
 
@@ -245,21 +239,21 @@ def tasks_of(selector: Selector, candidates: Candidates, k: int, seed: int = 0) 
         (BestTasks(top=3, threshold=None), [0.5, 0.51, 0.1], set(TASKS)),
         (PickedTasks(("blue", "red")), [0.0, 0.0, 0.0], {"red", "blue"}),
     ],
-    ids=repr,
+    ids=lambda value: repr(sorted(value) if isinstance(value, set) else value),
 )
 def test_rows_come_from_the_chosen_tasks_alone(selector: Selector, utilities: list[float], chosen: set[str]) -> None:
     assert tasks_of(selector, of_tasks(utilities), 30) == chosen
-    assert len(selector.select(of_tasks(utilities), 7, rng())) == (7 if chosen else 0)
-    assert len(selector.select(of_tasks(utilities), 30, rng())) == 10 * len(chosen)  # all there are
+    assert len(picked(selector, of_tasks(utilities), 7)) == (7 if chosen else 0)
+    assert len(picked(selector, of_tasks(utilities), 30)) == 10 * len(chosen)  # all there are
 
 
 def test_rows_within_tasks_are_chosen_by_the_inner_selector() -> None:
     candidates = of_tasks([0.1, 0.8, 0.9])
     assert candidates.scores is not None
-    best = PickedTasks(("green", "blue"), rows=TopK()).select(candidates, 5, rng())
+    best = picked(PickedTasks(("green", "blue"), rows=TopK()), candidates, 5)
     assert best.tolist() == (10 + np.argsort(-candidates.scores[10:])[:5]).tolist()
-    assert len(BestTasks(rows=Full()).select(candidates, 3, rng())) == 20
-    assert BestTasks(rows=TopK()).needs_scores
+    assert len(picked(BestTasks(rows=Full()), candidates, 3)) == 20
+    assert set(BestTasks(rows=TopK()).needs) == {"scores", "utilities"}
     assert not BestTasks(rows=Full()).uses_budget
 
 

@@ -20,15 +20,14 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 
-from fastmtl import cli
-from fastmtl.config import CompareCells, conf_dir, read_cells
+from fastmtl.cli.callback import CompareCells, read_cells
+from fastmtl.cli.compose import conf_dir
+from fastmtl.cli.sweep import Watch, line, losses, matrix, newest, plan, read, running, summary
 from fastmtl.errors import UserError
-from fastmtl.sweep import Watch, line, losses, matrix, newest, plan, read, running, summary
+from tests.helpers.cells import SMALL
+from tests.helpers.cli import run_here, start_cli
+from tests.helpers.waiting import DEADLINE_S, wait_for
 
-SMALL = [
-    "encoder=tiny", "data.rows_per_task=60", "proxy.examples_per_task=20", "proxy.fit.epochs=1",
-    "multitask.fit.epochs=1", "finetune.fit.epochs=1",
-]  # fmt: skip
 LAUNCHERS = {
     "basic": "BasicLauncher", "joblib": "JoblibLauncher", "submitit_local": "LocalLauncher",
     "submitit_slurm": "SlurmLauncher", "ray": "RayLauncher",
@@ -36,11 +35,7 @@ LAUNCHERS = {
 
 
 def sweep(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """In a process group of its own, which can be killed whole."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "fastmtl.cli", "-m", *SMALL, "hydra.sweep.dir=sweep", *arguments],
-        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
+    return start_cli(folder, "-m", *SMALL, "hydra.sweep.dir=sweep", *arguments)
 
 
 @pytest.fixture
@@ -58,11 +53,12 @@ def test_the_matrix_has_a_mark_for_every_state_and_a_killed_cell_does_not_run_fo
         status |= {"state": "found", "artifacts": 3, "hits": 3, "score": "accuracy 59.9"}
     with running(planned / "2") as status:
         status |= {"state": "failed", "error": "no such thing"}
-    code = "import sys, time, pathlib, fastmtl.sweep as s\nwith s.running(pathlib.Path(sys.argv[1])): time.sleep(600)"
+    code = (
+        "import sys, time, pathlib, fastmtl.cli.sweep as s\nwith s.running(pathlib.Path(sys.argv[1])): time.sleep(600)"
+    )
     process = subprocess.Popen([sys.executable, "-c", code, str(planned / "3")])
     try:
-        while not (planned / "3/status.json").exists():
-            time.sleep(0.02)
+        wait_for((planned / "3/status.json").exists, 60, process)
         assert read(planned)[3].state == "running"
         assert "about" in summary(read(planned))
     finally:
@@ -78,6 +74,13 @@ def test_the_matrix_has_a_mark_for_every_state_and_a_killed_cell_does_not_run_fo
     assert [text.splitlines()[1].strip() for text in losses(cells)] == [
         f"repeat: fastmtl selection=none budget=9 seed={seed}" for seed in (0, 1)
     ]
+
+
+def test_an_override_that_only_removes_is_one_of_a_cell(tmp_path: Path) -> None:
+    plan(tmp_path, [["~debug", "seed=0", "a=b=c"], ["~debug", "seed=1", "a=b=c"]], ["fastmtl 0", "fastmtl 1"])
+    cells = read(tmp_path)
+    assert [cell.overrides for cell in cells] == [{"~debug": "", "seed": str(n), "a": "b=c"} for n in (0, 1)]
+    assert ".." in matrix(cells)
 
 
 def test_a_watch_tells_every_cell_that_ended_once(planned: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,7 +125,7 @@ def composed() -> Iterator[Any]:
 def test_a_launcher_is_made_or_its_package_is_asked_for(
     name: str, composed: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with warnings.catch_warnings():  # pytest sets aside the filter that fastmtl.config has for it
+    with warnings.catch_warnings():  # pytest sets aside the filter that the command sets for it
         warnings.filterwarnings("ignore", r"\s*'hydra/launcher")
         cfg = composed(f"hydra/launcher={name}", f"hydra.sweep.dir={tmp_path}")
     try:
@@ -175,14 +178,9 @@ def check_mixed(folder: Path, code: int | None, out: str) -> None:
     assert "Warning" not in out
 
 
-def test_equal_cells_are_computed_once_and_failing_ones_told_at_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["fastmtl", "-m", *SMALL, "hydra.sweep.dir=sweep", *MIXED])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    check_mixed(tmp_path, stop.value.code, capsys.readouterr().out)
+def test_equal_cells_are_computed_once_and_failing_ones_told_at_the_end(tmp_path: Path) -> None:
+    ended = run_here(tmp_path, "-m", *SMALL, "hydra.sweep.dir=sweep", *MIXED)
+    check_mixed(tmp_path, ended.code, ended.out)
 
 
 @pytest.mark.slow
@@ -191,7 +189,7 @@ def test_other_launchers_do_as_the_basic_one_does(tmp_path: Path, launcher: str)
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     process = sweep(tmp_path, f"hydra/launcher={launcher}", *MIXED)
-    out, _ = process.communicate()
+    out, _ = process.communicate(timeout=DEADLINE_S)
     check_mixed(tmp_path, process.returncode, out)
 
 
@@ -201,25 +199,20 @@ def test_other_launchers_do_as_the_basic_one_does(tmp_path: Path, launcher: str)
 def test_an_interrupt_stops_the_sweep_and_its_cells(tmp_path: Path, launcher: str) -> None:
     process = sweep(tmp_path, f"hydra/launcher={launcher}", "selection=none", "seed=0,1", "finetune.fit.epochs=100000")
     drafts = tmp_path / "outputs/artifacts/finetune"
-    while not list(drafts.glob(".*.draft")):
-        assert process.poll() is None
-        time.sleep(0.1)
+    wait_for(lambda: list(drafts.glob(".*.draft")), process=process)
     time.sleep(5)  # Lightning's loop has an answer of its own to an interrupt
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 130, out
     assert "the same command goes on" in out
-    deadline = time.monotonic() + 60
-    while any(cell.state == "running" for cell in read(tmp_path / "sweep")) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert not any(cell.state == "running" for cell in read(tmp_path / "sweep"))
+    wait_for(lambda: all(cell.state != "running" for cell in read(tmp_path / "sweep")), 60)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_a_sweep_killed_twice_ends_in_the_table_of_an_undisturbed_one(tmp_path: Path) -> None:
     arms = ["selection=none,random,feature_similarity", "budget=20,40", "seed=range(4)"]
-    rng = random.Random()
+    rng = random.Random(0)
     tables = {}
     for name, kills in (("undisturbed", 0), ("killed", 2)):
         folder = tmp_path / name
@@ -227,13 +220,11 @@ def test_a_sweep_killed_twice_ends_in_the_table_of_an_undisturbed_one(tmp_path: 
         for _ in range(kills):
             process = sweep(folder, *arms)
             wanted = rng.randrange(1, 20)
-            while not (folder / "sweep/cells.json").exists() or ended(folder) < wanted:
-                assert process.poll() is None
-                time.sleep(0.05)
+            wait_for(lambda: (folder / "sweep/cells.json").exists() and ended(folder) >= wanted, process=process)  # noqa: B023
             time.sleep(rng.uniform(0, 3))
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        out, _ = (process := sweep(folder, *arms)).communicate()
+        out, _ = (process := sweep(folder, *arms)).communicate(timeout=DEADLINE_S)
         assert process.returncode == 0, out
         assert [cell.state in ("done", "found") for cell in read(folder / "sweep")] == [True] * 24
         tables[name] = table(read_cells(folder / "sweep"))

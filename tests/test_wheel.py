@@ -82,9 +82,12 @@ def test_help_names_the_options(run: Run, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_smoke_run(run: Run, tmp_path: Path) -> None:
     text = run("fastmtl", "debug=smoke", "encoder=tiny")
-    assert "accuracy" in text
     (result,) = tmp_path.glob("outputs/runs/**/result.json")
-    assert 0 <= json.loads(result.read_text())["headline"] <= 1
+    (predictions,) = tmp_path.glob("outputs/artifacts/finetune/*/validation.parquet")
+    rows = pa.parquet.read_table(predictions).to_pylist()
+    accuracy = sum(row["label"] == row["prediction"] for row in rows) / len(rows)
+    assert json.loads(result.read_text())["headline"] == pytest.approx(accuracy)
+    assert f"{100 * accuracy:.1f}" in text
 
 
 @pytest.mark.slow

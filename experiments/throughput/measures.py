@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -121,14 +120,15 @@ def scoring(bench: Bench) -> list[Result]:
     runs.failures |= failures
 
     exact = ours.scores(model, rows.tokens, how="fp32")
-    agreement = {}
+    agreement: dict[str, dict[str, Any]] = {}
     for name, peer in peers.items():
         if name in runs.failures:
             continue
         output = runs.outputs[name][-1]
-        agreement[name] = _agreement(exact, peer.logits(output) if hasattr(peer, "logits") else output)
-        in_fp32 = name in FP32_PEERS or dtype == torch.float32
-        if in_fp32 and not agreement[name]["max_difference"] < 1e-3:
+        precision = "fp32" if name in FP32_PEERS else "bf16" if name == "encode bf16" else how
+        found = _agreement(exact, peer.logits(output) if hasattr(peer, "logits") else output)
+        agreement[name] = {"precision": precision, **found}
+        if precision == "fp32" and not agreement[name]["max_difference"] < 1e-3:
             runs.failures[name] = RuntimeError(f"computes something else: {_agreement_text(agreement[name])}")
 
     def against(title: str, name: str, goal: float | None, note: str) -> Result:
@@ -237,7 +237,7 @@ def _agreement(ours_NT: np.ndarray, theirs_NT: np.ndarray) -> dict[str, float]:
     }
 
 
-def _agreement_text(values: Mapping[str, float]) -> str:
+def _agreement_text(values: Mapping[str, Any]) -> str:
     return (
         f"scores differ by {values['max_difference']:.0e} at most (rank correlation {values['rank_correlation']:.6f})"
     )
@@ -403,7 +403,7 @@ def sweep(bench: Bench) -> list[Result]:
     arms = "selection=none,random,feature_similarity"
     seeds = "seed=0" if bench.quick else "seed=0,1"
     command = [*_fastmtl(), "-m", "debug=smoke", arms, seeds, f"paths.output={bench.scratch / 'sweep'}"]
-    first, again = _cell_starts(command), _cell_starts(command)
+    first, again = (_cell_starts(command, bench.scratch / name) for name in ("first", "again"))
     return [
         Result("a cached cell of a sweep", " s", 1, "<=", [float(seconds) for seconds in np.diff(again)[1:]],
                f"{len(again)} cells, start to start; the first of a process also imports (not counted). "
@@ -411,18 +411,11 @@ def sweep(bench: Bench) -> list[Result]:
     ]  # fmt: skip
 
 
-def _cell_starts(command: list[str]) -> list[float]:
-    starts = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        for line in process.stdout:
-            if line.startswith("[") and "] fastmtl " in line:  # printed, and flushed, when a cell starts
-                starts.append(time.perf_counter())
-        errors = process.stderr.read()
-    if process.returncode != 0:
-        raise RuntimeError((errors.strip().splitlines() or ["no output"])[-1])
-    return starts
+def _cell_starts(command: list[str], folder: Path) -> list[float]:
+    done = subprocess.run([*command, f"hydra.sweep.dir={folder}"], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError((done.stderr.strip().splitlines() or ["no output"])[-1])
+    return ours.cell_starts(folder)
 
 
 def help_text(bench: Bench) -> list[Result]:
@@ -438,7 +431,7 @@ def help_text(bench: Bench) -> list[Result]:
 
 def _fastmtl() -> list[str]:
     script = Path(sys.executable).parent / "fastmtl"
-    return [str(script)] if script.exists() else [sys.executable, "-m", "fastmtl.cli"]
+    return [str(script)] if script.exists() else [sys.executable, "-m", "fastmtl.cli.main"]
 
 
 # --- 10: a small proxy for a large model --------------------------------------------------------------------------
@@ -561,8 +554,8 @@ def tokenization(bench: Bench) -> list[Result]:
         nonlocal rows
         exp = ours.experiment(folder, bench.glue, *tasks)
         done = timed(lambda: exp.pool)
-        rows = sum(artifact.records["examples"] for artifact in exp.pool_artifacts)
-        return Timed(done.seconds, [artifact.hit for artifact in exp.pool_artifacts])
+        rows = sum(artifact.records["examples"] for artifact in exp.token_ids())
+        return Timed(done.seconds, [artifact.hit for artifact in exp.token_ids()])
 
     first, again = [], []
     for _ in range(bench.repeat):

@@ -17,7 +17,7 @@ from timing import Timed
 if TYPE_CHECKING:
     from fastmtl.data.pool import TaskPool, TokenRows
     from fastmtl.models.multitask import ProxyModel
-    from fastmtl.pipeline import Experiment
+    from fastmtl.pipelines.experiment import Experiment
 
 Text = str | tuple[str, str]
 
@@ -106,12 +106,12 @@ def proxy(encoder: str | Path = "minilm", heads_seed: int = 0) -> ProxyModel:
     from fastmtl.models.encoder import EncoderSpec
     from fastmtl.models.multitask import ProxyModel
     from fastmtl.tasks import GLUE
-    from fastmtl.training.fit import Where
+    from fastmtl.training.config import Hardware
 
     tasks = tuple(task for name, task in GLUE.items() if name != "wnli")
     with torch.random.fork_rng():
         torch.manual_seed(heads_seed)
-        return ProxyModel(EncoderSpec(str(encoder), pooling="mean"), tasks).to(Where().device).eval()
+        return ProxyModel(EncoderSpec(str(encoder), pooling="mean"), tasks).to(Hardware().device).eval()
 
 
 def random_proxy(folder: Path, **shape: Any) -> ProxyModel:
@@ -127,9 +127,9 @@ def random_proxy(folder: Path, **shape: Any) -> ProxyModel:
 
 def precision() -> str:
     """What `precision=auto` means on this machine; every score that is timed is computed so."""
-    from fastmtl.training.fit import Where, resolve_precision
+    from fastmtl.training.config import Hardware, resolve_precision
 
-    return resolve_precision("auto", Where())
+    return resolve_precision("auto", Hardware())
 
 
 def scores(
@@ -137,9 +137,9 @@ def scores(
 ) -> np.ndarray:
     """(n, tasks) float32: discriminator logits of the rows at `places` (default: all) from cached ids."""
     from fastmtl.models.inference import Inference, forward_rows
-    from fastmtl.training.fit import Where
+    from fastmtl.training.config import Hardware
 
-    inference = Inference(0, Where().device, how or precision())  # type: ignore[arg-type]
+    inference = Inference(0, Hardware().device, how or precision())  # type: ignore[arg-type]
     places = np.arange(len(tokens)) if places is None else places
     return forward_rows(model.encoder, model.discriminator, tokens, places, inference, "score")
 
@@ -185,7 +185,7 @@ def forward_flops(config: Any, lengths: np.ndarray) -> float:
 
 def training_plan(pool: TaskPool, counts: Mapping[str, int], batch_size: int) -> list[tuple[str, np.ndarray]]:
     """(task, places): so many full batches of each task out of an epoch over all its rows, in random order."""
-    from fastmtl.data.samplers import Proportional
+    from fastmtl.data.batching.planned import Proportional
 
     rng = np.random.default_rng(1)
     plan = []
@@ -211,8 +211,9 @@ def train(exp: Experiment, plan: list[tuple[str, np.ndarray]], batch_size: int) 
 
     Loading the encoder before and writing the weights after are the set-up that both sides leave out.
     """
-    from fastmtl.training.fit import FitJob, Where, resolve_precision, run_fit
-    from fastmtl.training.modules import FitConfig
+    from fastmtl.data.rows import RowSet
+    from fastmtl.training.config import FitConfig, Hardware
+    from fastmtl.training.fit import FitJob, run_fit
 
     rows: dict[str, np.ndarray] = {}
     batches = []
@@ -220,11 +221,11 @@ def train(exp: Experiment, plan: list[tuple[str, np.ndarray]], batch_size: int) 
         start = len(rows.get(name, ()))
         rows[name] = np.concatenate([rows.get(name, places[:0]), places])
         batches.append((list(rows).index(name), start, start + len(places)))
-    fit = FitConfig(epochs=1, batch_size=batch_size, precision=resolve_precision("auto", Where()))
+    fit = FitConfig(epochs=1, batch_size=batch_size).resolved(Hardware(), exp.encoder)
     with tempfile.TemporaryDirectory() as out:
         job = FitJob(
-            title="train", pool=exp.pool, encoder=exp.encoder, rows=rows, fit=fit, sampling=Planned(tuple(batches)),
-            seed=0, pad_id=0, out=Path(out), where=Where(),
+            title="train", pool=exp.pool, encoder=exp.encoder, rows=RowSet.of(exp.tasks, rows), fit=fit,
+            sampling=Planned(tuple(batches)), seed=0, pad_id=0, out=Path(out), hardware=Hardware(),
         )  # fmt: skip
         records = run_fit(job)
     return Timed(records["fit_s"], records["steps"])
@@ -235,12 +236,22 @@ def train(exp: Experiment, plan: list[tuple[str, np.ndarray]], batch_size: int) 
 
 def top_k(path: Path, k: int) -> np.ndarray:
     """Positions of the k largest of the scores in a .npy file, best first: exact, ties by a hash."""
-    from fastmtl.selection import BLOCK, top_k
+    from fastmtl.selection.candidates import BLOCK, top_k
 
     values = np.load(path, mmap_mode="r")
     starts = range(0, len(values), BLOCK)
     blocks = ((np.arange(s, min(len(values), s + BLOCK)), values[s : s + BLOCK]) for s in starts)
     return top_k(blocks, k, salt=0)
+
+
+# --- sweeps ------------------------------------------------------------------------------------------------------
+
+
+def cell_starts(folder: Path) -> list[float]:
+    """When each cell of a sweep started, in seconds, in the order in which they ran."""
+    from fastmtl.cli.sweep import read
+
+    return [cell.started for cell in read(folder)]
 
 
 # --- several ranks -----------------------------------------------------------------------------------------------
@@ -254,6 +265,6 @@ def on_ranks(scratch: Path, ranks: int, quick: bool) -> dict[str, float]:
             Path(folder), None, f"encoder={encoder}", f"data.rows_per_task={rows}", "proxy.examples_per_task=24",
             "budget=10", "proxy.fit.epochs=1", "scoring.shard_rows=22", "trainer=cpu", f"trainer.devices={ranks}",
         )  # fmt: skip
-        training = exp.proxy[0].records["fit_s"]
-        scoring = sum(artifact.records["wall_s"] for artifact in exp.scores) / ranks
+        training = exp.proxy()[0].records["fit_s"]
+        scoring = sum(artifact.records["wall_s"] for artifact in exp.scores()) / ranks
     return {"training": training, "scoring": scoring}

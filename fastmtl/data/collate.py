@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastmtl.data.pool import NO_WORD, TokenRows
+from fastmtl.data.pool import TokenRows
+from fastmtl.tasks.kinds import HIDDEN_LABEL
 
 
 def collate(rows: TokenRows, places: np.ndarray, pad_id: int) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def collate(rows: TokenRows, places: np.ndarray, pad_id: int) -> dict[str, Any]:
     types_BL = (position_L >= rows.second[places][:, None]) & real_BL
     labels = rows.labels[places].astype(np.float32)
     if rows.tags is not None:
-        labels = np.where(real_BL, rows.tags[where_BL], NO_WORD).astype(np.int64)
+        labels = np.where(real_BL, rows.tags[where_BL], HIDDEN_LABEL).astype(np.int64)
     return {
         "input_ids": torch.from_numpy(ids_BL),
         "attention_mask": torch.from_numpy(real_BL.astype(np.int64)),

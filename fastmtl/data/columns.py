@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,15 +17,15 @@ HIDDEN = -1
 
 @dataclass(frozen=True)
 class Columns:
-    """Of n rows what the pool keeps."""
+    """What the pool keeps of n rows."""
 
     texts: list[list[Any]]
-    """Each text column; the words of each row where the task is tagging."""
+    """Each text column; for a kind that reads words, the words of each row."""
     labels: np.ndarray
-    """(n,) float32, as of `TokenRows`."""
+    """(n,) or (n, C) float32, as of `TokenRows`."""
     flags: np.ndarray | None
     tags: list[np.ndarray] | None
-    """Of a tagging task: (words,) int16 for each row, all `HIDDEN` where they are not known."""
+    """For a kind that reads words: (words,) int16 for each row, all `HIDDEN` where they are not known."""
     shown: pa.RecordBatch
     """For people: the text columns and `label`."""
 
@@ -34,43 +33,60 @@ class Columns:
 def checked_columns(batch: pa.RecordBatch, task: TaskSpec, split: str, start: int, codes: bool) -> Columns:
     """A batch of rows, the first of which is row `start` of its split; `UserError` names a row that is wrong."""
     where = f"task {task.name!r}, split {split!r}"
-    hidden_allowed = split == "test"
     for name in task.text:
         if name not in batch.schema.names:
             raise UserError(f"{where}: no column {name!r}; the columns are {', '.join(batch.schema.names)}")
     has_label = task.label in batch.schema.names
-    if not has_label and not hidden_allowed:
+    if not has_label and split != "test":
         raise UserError(f"{where}: no label column {task.label!r}; the columns are {', '.join(batch.schema.names)}")
     texts = [batch.column(name).to_pylist() for name in task.text]
     raw = batch.column(task.label).to_pylist() if has_label else [None] * batch.num_rows
     flags = _flags(batch, task, where, start)
-    if task.kind == "tagging":
-        words = [["" if word is None else str(word) for word in _items(value)] for value in texts[0]]
-        tags = [
-            _tags(row, _items(given), task, codes, hidden_allowed, f"{where}: row {start + i}")
-            for i, (row, given) in enumerate(zip(words, raw))
-        ]
-        labels = np.array([np.nan if HIDDEN in row else 0 for row in tags], dtype=np.float32)
-        named = [None if HIDDEN in row else [task.labels[code] for code in row] for row in tags]
-        columns = [pa.array(rows, pa.list_(pa.string())) for rows in (words, named)]
-        return Columns([words], labels, flags, tags, pa.RecordBatch.from_arrays(columns, [*task.text, "label"]))
+    read = _words if task.of_kind.reads == "words" else _rows
+    return read(texts, raw, flags, task, codes, split == "test", where, start)
+
+
+def _rows(
+    texts: list[list[Any]], raw: list[Any], flags: np.ndarray | None, task: TaskSpec, codes: bool, hidden_allowed: bool,
+    where: str, start: int,
+) -> Columns:  # fmt: skip
+    """Texts and one label per row."""
     texts = [[str(v) if v is not None else "" for v in values] for values in texts]
     for name, values in zip(task.text, texts):
         for i, value in enumerate(values):
             if not value.strip():
                 raise UserError(f"{where}: row {start + i} has an empty {name!r}; fill or remove the row")
-    labels = np.empty(batch.num_rows, dtype=np.float32)
+    kind, labels = task.of_kind, []
     for i, value in enumerate(raw):
-        labels[i] = _label(value, task, codes)
-        if np.isnan(labels[i]) and not hidden_allowed:
-            raise UserError(f"{where}: row {start + i} has label {value!r}; {_wanted(task)}")
-        if value not in (None, "", -1) and np.isnan(labels[i]):
-            raise UserError(f"{where}: row {start + i} has label {value!r}; {_wanted(task)}, or leave it empty")
+        hidden = value is None or value == "" or (codes and value == -1)
+        label = float("nan") if hidden else kind.encode(value, task, codes)
+        if np.isnan(label).any() and not (hidden and hidden_allowed):
+            leave = ", or leave it empty" if hidden_allowed else ""
+            raise UserError(f"{where}: row {start + i} has label {value!r}; {kind.wanted(task)}{leave}")
+        labels.append(label)
+    if (width := max((np.size(label) for label in labels), default=1)) > 1:  # hidden rows of a label with many parts
+        labels = [np.full(width, label) if np.size(label) < width else label for label in labels]
     shown = pa.RecordBatch.from_arrays(
         [*(pa.array(values, pa.string()) for values in texts), pa.array([str(v) for v in raw], pa.string())],
         names=[*task.text, "label"],
     )
-    return Columns(texts, labels, flags, None, shown)
+    return Columns(texts, np.array(labels, dtype=np.float32), flags, None, shown)
+
+
+def _words(
+    texts: list[list[Any]], raw: list[Any], flags: np.ndarray | None, task: TaskSpec, codes: bool, hidden_allowed: bool,
+    where: str, start: int,
+) -> Columns:  # fmt: skip
+    """Words, and one tag for each."""
+    words = [["" if word is None else str(word) for word in _items(value)] for value in texts[0]]
+    tags = [
+        _tags(row, _items(given), task, codes, hidden_allowed, f"{where}: row {start + i}")
+        for i, (row, given) in enumerate(zip(words, raw))
+    ]
+    labels = np.array([np.nan if HIDDEN in row else 0 for row in tags], dtype=np.float32)
+    named = [None if HIDDEN in row else [task.labels[code] for code in row] for row in tags]
+    columns = [pa.array(rows, pa.list_(pa.string())) for rows in (words, named)]
+    return Columns([words], labels, flags, tags, pa.RecordBatch.from_arrays(columns, [*task.text, "label"]))
 
 
 def _flags(batch: pa.RecordBatch, task: TaskSpec, where: str, start: int) -> np.ndarray | None:
@@ -100,26 +116,8 @@ def _tags(
         return np.full(len(words), HIDDEN, dtype=np.int16)
     if len(given) != len(words):
         raise UserError(f"{row} has {len(words)} words and {len(given)} tags; give each word one tag")
-    found = np.array([_label(tag, task, codes) for tag in given])
+    kind = task.of_kind
+    found = np.array([kind.encode(tag, task, codes) for tag in given])
     if np.isnan(found).any():
-        raise UserError(f"{row} has tag {given[int(np.isnan(found).argmax())]!r}; {_wanted(task)}")
+        raise UserError(f"{row} has tag {given[int(np.isnan(found).argmax())]!r}; {kind.wanted(task)}")
     return found.astype(np.int16)
-
-
-def _label(value: Any, task: TaskSpec, codes: bool) -> float:
-    """A label as number; NaN where it is hidden (GLUE writes -1), absent or not of the task."""
-    if value is None or value == "" or (codes and value == -1):
-        return float("nan")
-    if task.kind == "regression":
-        try:
-            return float(value) if math.isfinite(float(value)) else float("nan")
-        except (TypeError, ValueError):
-            return float("nan")
-    if codes:
-        return float(value) if value in range(len(task.labels)) else float("nan")
-    text = str(value)
-    return float(task.labels.index(text)) if text in task.labels else float("nan")
-
-
-def _wanted(task: TaskSpec) -> str:
-    return f"use one of {', '.join(task.labels)}" if task.labels else "use a number"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,15 +14,13 @@ import numpy as np
 import pyarrow as pa
 
 from fastmtl.data.columns import checked_columns
-from fastmtl.data.sources import Source
 from fastmtl.errors import UserError
 from fastmtl.progress import progress
-from fastmtl.store import digest
+from fastmtl.seeds import generator
 from fastmtl.tasks import TaskSpec
+from fastmtl.tasks.kinds import HIDDEN_LABEL
 
-POOL_VERSION = 1
-NO_WORD = -100
-"""In place of a tag where no word begins: what PyTorch's losses ignore."""
+log = logging.getLogger(__name__)
 
 
 class Tokenize(Protocol):
@@ -50,7 +49,7 @@ class TokenRows:
     second: np.ndarray
     """(n,) uint16: position in the row at which the second segment starts; the row's length if there is none."""
     labels: np.ndarray
-    """(n,) float32: class code or value, 0 for a row of tags; NaN where hidden."""
+    """(n,) or (n, C) float32 as the kind of task encodes them, 0 for a row of tags; NaN where hidden."""
     flags: np.ndarray | None
     """(n,) int8: hidden relevance flag, for reports only."""
     folder: Path
@@ -81,10 +80,15 @@ class TokenRows:
         return np.diff(self.offsets)
 
     @cached_property
+    def hidden(self) -> np.ndarray:
+        """(n,) bool: rows whose label is not known."""
+        return np.isnan(self.labels.reshape(len(self), -1)).any(1)
+
+    @cached_property
     def words(self) -> np.ndarray:
         """(n,) int64: words a row of a tagging task, as far as its tokens were kept."""
         assert self.tags is not None
-        return np.add.reduceat(self.tags != NO_WORD, self.offsets[:-1], dtype=np.int64)
+        return np.add.reduceat(self.tags != HIDDEN_LABEL, self.offsets[:-1], dtype=np.int64)
 
     def texts(self, rows: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
         """The text columns and label of some rows as the source gave them; `TaskPool.texts` names the labels."""
@@ -93,16 +97,16 @@ class TokenRows:
             return [table.slice(int(row), 1).to_pylist()[0] for row in rows]  # `take` would read the whole file
 
 
-def write_task(folder: Path, source: Source, task: TaskSpec, tokenize: Tokenize) -> dict[str, Any]:
+def write_task(folder: Path, task: TaskSpec, tokenize: Tokenize) -> dict[str, Any]:
     """Tokenize every split of a task into `folder` in one pass; returns rows, tokens and truncated rows per split."""
     counts: dict[str, Any] = {}
     for split in task.splits:
-        counts[split] = _write_split(folder, source, task, split, tokenize)
+        counts[split] = _write_split(folder, task, split, tokenize)
     (folder / "task.json").write_text(json.dumps({"task": task.to_dict(), "counts": counts}, indent=1))
     return {"examples": sum(c["rows"] for c in counts.values()), "tokens": sum(c["tokens"] for c in counts.values())}
 
 
-def _write_split(folder: Path, source: Source, task: TaskSpec, split: str, tokenize: Tokenize) -> dict[str, int]:
+def _write_split(folder: Path, task: TaskSpec, split: str, tokenize: Tokenize) -> dict[str, int]:
     lengths: list[np.ndarray] = []
     second: list[np.ndarray] = []
     labels: list[np.ndarray] = []
@@ -112,10 +116,11 @@ def _write_split(folder: Path, source: Source, task: TaskSpec, split: str, token
     with open(ids_path, "wb") as ids_file, progress(f"tokenize {task.name}/{split}", "row") as bar:
         writer: Any = None
         start = 0
-        for batch in source.batches(task, split):
+        assert task.source is not None
+        for batch in task.source.batches(task, split):
             if not batch.num_rows:
                 continue
-            columns = checked_columns(batch, task, split, start, source.labels_are_codes)
+            columns = checked_columns(batch, task, split, start, task.source.labels_are_codes)
             if columns.tags is None:
                 ids, starts = tokenize(*(columns.texts if len(columns.texts) == 2 else (columns.texts[0], None)))
             else:
@@ -138,6 +143,8 @@ def _write_split(folder: Path, source: Source, task: TaskSpec, split: str, token
                 f"task {task.name!r}: split {split!r} has no rows; remove it from the task or fill the file"
             )
         writer.close()
+    if task.kind != "tagging" and split != "test":
+        _check_varied(np.concatenate(labels), task, split)
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
     _compact(ids_path, folder / f"{split}.ids.npy")
     np.save(folder / f"{split}.offsets.npy", offsets)
@@ -150,10 +157,21 @@ def _write_split(folder: Path, source: Source, task: TaskSpec, split: str, token
     return {"rows": start, "tokens": int(offsets[-1])}
 
 
+def _check_varied(labels_n: np.ndarray, task: TaskSpec, split: str) -> None:
+    """Equal labels teach nothing; where they measure, there is a score, but it must not be taken for more."""
+    if len(labels_n) < 2 or np.ptp(labels_n, axis=0).any():
+        return
+    only = task.of_kind.label_text(labels_n[0], task)
+    found = f"task {task.name!r}, split {split!r}: all {len(labels_n)} labels are {only!r}"
+    if split == "train":
+        raise UserError(f"{found}, which teaches nothing; check the column {task.label!r}, or leave the task out")
+    log.warning("%s; scores on it say little", found)
+
+
 def _at_first_tokens(codes: np.ndarray, begins: list[int]) -> np.ndarray:
     """(L,) int16: the code of the word that begins at each token of a row."""
     words_L = np.asarray(begins)
-    return np.where(words_L >= 0, codes[words_L], NO_WORD).astype(np.int16)
+    return np.where(words_L >= 0, codes[words_L], HIDDEN_LABEL).astype(np.int16)
 
 
 def _compact(raw: Path, target: Path) -> None:
@@ -186,10 +204,9 @@ class TaskPool:
             for task, folder in zip(self.tasks, self.folders)
             for split in task.splits
         }
-        sizes = [len(self._rows[name, "train"]) for name in self.names]
+        sizes = [len(self._rows[name, "train"]) if self.has_split(name, "train") else 0 for name in self.names]
         self.starts = np.concatenate([[0], np.cumsum(sizes)])
         """(T + 1,) int64: first row id of each task, and N."""
-        self.fingerprint = digest([[folder.name for folder in self.folders], sorted(self.cut.items())])
 
     def __reduce__(self) -> Any:  # a pickled pool is its folders: the maps are opened again where it arrives
         return TaskPool, (self.folders, self.cut)
@@ -224,7 +241,7 @@ class TaskPool:
         keep = self.cut.get(name, size)
         if keep >= size:
             return np.arange(start, start + size)
-        return start + np.sort(_rng("cut", name).permutation(size)[:keep])
+        return start + np.sort(generator("cut", name).permutation(size)[:keep])
 
     def task_of(self, row_ids: np.ndarray) -> np.ndarray:
         """(n,) int64: the task id of each row."""
@@ -250,7 +267,7 @@ class TaskPool:
             take = min(per_task, len(rows) // 2)
             if take < 1:
                 raise UserError(f"task {name!r} has {len(rows)} training rows; a proxy sample needs at least two")
-            order = _rng("sample", name, seed).permutation(len(rows))
+            order = generator("sample", name, seed).permutation(len(rows))
             picks.append(np.sort(rows[order[fold * take : (fold + 1) * take]]))
         return np.concatenate(picks)
 
@@ -268,11 +285,11 @@ class TaskPool:
             task, where = self.tasks[t], np.flatnonzero(tasks == t)
             rows = self.split(task.name, "train")
             for i, row in zip(where, rows.texts(local[where])):
-                label = float(rows.labels[local[i]])
-                if task.kind == "tagging":
+                if rows.tags is not None:
                     out[i] = {"task": task.name, **{name: " ".join(items) for name, items in row.items()}}
                 else:
-                    out[i] = {"task": task.name, **row, "label": task.labels[int(label)] if task.labels else label}
+                    label = task.of_kind.label_text(rows.labels[local[i]], task)
+                    out[i] = {"task": task.name, **row, "label": label}
         return out
 
     def flags_of(self, row_ids: np.ndarray) -> np.ndarray | None:
@@ -287,14 +304,9 @@ class TaskPool:
         return out
 
 
-def _rng(*key: str | int) -> np.random.Generator:
-    """A generator of its own for each purpose, so that one draw never shifts another."""
-    return np.random.default_rng(int(digest(list(key)), 16))
-
-
 def holdout(n: int, share: float, seed: int, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Places (kept, held out) of n training rows, both ascending; chosen by seed, the same for every arm."""
-    order = _rng("holdout", name, seed).permutation(n)
+    order = generator("holdout", name, seed).permutation(n)
     held = max(1, round(share * n))
     if held >= n:
         raise UserError(

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import tokenizers
 import torch
+from pydantic import Field
 from tokenizers import models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
 from torch.nn import functional
@@ -25,6 +25,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from fastmtl.errors import UserError
 from fastmtl.models.encoder import EncoderSpec, ids_of_words, sha256_of
+from fastmtl.options import Count, Portion, Rate, options
 
 T = TypeVar("T")
 
@@ -32,7 +33,7 @@ PAD, UNKNOWN = "<pad>", "<unk>"
 """Ids 0 and 1 of a vocabulary that comes from a file of word vectors."""
 
 
-@dataclass(frozen=True)
+@options
 class BiLSTMSpec:
     """A BiLSTM over word vectors; it stands wherever an `EncoderSpec` does.
 
@@ -48,37 +49,23 @@ class BiLSTMSpec:
     """
 
     name: str = "bilstm"
-    max_length: int = 128
-    learning_rate: float = 1e-3
-    hidden_size: int = 256
-    layers: int = 2
-    embeddings: str | None = None
-    embedding_size: int | None = None
-    tokenizer: str = "minilm"
-    dropout: float = 0.25
+    max_length: Annotated[Count, Field(ge=4)] = 128
+    learning_rate: Portion = 1e-3
+    hidden_size: Count = 256
+    layers: Count = 2
+    embeddings: Annotated[str, Field(min_length=1, description="the path of a file of word vectors")] | None = None
+    embedding_size: Count | None = None
+    tokenizer: Annotated[str, Field(min_length=1, description="minilm, or what else encoder.name takes")] = "minilm"
+    dropout: Rate = 0.25
 
-    def __post_init__(self) -> None:
-        for name, least in (("max_length", 4), ("hidden_size", 1), ("layers", 1), ("embedding_size", 1)):
-            value = getattr(self, name)
-            if name == "embedding_size" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise UserError(f"encoder.{name}={value!r} is not a whole number of {least} or more")
-        if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
-            raise UserError(f"encoder.dropout={self.dropout!r} is out of range; use a share in [0, 1)")
-        for name in ("tokenizer", "embeddings"):
-            value = getattr(self, name)
-            if not (isinstance(value, str) and value) and (name, value) != ("embeddings", None):
-                raise UserError(f"encoder.{name}={value!r} is no name; {_WANTED[name]}")
-
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> list[Any]:
         """What fixes the distribution of initial weights and the pooled feature: content, not place."""
-        own = {"bilstm": [self.hidden_size, self.layers, self.dropout], "vocabulary": self._vocabulary_id()}
-        return own if self.embeddings else {**own, "embedding_size": self._size()}
+        size = None if self.embeddings else self._size()
+        return [self.hidden_size, self.layers, self.dropout, size, self.tokenizer_identity()]
 
-    def tokenizer_identity(self) -> dict[str, Any]:
-        """What fixes the token ids of a text."""
-        return {"tokenizer": self._vocabulary_id(), "max_length": self.max_length, "special_tokens": False}
+    def tokenizer_identity(self) -> list[Any]:
+        """What fixes the token ids of a text; there are no special tokens."""
+        return ["words", self._vocabulary_id(), self.max_length]
 
     def build(self) -> BiLSTMEncoder:
         """The encoder with fresh weights, in training mode."""
@@ -115,19 +102,13 @@ class BiLSTMSpec:
     def _vocabulary_id(self) -> str:
         if self.embeddings is not None:
             return f"words-{_file_id(self.embeddings)}"
-        return self._borrow(EncoderSpec.tokenizer_identity)["tokenizer"]
+        return self._borrow(EncoderSpec.tokenizer_identity)[0]
 
     def _borrow(self, part: Callable[[EncoderSpec], T]) -> T:
         try:
             return part(EncoderSpec(self.tokenizer, max_length=self.max_length))
         except UserError as error:
             raise UserError(f"encoder.tokenizer={self.tokenizer!r}: {error}") from error
-
-
-_WANTED = {
-    "tokenizer": "use minilm, a Hub id or a folder",
-    "embeddings": "give the path of a GloVe text file, or null for learned vectors",
-}
 
 
 class WordTokenizer:
@@ -152,7 +133,6 @@ class WordTokenizer:
         return rows, starts
 
     def words(self, rows: list[list[str]]) -> tuple[list[list[int]], list[list[int]]]:
-        """See `fastmtl.data.pool.Tokenize`."""
         return ids_of_words(self.backend, rows, self.unknown_id)
 
 
@@ -241,6 +221,9 @@ class BiLSTMEncoder(nn.Module):
 # --- files of word vectors -------------------------------------------------------------------------------------------
 
 
+_FIX = "give the path of a GloVe text file, or null for learned vectors"
+
+
 @lru_cache(maxsize=32)
 def _file_id(path: str) -> str:
     return sha256_of(_existing(path))
@@ -249,7 +232,7 @@ def _file_id(path: str) -> str:
 def _existing(path: str) -> Path:
     file = Path(path).expanduser()
     if not file.is_file():
-        raise UserError(f"encoder.embeddings={path!r} is not a file; {_WANTED['embeddings']}")
+        raise UserError(f"encoder.embeddings={path!r} is not a file; {_FIX}")
     return file
 
 
@@ -263,7 +246,7 @@ def _word_vectors(path: str) -> tuple[dict[str, int], np.ndarray]:
     with open(file, "rb") as lines:
         columns = next((len(_fields(line)) for line in lines if line.strip()), 0)
     if not columns:
-        raise UserError(f"encoder.embeddings={path!r} is empty; {_WANTED['embeddings']}")
+        raise UserError(f"encoder.embeddings={path!r} is empty; {_FIX}")
     names = ["word", *map(str, range(columns - 1))]
     try:
         table = pa.csv.read_csv(

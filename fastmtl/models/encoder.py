@@ -8,15 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from fastmtl.errors import UserError
+from fastmtl.options import Count, Portion, options
 
 transformers_logging.set_verbosity_error()  # reports of unused pooler weights say nothing to a user
 transformers_logging.disable_progress_bar()
@@ -28,43 +30,36 @@ FAMILY = ("bert", "roberta", "xlm-roberta", "camembert")
 """Model types that share BERT's layers, and so its fast paths."""
 
 
-@dataclass(frozen=True)
+@options
 class EncoderSpec:
     """Which encoder, and how a row becomes one vector.
 
-    Another dataclass with `name`, `learning_rate`, `layers` and these four methods stands wherever this one does, as
-    `fastmtl.models.bilstm.BiLSTMSpec`; its encoder has the methods of `Encoder`.
+    Another frozen dataclass with `name`, `learning_rate`, `layers` and these methods can stand in its place, as
+    `fastmtl.models.bilstm.BiLSTMSpec` does; its encoder has the methods of `Encoder`.
 
-    `name` is a Hub id, a folder, `minilm` (weights of a Python package) or `tiny` (random, for tests).
-    `max_length` is in tokens. `learning_rate` is what suits this encoder; fits take it unless they set their own.
-    `layers` keeps the first so many layers alone: a cheaper proxy with the same tokenizer.
+    Args:
+        name: A Hub id, a folder, `minilm` (weights of a Python package) or `tiny` (random, for tests).
+        pooling: How the states of a row's tokens become one vector.
+        max_length: In tokens; longer rows are cut.
+        learning_rate: What suits this encoder; fits take it unless they set their own.
+        revision: Of a Hub id.
+        layers: Keep the first so many layers alone: a cheaper proxy with the same tokenizer.
     """
 
     name: str
     pooling: Literal["pooler", "cls", "mean"] = "pooler"
-    max_length: int = 128
-    learning_rate: float = 2e-5
+    max_length: Annotated[Count, Field(ge=4)] = 128
+    learning_rate: Portion = 2e-5
     revision: str | None = None
-    layers: int | None = None
+    layers: Count | None = None
 
-    def __post_init__(self) -> None:
-        if self.pooling not in ("pooler", "cls", "mean"):
-            raise UserError(f"encoder.pooling={self.pooling!r} is unknown; use pooler, cls or mean")
-        if isinstance(self.max_length, bool) or not isinstance(self.max_length, int):
-            raise UserError(f"encoder.max_length={self.max_length!r} is not a whole number of tokens")
-        if self.max_length < 4:
-            raise UserError(f"encoder.max_length={self.max_length} is too short; use 4 tokens or more")
-        if self.layers is not None and (isinstance(self.layers, bool) or not isinstance(self.layers, int)):
-            raise UserError(f"encoder.layers={self.layers!r} is not a whole number of layers; use null for all of them")
+    def identity(self) -> list[Any]:
+        """What fixes the initial weights, the pooled feature and the token ids of a text: content, not place."""
+        return [_weights_id(self.name, self.revision), self.pooling, self.layers, self.tokenizer_identity()]
 
-    def identity(self) -> dict[str, Any]:
-        """What fixes the initial weights and the pooled feature: content, not place."""
-        cut = {} if self.layers is None else {"layers": self.layers}
-        return {"weights": _weights_id(self.name, self.revision), "pooling": self.pooling, **cut}
-
-    def tokenizer_identity(self) -> dict[str, Any]:
+    def tokenizer_identity(self) -> list[Any]:
         """What fixes the token ids of a text."""
-        return {"tokenizer": _weights_id(self.name, self.revision), "max_length": self.max_length}
+        return [_tokenizer_id(self.name, self.revision), self.max_length]
 
     def build(self) -> Encoder:
         """The encoder with its initial weights, in training mode."""
@@ -73,6 +68,22 @@ class EncoderSpec:
     def make_tokenizer(self) -> Tokenizer:
         """The tokenizer whose ids the encoder reads."""
         return Tokenizer(self)
+
+
+@dataclass(frozen=True)
+class TokenizerSpec:
+    """An encoder as far as its tokenizer is concerned: encoders with one tokenizer share token ids."""
+
+    encoder: Any
+
+    def identity(self) -> list[Any]:
+        return self.encoder.tokenizer_identity()
+
+
+@lru_cache(maxsize=8)
+def tokenizer_of(encoder: Any) -> Any:
+    """The encoder's tokenizer, which takes seconds to load."""
+    return encoder.make_tokenizer()
 
 
 @lru_cache(maxsize=32)
@@ -100,6 +111,16 @@ def _folder(name: str) -> str | None:
 
 @lru_cache(maxsize=32)
 def _weights_id(name: str, revision: str | None) -> str:
+    return _content_id(name, revision, (".safetensors", ".bin", ".json"))
+
+
+@lru_cache(maxsize=32)
+def _tokenizer_id(name: str, revision: str | None) -> str:
+    """Other weights under the same tokenizer need no other token ids."""
+    return _content_id(name, revision, (".json", ".txt", ".model"), without=("config.json", "generation_config.json"))
+
+
+def _content_id(name: str, revision: str | None, endings: tuple[str, ...], without: tuple[str, ...] = ()) -> str:
     if name == "tiny":
         words = " ".join(sorted(_tiny_tokenizer().get_vocab()))
         return f"tiny-{TINY_SEED}-{hashlib.sha256(words.encode()).hexdigest()[:16]}"
@@ -107,8 +128,9 @@ def _weights_id(name: str, revision: str | None) -> str:
     if folder is None:
         # The commit that the Hub id points to today: a moved branch must not be taken for the old weights.
         return f"{name}@{getattr(_config(name, revision), '_commit_hash', None) or revision}"
-    files = sorted(p for p in Path(folder).iterdir() if p.suffix in (".safetensors", ".bin", ".json", ".txt", ".model"))
-    return hashlib.sha256("".join(sha256_of(p) for p in files).encode()).hexdigest()
+    files = sorted(p for p in Path(folder).iterdir() if p.suffix in endings and p.name not in without)
+    files = [p for p in files if not p.name.endswith(".index.json")]
+    return hashlib.sha256("".join(p.name + sha256_of(p) for p in files).encode()).hexdigest()
 
 
 def sha256_of(path: Path) -> str:
@@ -158,7 +180,6 @@ class Tokenizer:
         return [row.ids for row in out], [len(row) - sum(row.type_ids) for row in out]
 
     def words(self, rows: list[list[str]]) -> tuple[list[list[int]], list[list[int]]]:
-        """See `fastmtl.data.pool.Tokenize`."""
         return ids_of_words(self.backend, rows, self.unknown_id)
 
 

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from fastmtl.data.collate import collate, pack
-from fastmtl.data.pool import NO_WORD, TokenRows, chunks
+from fastmtl.data.pool import TokenRows, chunks
 from fastmtl.errors import UserError
 from fastmtl.models.encoder import Encoder
-from fastmtl.models.multitask import full_precision
+from fastmtl.models.multitask import head_in_float32
 from fastmtl.models.packed import PackedEncoder, can_pack
 from fastmtl.progress import progress
+from fastmtl.tasks.kinds import HIDDEN_LABEL
 
 PACKED_TOKENS = {"cpu": 1024, "cuda": 65536}
 """Tokens a packed batch: enough to keep a GPU, or one core, busy; few enough for a core to keep them near."""
@@ -63,7 +64,7 @@ def forward_rows(
     values: list[Tensor] = []
     with progress(title, "row", len(places)) as bar:
         for h_BH in _in_order(features, batches, how.device):
-            values.append(full_precision(head, h_BH))
+            values.append(head_in_float32(head, h_BH))
             bar.update(len(h_BH))
     out = np.empty((len(places), values[0].shape[1]), dtype=np.float32)
     out[order] = torch.cat(values).cpu().numpy()
@@ -83,7 +84,7 @@ def forward_tokens(
     values: list[Tensor] = []
     with progress(title, "row", len(places)) as bar:
         for h_MH, batch in zip(_in_order(states, batches, how.device), batches):
-            values.append(full_precision(head, h_MH))
+            values.append(head_in_float32(head, h_MH))
             bar.update(len(batch))
     by_length = np.split(torch.cat(values).cpu().numpy(), np.cumsum(rows.words[places[order]])[:-1])
     return [by_length[i] for i in np.argsort(order)]
@@ -104,7 +105,7 @@ def _padded(
     def features(part: np.ndarray) -> Tensor:
         batch = {name: value.to(how.device) for name, value in collate(rows, places[part], how.pad_id).items()}
         with torch.autocast(how.device.type, dtype=dtype, enabled=dtype != torch.float32):
-            return encoder.states(batch)[batch["labels"] != NO_WORD] if words else encoder(batch)
+            return encoder.states(batch)[batch["labels"] != HIDDEN_LABEL] if words else encoder(batch)
 
     return list(chunks(np.arange(len(places)), rows.lengths[places], BATCH_TOKENS, BATCH_ROWS)), features
 

@@ -1,7 +1,7 @@
 """One shared encoder, one linear head a task, and the proxy's task discriminator.
 
-B rows, L tokens, H hidden units, C classes or tags of a task, T tasks. A tagging task's head reads each token's state
-in place of the row's pooled feature.
+B rows, L tokens, H hidden units, C outputs of a task, T tasks. The head of a task of words (tagging) reads each token's
+state in place of the row's pooled feature.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class MultiTaskModel(nn.Module):
                 raise UserError(f"task {task.name!r}: PyTorch keeps this name for itself; rename the task")
         self.encoder = spec.build()
         self.dropout = nn.Dropout(dropout)
-        self.tagging = {task.name for task in tasks if task.kind == "tagging"}
+        self.word_tasks = {task.name for task in tasks if task.of_kind.reads == "words"}
         self.heads = nn.ModuleDict({task.name: nn.Linear(self._width(task), task.num_outputs) for task in tasks})
 
     def _width(self, task: TaskSpec) -> int:
-        return self.encoder.state_size if task.name in self.tagging else self.encoder.hidden_size
+        return self.encoder.state_size if task.name in self.word_tasks else self.encoder.hidden_size
 
     def features(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Pooled features (B, H), before dropout."""
@@ -40,8 +40,8 @@ class MultiTaskModel(nn.Module):
 
     def forward(self, batch: Mapping[str, Tensor], task: str) -> Tensor:
         """Logits (B, C), values (B, 1) of a regression, or each token's logits (B, L, C); in float32."""
-        read = self.encoder.states if task in self.tagging else self.features
-        return full_precision(self.heads[task], self.dropout(read(batch)))
+        read = self.encoder.states if task in self.word_tasks else self.features
+        return head_in_float32(self.heads[task], self.dropout(read(batch)))
 
 
 class ProxyModel(MultiTaskModel):
@@ -53,18 +53,18 @@ class ProxyModel(MultiTaskModel):
 
     def both(self, batch: Mapping[str, Tensor], task: str) -> tuple[Tensor, Tensor]:
         """Task logits as of `forward`, and discriminator logits (B, T), from one pass through the encoder."""
-        if task in self.tagging:
-            h_BH, told = map(self.dropout, self.encoder.read(batch))
+        if task in self.word_tasks:
+            h_BH, read = map(self.dropout, self.encoder.read(batch))
         else:
-            told = h_BH = self.dropout(self.features(batch))
-        return full_precision(self.heads[task], told), full_precision(self.discriminator, h_BH)
+            read = h_BH = self.dropout(self.features(batch))
+        return head_in_float32(self.heads[task], read), head_in_float32(self.discriminator, h_BH)
 
     def task_logits(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Discriminator logits (B, T) in float32."""
-        return full_precision(self.discriminator, self.features(batch))
+        return head_in_float32(self.discriminator, self.features(batch))
 
 
-def full_precision(linear: nn.Module, h: Tensor) -> Tensor:
+def head_in_float32(linear: nn.Module, h: Tensor) -> Tensor:
     """A head over (..., H) in float32 also under autocast: half-precision scores tie by the hundred, unrankable."""
     with torch.autocast(h.device.type, enabled=False):
         return linear(h.float())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import permutations
 from typing import TYPE_CHECKING, Literal
 
@@ -71,3 +73,18 @@ def _summary(change: list[float], confidence: float) -> tuple[float, float, floa
         return mean, np.nan, np.nan
     low, high = t.interval(confidence, len(change) - 1, mean, sem(change))
     return mean, float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Relations:
+    """What was measured. `single` and `pairs` as of `gains`, with the columns metric and rows beside; `features`
+    and `affinities` are means over seeds, by task, and by name; `costs` has a row a kind of work: FLOPs, seconds."""
+
+    single: DataFrame
+    pairs: DataFrame
+    features: Mapping[str, Mapping[str, float]]
+    affinities: Mapping[str, DataFrame]
+    costs: DataFrame
+
+    def gains(self, unit: Unit) -> DataFrame:
+        return gains(self.single, self.pairs, unit=unit)

@@ -89,7 +89,7 @@ def report(entity: str, project: str, study: str, results: Sequence[Result]) -> 
         )
         for name, panels in view.sections.items():
             blocks += [wr.H2(name), wr.PanelGrid(runsets=[runs], panels=_laid_out(panels))]
-    commands = "\n".join(result["command"] for result in results)
+    commands = "\n".join(result["command"] for result in results if result["command"])
     blocks += [wr.H1("Commands"), wr.MarkdownBlock(f"```\n{commands}\n```")]
     return wr.Report(entity=entity, project=project, title=f"{study}: selectors compared", blocks=blocks, width="fluid")
 
@@ -159,7 +159,10 @@ def _options(cells: Sequence[Result]) -> list[str]:
     groups: dict[str, list[Result]] = defaultdict(list)
     for cell in cells:
         groups[cell["selection"]].append(cell)
-    return list(dict.fromkeys(key for group in groups.values() for key in differing(group)))
+    told = [(name, value) for group in groups.values() for one in differing(group) for name, value in one.items()]
+    # An option that is a class, or that a cell does without, is a group of the configuration.
+    groups_of = {name for name, value in told if value == "none" or value.rpartition(".")[2][:1].isupper()}
+    return list(dict.fromkeys(f"{name}._target_" if name in groups_of else name for name, _ in told))
 
 
 def _laid_out(panels: Sequence[Any]) -> list[Any]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastmtl.errors import UserError
+from fastmtl.identity import digest
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 Result = dict[str, Any]
-"""A cell's `result.json`, see `reporting.cell.summarize`."""
+"""A cell's `result.json`, see `reporting.result.summarize`."""
 
 SETTING = ("primary", "metric", "protocol", "encoder", "pool")
 """What two cells must share to be compared."""
@@ -21,8 +22,24 @@ SETTING = ("primary", "metric", "protocol", "encoder", "pool")
 BASELINES = ("none", "random", "full")
 """Selections that belong into every comparison, as references."""
 
-ADDED = {"optimizer": "adamw"}
-"""Last part of an option's key -> the value that cells had before there was this option, and that is not written."""
+OPTIONS = {
+    "selection.examples_per_task": "proxy.examples_per_task", "selection.cross_fit": "proxy.cross_fit",
+    "selection.tasks": "proxy.tasks", "selection.cascade": "scoring.cascade",
+    "selection.cascade.keep": "scoring.keep", "selection.cascade.levels": "scoring.levels",
+    "proxy.discriminator": "selection.scorer.loss",
+    "scores.scorer": "selection.scorer", "scores.precision": "scoring.precision", "scores.encoder": "proxy.encoder",
+    "prepared.scorer": "selection.scorer", "prepared.precision": "scoring.precision",
+    "prepared.encoder": "proxy.encoder", "utilities.predictor": "selection.predictor", "utilities.encoder": "encoder",
+    "utilities.policy.rounds": "bandit.rounds", "utilities": "bandit", "joint.encoder": "encoder",
+    "joint.sampling": "relations", "joint": "relations", "mixing.search": "mixing",
+    "multitask.protocol": "protocol.name", "multitask.holdout": "protocol.holdout", "multitask.encoder": "encoder",
+    "multitask.sampling": "sampling", "multitask.weighting": "weighting", "finetune.protocol": "protocol.name",
+    "finetune.holdout": "protocol.holdout", "finetune.encoder": "encoder",
+}  # fmt: skip
+"""What a key of `Experiment.options` begins with -> what the key of the command line begins with that set it."""
+
+LONGEST = 40
+"""Characters of a value that a label shows; of a longer one it shows a digest."""
 
 COPIED = (
     "id", "study", *SETTING, "selection", "budget", "seed", "best_epoch", "validation_rows", "precision_at_budget",
@@ -48,7 +65,7 @@ def frame(results: Iterable[Result]) -> DataFrame:
     Those of `COPIED` are as in the result, and `score` is its headline. `variant` is what else of the configuration
     differs between cells of this frame with the same selection, and `arm` both together. `total_flops` and
     `total_wall_s` are all that the cell needs but for the token pool. With a slash: `validation/METRIC`,
-    `test/METRIC`, `rows/TASK`, `candidates/TASK` (which older cells lack), `flops/STAGE`, `wall_s/STAGE`, `key/STAGE`.
+    `test/METRIC`, `rows/TASK`, `candidates/TASK`, `flops/STAGE`, `wall_s/STAGE`, `key/STAGE`.
     `finetune` is the folder of the last stage.
     A cell that came several times counts once.
     """
@@ -71,7 +88,7 @@ def frame(results: Iterable[Result]) -> DataFrame:
             "total_wall_s": cell["total"]["wall_s"],
             **{f"{split}/{name}": value for split, told in cell["metrics"].items() for name, value in told.items()},
             **{f"rows/{task}": count for task, count in cell["counts"].items()},
-            **{f"candidates/{task}": count for task, count in cell.get("candidates", {}).items()},
+            **{f"candidates/{task}": count for task, count in cell["candidates"].items()},
             **_costs(cell),
         })  # fmt: skip
 
@@ -99,7 +116,7 @@ def arms(cells: DataFrame) -> Iterator[tuple[str, Any, DataFrame]]:
 
 
 def candidates(cells: DataFrame) -> dict[str, float]:
-    """Task -> rows that could be chosen, mean over the cells that chose; none for cells that an older version wrote."""
+    """Task -> rows that could be chosen, mean over the cells that chose."""
     chose = cells[cells["budget"].notna()] if cells["budget"].notna().any() else cells
     names = [name for name in chose if name.startswith("candidates/")]
     return {name.removeprefix("candidates/"): float(chose[name].fillna(0).mean()) for name in names}
@@ -118,28 +135,59 @@ def _costs(cell: Result) -> dict[str, Any]:
     return costs
 
 
-def _variants(cells: Sequence[Result]) -> dict[str, tuple[str, str]]:
-    """Id -> what differs from other cells of the same selection and primary: of the selection's options, of the rest.
+def option(key: str) -> str:
+    """The key of the command line for one of `Experiment.options`: scores.scorer.loss -> selection.scorer.loss."""
+    for end in (i for i in range(len(key), 0, -1) if i == len(key) or key[i] == "."):
+        if (named := OPTIONS.get(key[:end])) is not None:
+            return named + key[end:]
+    return key
 
-    Within a setting alone: a learning rate that goes with the encoder tells no arm apart. A part of the configuration
-    that a cell does without, such as a search, is `none` there, and elsewhere said as far as those that have it differ.
+
+def differing(cells: Sequence[Result]) -> list[dict[str, str]]:
+    """For each of some cells of one setting and selection, option -> value of what sets it apart from the others.
+
+    Within a setting alone: a learning rate that goes with the encoder tells no arm apart. Options of a part that a cell
+    does without, such as a search, count among the cells that have it, and the part is `none` elsewhere; options of a
+    class, such as a sampling, count among the cells that use it.
     """
+    configs = [{key: _text(value) for key, value in cell["config"].items()} for cell in cells]
+    keys = dict.fromkeys(key for config in configs for key in config)
+    shown: list[dict[str, str]] = [{} for _ in cells]
+    for key in keys:
+        parent = max((one for one in keys if key.startswith(f"{one}.")), key=len, default="")
+        alike: dict[Any, list[int]] = {}
+        for i, config in enumerate(configs):
+            if _has(config, _part(key)):
+                alike.setdefault(config.get(parent), []).append(i)
+        for among in alike.values():
+            if len({configs[i].get(key, "null") for i in among}) > 1:
+                for i in among:
+                    shown[i].setdefault(option(key), configs[i].get(key, "null"))
+    for part in dict.fromkeys(map(_part, keys)):
+        for one, config in zip(shown, configs):
+            if not _has(config, part):
+                one[option(part)] = "none"
+    for name in dict.fromkeys(name for one in shown for name in one):
+        # A proxy has the main model's encoder, and a fit the encoder's learning rate, unless they are given their own.
+        main = name.removeprefix("proxy.") if ".encoder." in name else f"encoder.{name.rpartition('.fit.')[2]}"
+        if main != name and all(name not in one or one.get(main) == one[name] for one in shown):
+            for one in shown:
+                one.pop(name, None)
+    return shown
+
+
+def _variants(cells: Sequence[Result]) -> dict[str, tuple[str, str]]:
+    """Id -> what tells a cell from others of its selection and setting: of the selection's options, of the rest."""
     groups: dict[Any, list[Result]] = {}
     for cell in cells:
         groups.setdefault((cell["selection"], *(cell[key] for key in SETTING)), []).append(cell)
     named = {}
     for group in groups.values():
-        keys, lacking = differing(group), []
-        for part in dict.fromkeys(_part(key) for key in keys):
-            having = [cell for cell in group if _has(cell, part)]
-            if len(having) < len(group):
-                among = differing(having)
-                keys = [key for key in keys if _part(key) != part or key in among]
-                lacking.append(part)
-        for cell in group:
-            said = [(key, f"{_short(key)}={_plain(_option(cell, key))}") for key in keys if _has(cell, _part(key))]
-            said += [(part, f"{part}=none") for part in lacking if not _has(cell, part)]
-            own, rest = (" ".join(text for key, text in said if _of_selection(key) == mine) for mine in (True, False))
+        for cell, said in zip(group, differing(group)):
+            texts = {name: f"{_short(name)}={_shortened(value)}" for name, value in said.items()}
+            own, rest = (
+                " ".join(text for name, text in texts.items() if _of_selection(name) == mine) for mine in (True, False)
+            )
             named[cell["id"]] = own, rest
     return named
 
@@ -148,33 +196,27 @@ def _part(key: str) -> str:
     return key.partition(".")[0]
 
 
-def _has(cell: Result, part: str) -> bool:
-    return any(_part(key) == part for key in cell["config"])
+def _has(config: Mapping[str, str], part: str) -> bool:
+    return any(_part(key) == part for key in config)
 
 
-def differing(cells: Sequence[Result]) -> list[str]:
-    """Dotted keys of the configuration with more than one value among cells of one setting and selection."""
-    keys = dict.fromkeys(key for cell in cells for key in cell["config"])
-    return [key for key in keys if len({json.dumps(_option(cell, key)) for cell in cells}) > 1]
+def _of_selection(name: str) -> bool:
+    return name.startswith("selection.")
 
 
-def as_ever(key: str, value: Any) -> bool:
-    """Whether the option was added later and this is what cells had before."""
-    return value is not None and value == ADDED.get(key.rpartition(".")[2])
-
-
-def _option(cell: Result, key: str) -> Any:
-    return cell["config"].get(key, ADDED.get(key.rpartition(".")[2]))
-
-
-def _of_selection(key: str) -> bool:
-    return key.startswith("selection.")
-
-
-def _short(key: str) -> str:
+def _short(name: str) -> str:
     """selection.scorer.loss -> loss; multitask.fit.epochs -> multitask.epochs"""
-    return key.rsplit(".", 1)[-1] if _of_selection(key) else key.replace(".fit.", ".")
+    return name.rsplit(".", 1)[-1] if _of_selection(name) else name.replace(".fit.", ".")
 
 
-def _plain(value: Any) -> str:
-    return str(value) if isinstance(value, str | int | float) else json.dumps(value)
+def _text(value: Any) -> str:
+    """The value as a label shows it; 2 and 2.0 are the same."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_text, value))}]"
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST else digest(text)[:6]

@@ -9,18 +9,18 @@ from fastmtl.reporting.table import Table
 from fastmtl.store import Artifact
 
 if TYPE_CHECKING:
-    from fastmtl.pipeline import Experiment
+    from fastmtl.pipelines.relations import TaskRelations
     from fastmtl.reporting.plots import Picture
 
 TITLES = {"without": "Without task discriminator", "with": "With task discriminator"}
 
 
-def projections(experiment: Experiment, rows_per_task: int = 500) -> dict[str, Artifact]:
+def projections(relations: TaskRelations, rows_per_task: int = 500) -> dict[str, Artifact]:
     """The same rows `without` and `with` the discriminator: two artifacts of the stage `projection`.
 
     The first trains a proxy of its own. No primary matters to either; a `UserError` if the selection trains no proxy.
     """
-    return {kind: experiment.projection(kind == "with", rows_per_task) for kind in TITLES}
+    return {kind: relations.projection(kind == "with", rows_per_task) for kind in TITLES}
 
 
 def pictures(made: Mapping[str, Artifact], primary: str) -> list[Picture]:

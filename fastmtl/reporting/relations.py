@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from pandas import DataFrame, Series
 from fastmtl.errors import UserError
 from fastmtl.relations.agreement import Agreement, agreement, predicted
 from fastmtl.relations.features import pair_table
-from fastmtl.relations.gains import Unit, gains
+from fastmtl.relations.gains import Relations, Unit
 from fastmtl.relations.predictor import (
     GainPredictor,
     coefficients,
@@ -33,22 +32,6 @@ DRAWS = 300
 SHOWN = 10
 """Coefficients in the report; `predictor.json` has all."""
 SIGNS = {"percent": "%", "points": "points"}
-
-
-@dataclass(frozen=True)
-class Relations:
-    """What was measured. `single` and `pairs` as of `gains.gains`, with the columns metric and rows beside; `features`
-    and `affinities` are means over seeds, by task, and by name; `costs` has a row a kind of work: FLOPs, seconds."""
-
-    single: DataFrame
-    pairs: DataFrame
-    features: Mapping[str, Mapping[str, float]]
-    affinities: Mapping[str, DataFrame]
-    costs: DataFrame
-
-    def gains(self, unit: Unit) -> DataFrame:
-        """See `gains.gains`."""
-        return gains(self.single, self.pairs, unit=unit)
 
 
 def write(found: Relations, out: Path, title: str, unit: Unit) -> str:

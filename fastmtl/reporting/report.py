@@ -1,18 +1,13 @@
-"""The report of a study, `fastmtl-report STUDY`: a page; its tables as Markdown, LaTeX and CSV; its figures as SVG."""
+"""The report of a study: a page; its tables as Markdown, LaTeX and CSV; its figures as SVG."""
 
 from __future__ import annotations
 
-import argparse
-import os
-import shlex
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from fastmtl.config import compose
 from fastmtl.errors import UserError
 from fastmtl.reporting.compare import check_comparable
 from fastmtl.reporting.frame import BASELINES, SETTING, Result, frame, read_results
@@ -56,7 +51,7 @@ def write(
             save(picture.figure, out / "figures" / f"{name}_{picture.name}.svg")
         for table in part.tables:
             (out / "tables" / f"{name}_{_slug(table.title)}.csv").write_text(table.csv())
-    commands = list(dict.fromkeys(cells["command"]))
+    commands = [command for command in dict.fromkeys(cells["command"]) if command]  # cells of notebooks have none
     write_page(out / "report.html", title, list(parts.values()), commands, {n: version(n) for n in VERSIONS})
     (out / "tables.tex").write_text("\n\n".join(t.latex() for part in parts.values() for t in part.tables) + "\n")
     (out / "report.md").write_text(text(parts, figures=True) + "\n")
@@ -71,25 +66,6 @@ def read(folder: Path, where: Iterable[str] = ()) -> list[Result]:
     if not results:
         raise UserError(f"no cell of study {folder.name!r} has {' '.join(where)}; leave the filter out to see all")
     return results
-
-
-def projected(results: Sequence[Result], rows_per_task: int) -> dict[str, Part]:
-    """So many rows of each task as the proxy of the first cell that has one sees them, without and with discriminator.
-
-    The former trains a second proxy. To be passed to `write` as `more`.
-    """
-    from fastmtl.reporting import projection
-    from fastmtl.reporting.page import Part
-
-    scored = [one for one in results if any(stage["stage"] == "proxy" for stage in one["stages"])]
-    if not scored:
-        raise UserError("no cell has a proxy to show; add selection=feature_similarity, or leave --projection out")
-    exp = compose(*shlex.split(scored[0]["command"])[1:])
-    made = projection.projections(exp, rows_per_task)
-    primaries = dict.fromkeys(one["primary"] for one in results)
-    drawn = projection.pictures(made, exp.primary)
-    tables = [projection.table(made, name) for name in primaries]
-    return {"proxy": Part("What the proxy sees", tables=tables, pictures=drawn)}
 
 
 def text(parts: Mapping[str, Part], figures: bool = False) -> str:
@@ -114,29 +90,3 @@ def _kept(result: Result, where: Iterable[str]) -> bool:
 
 def _slug(title: str) -> str:
     return "_".join("".join(c if c.isalnum() else " " for c in title.partition(":")[0].lower()).split())
-
-
-def main() -> None:
-    """Entry point of `fastmtl-report`."""
-    parser = argparse.ArgumentParser(prog="fastmtl-report", description=__doc__)
-    parser.add_argument("study", help="the name that cells were given with study=NAME, or a folder of their results")
-    parser.add_argument("--output", type=Path, default=Path("outputs"), help="paths.output of the cells")
-    parser.add_argument("--projection", type=int, default=0, metavar="ROWS", help="t-SNE of so many rows of each task")
-    parser.add_argument("--out", type=Path, help="where to write; OUTPUT/reports/STUDY unless given")
-    parser.add_argument("--reference", action="append", help=f"selection to compare with, repeatable; {BASELINES}")
-    parser.add_argument(
-        "--where", action="append", default=[], metavar="KEY=VALUE", help=f"only cells with it, repeatable; {FILTERS}"
-    )
-    given = parser.parse_args()
-    folder = Path(given.study) if os.sep in given.study else given.output / "studies" / given.study
-    try:
-        results = read(folder, given.where)
-        out = given.out or given.output / "reports" / folder.name
-        more = projected(results, given.projection) if given.projection else {}
-        print(write(results, out, folder.name, given.reference or BASELINES, more))
-    except UserError as error:
-        sys.exit(f"fastmtl-report: {error}")
-
-
-if __name__ == "__main__":
-    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastmtl.resampling import row_covariance
-from fastmtl.tasks import NEGATIVE_TAG
+from fastmtl.tasks import TaskSpec
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -44,34 +45,17 @@ def row_noise(cells: DataFrame) -> RowNoise:
 
     With a fixed seed of its own: the same cells make the same table.
     """
-    predictions, labels, rows = {}, np.empty(0), None
-    for cell, folder in zip(cells["id"], cells["finetune"]):
-        path = Path(folder) / "validation.parquet"
-        if path.exists():
-            labels, predictions[cell], rows = _predictions(path)
-    if not predictions:
-        return RowNoise()
-    stacked = np.stack(list(predictions.values()))
-    covariance = row_covariance(cells["metric"].iloc[0], labels, stacked, np.random.default_rng(0), rows=rows)
-    return RowNoise(list(predictions), covariance, len(labels) if rows is None else int(rows.max()) + 1)
-
-
-def _predictions(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Labels and predictions (rows,) that `training.finetuned.predict` wrote: class codes, or values.
-
-    Of a tagging task they are of its words, the negative tag being -1, and the third says of which row each word is.
-    """
     import pandas
 
-    table = pandas.read_parquet(path).dropna(subset="label")
-    names = [column.removeprefix("p_") for column in table if column.startswith("p_")]  # in the order of the codes
-    if names:
-        label, prediction = (pandas.Categorical(table[key], names).codes for key in ("label", "prediction"))
-        return label, prediction, None
-    if table["label"].dtype != object:
-        return table["label"].to_numpy(float), table["prediction"].to_numpy(float), None
-    words = table.reset_index(drop=True).explode(["label", "prediction"])
-    codes = {NEGATIVE_TAG: -1} | {tag: i for i, tag in enumerate(sorted({*words["label"]} - {NEGATIVE_TAG}))}
-    # A tag that no label has is wrong, whichever it is.
-    label, prediction = (words[key].map(codes).fillna(len(codes)).to_numpy(int) for key in ("label", "prediction"))
-    return label, prediction, words.index.to_numpy()
+    predictions, labels, rows, score = {}, np.empty(0), None, None
+    for cell, folder in zip(cells["id"], map(Path, cells["finetune"])):
+        if (folder / "validation.parquet").exists():
+            task = TaskSpec.from_dict(json.loads((folder / "config.json").read_text())["task"])
+            table = pandas.read_parquet(folder / "validation.parquet").dropna(subset="label")
+            labels, predictions[cell], rows = task.of_kind.coded(table, task)
+            score = task.of_kind.weighted_score(cells["metric"].iloc[0])
+    if score is None:
+        return RowNoise()
+    stacked = np.stack(list(predictions.values()))
+    covariance = row_covariance(score, labels, stacked, np.random.default_rng(0), rows=rows)
+    return RowNoise(list(predictions), covariance, len(labels) if rows is None else int(rows.max()) + 1)

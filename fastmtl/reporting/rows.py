@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet
 
 if TYPE_CHECKING:
-    from fastmtl.pipeline import Experiment
+    from fastmtl.pipelines.experiment import Experiment
 
 
 def selected_rows(experiment: Experiment, n: int = 20) -> list[dict[str, Any]]:
@@ -17,7 +17,7 @@ def selected_rows(experiment: Experiment, n: int = 20) -> list[dict[str, Any]]:
     Each has `end` (top or bottom), `rank` from 1, `task`, `row` (its place in the task's training file), `score` (None
     where nothing was scored), `label` (text), `text_a` and `text_b` (empty for tasks of one text column).
     """
-    pool, path = experiment.pool, experiment.selection.path / "selection.parquet"
+    pool, path = experiment.pool, experiment.selection().path / "selection.parquet"
     table = pyarrow.parquet.read_table(path)
     k = len(table)
     places = np.r_[0 : min(n, k), max(n, k - n) : k]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 from torch import nn
@@ -46,14 +46,18 @@ class ScoringInputs:
 class Scorer(Protocol):
     """A way to value rows; a frozen dataclass whose fields are its cache key.
 
+    Optional attributes: `loss`, ce or bce, that of a discriminator which it needs (ce by default); `uses_seed`, True if
+    it draws at random by `inputs.seed`; `flops(inputs, lengths)`, what scoring rows of so many tokens takes, unless it
+    is one forward pass of the model's encoder.
+
     A scorer that has `prepare(inputs, out) -> records` gets a folder of its own to fill before the first row is scored:
     tables of n-grams, centroids, gradients of the primary. That folder is an artifact, and comes back as `state`.
     """
 
     needs: ClassVar[Needs]
     per_primary: ClassVar[bool]
-    """True: scores (1, n) are for one primary, and another primary computes its own. False: scores (T, n) serve every
-    task as primary."""
+    """True: scores (1, n) are for one primary, and another primary computes its own. False, for scorers that read a
+    proxy alone: scores (T, n) serve each of the proxy's tasks as primary."""
 
     def score(self, inputs: ScoringInputs, state: Path | None, task: str, positions: np.ndarray) -> np.ndarray:
         """Value some rows of one task.
@@ -68,8 +72,3 @@ class Scorer(Protocol):
             (T, n) or (1, n) float32 without NaN; higher is better.
         """
         ...
-
-
-def prepares(scorer: Any) -> bool:
-    """Whether the scorer computes a state before it scores."""
-    return hasattr(scorer, "prepare")

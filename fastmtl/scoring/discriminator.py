@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from fastmtl.data.pool import TaskPool
-from fastmtl.errors import UserError
-from fastmtl.models.inference import Inference, forward_rows
+from fastmtl.models.inference import forward_rows
 from fastmtl.models.multitask import ProxyModel
+from fastmtl.options import options
+from fastmtl.scoring.base import ScoringInputs
 
 
-@dataclass(frozen=True)
+@options
 class Discriminator:
     """FastMTL (Kung et al., EMNLP 2021): DCE with `loss=ce`, DBCE with `loss=bce`.
 
@@ -25,22 +25,15 @@ class Discriminator:
 
     loss: Literal["ce", "bce"] = "ce"
 
-    def __post_init__(self) -> None:
-        if self.loss not in ("ce", "bce"):
-            raise UserError(f"selection.scorer.loss={self.loss!r} is unknown; use ce or bce")
+    needs: ClassVar[Literal["discriminator"]] = "discriminator"
+    per_primary: ClassVar[bool] = False
 
-    @property
-    def discriminator(self) -> Literal["ce", "bce"]:
-        """See `Scorer`."""
-        return self.loss
-
-    def score(
-        self, pool: TaskPool, task: str, places: np.ndarray, proxy: ProxyModel | None, how: Inference
-    ) -> np.ndarray:
-        """See `Scorer`."""
-        assert proxy is not None
-        rows = pool.split(task, "train")
-        logits_nT = forward_rows(proxy.encoder, proxy.discriminator, rows, places, how, f"score {task}")
+    def score(self, inputs: ScoringInputs, state: Path | None, task: str, positions: np.ndarray) -> np.ndarray:
+        """See `Scorer`: (T, n)."""
+        proxy = inputs.model
+        assert isinstance(proxy, ProxyModel)
+        rows = inputs.pool.split(task, "train")
+        logits_nT = forward_rows(proxy.encoder, proxy.discriminator, rows, positions, inputs.inference, f"score {task}")
         if self.loss == "ce":
             logits_nT = functional.log_softmax(torch.from_numpy(logits_nT), dim=1).numpy()
         return np.ascontiguousarray(logits_nT.T)

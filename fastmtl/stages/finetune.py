@@ -6,53 +6,43 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from fastmtl.data.samplers import Proportional
-from fastmtl.stages.ground import Ground
+from fastmtl.data.rows import RowSet
+from fastmtl.stages.base import Context
+from fastmtl.stages.fitting import FitStage, hold_weights, inference
 from fastmtl.stages.multitask import Multitask
-from fastmtl.store import WEIGHTS, digest
+from fastmtl.stages.pool import pool_of
 from fastmtl.training.finetuned import load_finetuned, predict, write_config
-from fastmtl.training.modules import FitConfig
 
 
 @dataclass(frozen=True, eq=False)
-class Finetune:
-    """Weights of the best epoch, its predictions and metrics on the validation split; `Test` reads the test split."""
+class Finetune(FitStage):
+    """Weights of the best epoch, its predictions and metrics on the reported rows.
 
-    ground: Ground
-    fit: FitConfig
+    `evaluated` are the rows that choose the epoch, `reported` those that are reported on: the validation split.
+    """
+
+    kind = "finetune"
+    version = 2
+    evaluated: RowSet
+    reported: RowSet
     multitask: Multitask | None
-    name: ClassVar[str] = "finetune"
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """See `Stage`."""
-        ground = self.ground
-        train, held = ground.primary_rows
-        return {
-            "version": 1,
-            "held_out": ground.rows_identity({ground.primary: held}, ground.encoder),
-            "multitask": digest(self.multitask.identity) if self.multitask else None,
-            **ground.fit_identity({ground.primary: train}, self.fit, ground.encoder, Proportional()),
-        }
-
-    def build(self, out: Path) -> dict[str, Any]:
-        """See `Stage`."""
-        ground = self.ground
-        init = ground.artifact(self.multitask, WEIGHTS).path / WEIGHTS if self.multitask else None
+    def build(self, out: Path, context: Context) -> dict[str, Any]:
         started = time.perf_counter()
-        records = ground.fit(
-            "finetune", {ground.primary: ground.primary_rows[0]}, self.fit, out, ground.encoder, init=init,
-            evaluated=ground.evaluated,
-        )  # fmt: skip
-        task = ground.pool.task(ground.primary)
-        write_config(out, ground.encoder, task)
-        model = load_finetuned(out)[0].to(ground.where.device)
-        how = ground.inference(ground.encoder, self.fit.precision)
-        rows = ground.pool.split(task.name, "validation")
-        metrics = {"validation": predict(model, task, rows, how, out / "validation.parquet")}
+        init = hold_weights(context, self.multitask, out) if self.multitask else None
+        records = self.train("finetune", out, context, init=init, evaluated=self.evaluated)
+        if init is not None:
+            init.unlink()
+        ((name, positions),) = self.reported.items()
+        rows = pool_of(context, self.encoder, self.reported).split(name, self.reported.split)
+        task = self.reported.tasks[0]
+        write_config(out, self.encoder, task)
+        model = load_finetuned(out)[0].to(context.hardware.device)
+        how = inference(context, self.encoder, self.fit.precision, as_trained=True)
+        metrics = predict(model, task, rows, how, out / "validation.parquet", positions)
         fit = json.loads((out / "fit.json").read_text())
-        chosen = {"best_epoch": fit["best_epoch"], "epochs": fit["epochs"], "protocol": ground.protocol.name}
-        (out / "metrics.json").write_text(json.dumps({**metrics, **chosen}, indent=1))
+        chosen = {"best_epoch": fit["best_epoch"], "epochs": fit["epochs"]}
+        (out / "metrics.json").write_text(json.dumps({"validation": metrics, **chosen}, indent=1))
         return {**records, "wall_s": round(time.perf_counter() - started, 3)}

@@ -3,76 +3,68 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from fastmtl.data.samplers import UniformBatches
+from fastmtl.data.batching.planned import UniformBatches
+from fastmtl.data.pool import TaskPool
+from fastmtl.data.rows import RowSet
+from fastmtl.models.encoder import EncoderSpec
 from fastmtl.models.multitask import MultiTaskModel, load_weights
 from fastmtl.plans import RelationsPlan
-from fastmtl.stages.ground import Ground, Rows
-from fastmtl.store import WEIGHTS, digest
+from fastmtl.seeds import generator
+from fastmtl.stages.base import Context
+from fastmtl.stages.fitting import FitStage, inference
+from fastmtl.stages.pool import pool_of
+from fastmtl.store import WEIGHTS
+from fastmtl.tasks import TaskSpec
+from fastmtl.training.config import FitConfig
 from fastmtl.training.finetuned import predict
 
 
 @dataclass(frozen=True, eq=False)
-class Joint:
+class JointTraining(FitStage):
     """The model of some tasks after a fixed number of batches: `scores.json` (task -> metrics, headline first), its
-    predictions (`<task>.parquet`), learning curves and weights. The primary plays no part in it."""
+    predictions on the `measured` rows (`<task>.parquet`), learning curves and weights."""
 
-    ground: Ground
-    tasks: tuple[str, ...]
-    plan: RelationsPlan
-    name: ClassVar[str] = "joint"
+    kind = "joint"
+    sampling: UniformBatches
+    measured: RowSet
 
-    @cached_property
-    def rows(self) -> Rows:
-        """All training rows of the tasks that are kept."""
-        pool = self.ground.pool
-        return {name: pool.local(pool.rows_of(name)) for name in pool.names if name in self.tasks}
-
-    @cached_property
-    def measured(self) -> Rows:
-        """Places in the validation split, the same for every seed and for every model of the task."""
-        return {name: self._drawn(name) for name in self.rows}
-
-    def _drawn(self, task: str) -> np.ndarray:
-        n, wanted = len(self.ground.pool.split(task, "validation")), self.plan.validation_rows
-        if wanted is None or wanted >= n:
-            return np.arange(n)
-        order = np.random.default_rng(int(digest(["validation", task]), 16)).permutation(n)
-        return np.sort(order[:wanted])
-
-    @property
-    def _sampling(self) -> UniformBatches:
-        return UniformBatches(self.plan.batches)
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """See `Stage`."""
-        ground = self.ground
-        return {
-            "version": 1,
-            "measured": ground.rows_identity(self.measured, ground.encoder),
-            **ground.fit_identity(self.rows, self.plan.fit, ground.encoder, self._sampling),
-        }
-
-    def build(self, out: Path) -> dict[str, Any]:
-        """See `Stage`."""
-        ground, fit = self.ground, self.plan.fit
-        title = " + ".join(self.rows)
-        records = ground.fit(title, self.rows, fit, out, ground.encoder, sampling=self._sampling)
-        tasks = [ground.pool.task(name) for name in self.rows]
-        model = MultiTaskModel(ground.encoder, tasks)
+    def build(self, out: Path, context: Context) -> dict[str, Any]:
+        records = self.train(" + ".join(self.rows), out, context, sampling=self.sampling)
+        model = MultiTaskModel(self.encoder, self.rows.tasks)
         load_weights(model, out / WEIGHTS)
-        model = model.eval().to(ground.where.device)
-        how = ground.inference(ground.encoder, fit.precision)
-        scores = {}
-        for task in tasks:
-            rows, places = ground.pool.split(task.name, "validation"), self.measured[task.name]
-            scores[task.name] = predict(model, task, rows, how, out / f"{task.name}.parquet", places)
+        model = model.eval().to(context.hardware.device)
+        how = inference(context, self.encoder, self.fit.precision, as_trained=True)
+        pool, scores = pool_of(context, self.encoder, self.measured), {}
+        for task in self.rows.tasks:
+            rows, positions = pool.split(task.name, self.measured.split), self.measured[task.name]
+            scores[task.name] = predict(model, task, rows, how, out / f"{task.name}.parquet", positions)
         (out / "scores.json").write_text(json.dumps(scores, indent=1))
         return records
+
+
+def joint_training(
+    tasks: Sequence[TaskSpec], pool: TaskPool, names: Collection[str], plan: RelationsPlan, fit: FitConfig,
+    encoder: EncoderSpec, seed: int,
+) -> JointTraining:  # fmt: skip
+    """The model of some tasks together, or of one alone, in whatever order they are named.
+
+    The rows that measure a task are the same for every seed and for every model of the task.
+    """
+    ordered = [name for name in pool.names if name in names]
+    rows = {name: pool.local(pool.rows_of(name)) for name in ordered}
+    measured = {}
+    for name in ordered:
+        n, wanted = len(pool.split(name, "validation")), plan.validation_rows
+        drawn = np.arange(n) if wanted is None else generator("validation", name).permutation(n)[:wanted]
+        measured[name] = np.sort(drawn)
+    return JointTraining(
+        RowSet.of(tasks, rows), encoder, fit, seed, UniformBatches(plan.batches),
+        RowSet.of(tasks, measured, "validation"),
+    )  # fmt: skip

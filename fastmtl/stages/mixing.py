@@ -3,74 +3,67 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from fastmtl.data.samplers import Ratio
+from fastmtl.data.batching.planned import Ratio
 from fastmtl.mixing import MixingSearch, Mixture, best
+from fastmtl.stages.base import Context, Stage
 from fastmtl.stages.finetune import Finetune
-from fastmtl.stages.ground import FEW_ROWS, Ground
 from fastmtl.stages.multitask import Multitask
+from fastmtl.stages.utilities import FEW_ROWS
 from fastmtl.store import Artifact
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Mixing:
+class Mixing(Stage):
     """`mixing.json`: every trial of the search for a ratio.
 
     A trial is `multitask` with that ratio and `finetune` from its weights; its value is the primary's on the rows that
     choose the epoch. The records count the cost of all trials but the best one, whose stages are the experiment's own.
     """
 
-    ground: Ground
+    kind = "mixing"
+    version = 2
     search: MixingSearch
     multitask: Multitask
     finetune: Finetune
-    name: ClassVar[str] = "mixing"
+    seed: int
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """See `Stage`."""
-        return {
-            "version": 1,
-            "search": self.search,
-            "trial": [self.multitask.identity, self.finetune.identity],
-            "held_out": self.ground.evaluated_identity(self.ground.evaluated),
-        }
-
-    def build(self, out: Path) -> dict[str, Any]:
-        """See `Stage`."""
-        if (n := len(self.ground.evaluated[2])) < FEW_ROWS:
-            print(
-                f"fastmtl: {n} rows of {self.ground.primary} choose the ratio, few for a reliable choice; raise "
-                "protocol.holdout",
-                flush=True,
+    def build(self, out: Path, context: Context) -> dict[str, Any]:
+        chooses, task = self.finetune.evaluated.count, self.finetune.evaluated.tasks[0]
+        if chooses < FEW_ROWS:
+            log.warning(
+                "%d rows of %s choose the ratio, few for a reliable choice; raise protocol.holdout", chooses, task.name
             )
         stages: dict[Mixture, list[Artifact]] = {}
-        tasks = list(self.multitask.rows)
+        names, metric = list(self.multitask.rows), task.metrics[0]
 
         def evaluate(ratio: Mixture) -> float:
-            tried = ":".join(map(str, ratio))
-            print(f"trial {len(stages) + 1} of {self.search.trials}: {tried} ({', '.join(tasks)})", flush=True)
-            stages[ratio] = self._trial(ratio)
-            fit, metric = stages[ratio][-1].read("fit.json"), self.ground.pool.task(self.ground.primary).metrics[0]
+            shown = ":".join(map(str, ratio))
+            log.info("trial %d of %d: %s (%s)", len(stages) + 1, self.search.trials, shown, ", ".join(names))
+            stages[ratio] = self._trial(ratio, context)
+            fit = stages[ratio][-1].read("fit.json")
             value = fit["epochs"][fit["best_epoch"]][metric]
-            print(f"    {metric} {100 * value:.1f} on the rows that choose", flush=True)
+            log.info("    %s %.1f on the rows that choose", metric, 100 * value)
             return value
 
-        trials = self.search.run(len(tasks), evaluate, self.ground.seed)
+        trials = self.search.run(len(names), evaluate, self.seed)
         winner = best(trials).ratio
-        told = [
+        records = [
             {**vars(trial), "value": trial.value if np.isfinite(trial.value) else None,  # JSON has no NaN
-             "stages": [[a.stage, a.key] for a in stages[trial.ratio]],
+             "stages": [[a.kind, a.key] for a in stages[trial.ratio]],
              **{name: _total(stages[trial.ratio], name) for name in ("wall_s", "flops")}}
             for trial in trials
         ]  # fmt: skip
-        (out / "mixing.json").write_text(json.dumps({"tasks": tasks, "ratio": winner, "trials": told}, indent=1))
-        others = [one for one in told if one["ratio"] != winner]
+        (out / "mixing.json").write_text(json.dumps({"tasks": names, "ratio": winner, "trials": records}, indent=1))
+        others = [one for one in records if one["ratio"] != winner]
         ask_s = sum(trial.ask_s for trial in trials)
         return {
             "trials": len(trials),
@@ -79,9 +72,9 @@ class Mixing:
             "wall_s": round(sum(one["wall_s"] for one in others) + ask_s, 3),
         }
 
-    def _trial(self, ratio: Mixture) -> list[Artifact]:
-        multitask = replace(self.multitask, order=Ratio(ratio))
-        return [self.ground.artifact(one) for one in (multitask, replace(self.finetune, multitask=multitask))]
+    def _trial(self, ratio: Mixture, context: Context) -> list[Artifact]:
+        multitask = self.multitask.ordered(Ratio(ratio))
+        return [context.get(one) for one in (multitask, replace(self.finetune, multitask=multitask))]
 
 
 def _total(artifacts: list[Artifact], record: str) -> float:

@@ -1,4 +1,4 @@
-"""The stage `pool`: the token ids of a task under one tokenizer, and how many of its rows are kept."""
+"""The stage `pool`: the token ids of a task under one tokenizer."""
 
 from __future__ import annotations
 
@@ -6,42 +6,50 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from fastmtl.data.pool import POOL_VERSION, write_task
-from fastmtl.data.sources import Source
-from fastmtl.models.encoder import EncoderSpec, Tokenizer
+from fastmtl.data.pool import TaskPool, write_task
+from fastmtl.data.rows import RowSet
+from fastmtl.models.encoder import EncoderSpec, TokenizerSpec, tokenizer_of
+from fastmtl.stages.base import Context, Stage
+from fastmtl.store import Artifact
 from fastmtl.tasks import TaskSpec
 
 
-@dataclass(frozen=True)
-class TokenIds:
+@dataclass(frozen=True, eq=False)
+class TokenIds(Stage):
     """One task as token ids: an artifact of its own, so that adding a task tokenizes that task alone."""
 
-    source: Source
+    kind = "pool"
     task: TaskSpec
-    encoder: EncoderSpec
-    name: ClassVar[str] = "pool"
+    tokenizer: TokenizerSpec
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """See `Stage`."""
-        return {
-            "version": POOL_VERSION,
-            "content": self.source.fingerprint(self.task),
-            "task": self.task.to_dict(),
-            **self.encoder.tokenizer_identity(),
-        }
-
-    def build(self, out: Path) -> dict[str, Any]:
-        """See `Stage`."""
-        return write_task(out, self.source, self.task, tokenizer(self.encoder))
+    def build(self, out: Path, context: Context) -> dict[str, Any]:
+        return write_task(out, self.task, tokenizer_of(self.tokenizer.encoder))
 
 
-@lru_cache(maxsize=8)
-def tokenizer(encoder: EncoderSpec) -> Tokenizer:
-    """The encoder's tokenizer, which takes seconds to load."""
-    return encoder.make_tokenizer()
+def tokens(context: Context, tasks: Sequence[TaskSpec], encoder: EncoderSpec) -> list[Artifact]:
+    """The token ids of each task."""
+    return [context.get(TokenIds(task, TokenizerSpec(encoder))) for task in tasks]
+
+
+def open_pool(
+    context: Context, tasks: Sequence[TaskSpec], encoder: EncoderSpec, rows_per_task: Mapping[str, int] | None = None
+) -> TaskPool:
+    """All rows of the tasks as an encoder reads them; see `TaskPool` for `rows_per_task`."""
+    folders = tuple(artifact.path for artifact in tokens(context, tasks, encoder))
+    return _opened(folders, tuple((rows_per_task or {}).items()))
+
+
+def pool_of(context: Context, encoder: EncoderSpec, *row_sets: RowSet | None) -> TaskPool:
+    """All rows of the tasks of some row sets."""
+    tasks = {task.name: task for rows in row_sets if rows is not None for task in rows.tasks}
+    return open_pool(context, list(tasks.values()), encoder)
+
+
+@lru_cache(maxsize=16)
+def _opened(folders: tuple[Path, ...], rows_per_task: tuple[tuple[str, int], ...]) -> TaskPool:
+    return TaskPool(folders, dict(rows_per_task))
 
 
 def training_rows(rows_per_task: int | Mapping[str, int] | None, names: Sequence[str]) -> dict[str, int]:

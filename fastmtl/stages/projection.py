@@ -7,86 +7,78 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 from torch import nn
 
+from fastmtl.data.pool import TaskPool
+from fastmtl.data.rows import RowSet
 from fastmtl.errors import UserError
-from fastmtl.models.encoder import EncoderSpec
 from fastmtl.models.inference import Precision, forward_rows
 from fastmtl.models.multitask import load_encoder
-from fastmtl.stages.ground import Ground, Rows
-from fastmtl.store import WEIGHTS, Artifact, digest
+from fastmtl.seeds import generator
+from fastmtl.stages.base import Context, Stage
+from fastmtl.stages.fitting import inference
+from fastmtl.stages.pool import pool_of
+from fastmtl.stages.proxy import Proxy
+from fastmtl.store import WEIGHTS
+from fastmtl.tasks import TaskSpec
 
 
 @dataclass(frozen=True, eq=False)
-class Projection:
+class Projection(Stage):
     """`projection.parquet` (task, row, x, y) by t-SNE, and `separation.json` (see `separation`) of the features.
 
-    `encoder` and `proxy` make the features, those of its heads before dropout. `perplexity` is at most a third of the
-    rows. As in FastMTL (Kung et al., EMNLP 2021), with numbers beside the picture.
+    The proxy makes the features, those of its heads before dropout. `perplexity` is at most a third of the rows. As in
+    FastMTL (Kung et al., EMNLP 2021), with numbers beside the picture.
     """
 
-    ground: Ground
-    encoder: EncoderSpec
-    proxy: Artifact
-    rows: Rows
+    kind = "projection"
+    proxy: Proxy
+    rows: RowSet
     precision: Precision
     perplexity: float = 30.0
     neighbours: int = 15
-    name: ClassVar[str] = "projection"
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """See `Stage`."""
-        return {
-            "version": 1,
-            "proxy": self.proxy.key,
-            "rows": self.ground.rows_identity(self.rows, self.encoder),
-            "precision": self.precision,
-            "perplexity": self.perplexity,
-            "neighbours": self.neighbours,
-        }
-
-    def build(self, out: Path) -> dict[str, Any]:
-        """See `Stage`."""
+    def build(self, out: Path, context: Context) -> dict[str, Any]:
         names = list(self.rows)
-        task_N = np.repeat(names, [len(places) for places in self.rows.values()])
-        features_NH, records = self._features()
+        task_N = np.repeat(names, [len(positions) for positions in self.rows.positions])
+        features_NH, records = self._features(context)
         (out / "separation.json").write_text(json.dumps(separation(features_NH, task_N, self.neighbours), indent=1))
         started = time.perf_counter()
         x_N, y_N = tsne(features_NH, self.perplexity).T
-        columns = {"task": task_N, "row": np.concatenate(list(self.rows.values())), "x": x_N, "y": y_N}
+        columns = {"task": task_N, "row": np.concatenate(self.rows.positions), "x": x_N, "y": y_N}
         pa.parquet.write_table(pa.table(columns), out / "projection.parquet")
         return {**records, "tsne_s": round(time.perf_counter() - started, 3)}
 
-    def _features(self) -> tuple[np.ndarray, dict[str, Any]]:
+    def _features(self, context: Context) -> tuple[np.ndarray, dict[str, Any]]:
         """(N, H) float32, task after task, and what reading them cost."""
-        how, pool = self.ground.inference(self.encoder, self.precision), self.ground.tokenized(self.encoder)[1]
-        encoder = load_encoder(self.encoder, self.proxy.path / WEIGHTS).to(how.device)
+        how = inference(context, self.proxy.encoder, self.precision)
+        pool = pool_of(context, self.proxy.encoder, self.rows)
+        encoder = load_encoder(self.proxy.encoder, context.get(self.proxy).path / WEIGHTS).to(how.device)
         read, lengths = [], []
-        for name, places in self.rows.items():
+        for name, positions in self.rows.items():
             rows = pool.split(name, "train")
-            read.append(forward_rows(encoder, nn.Identity(), rows, places, how, f"read {name}"))
-            lengths.append(rows.lengths[places])
+            read.append(forward_rows(encoder, nn.Identity(), rows, positions, how, f"read {name}"))
+            lengths.append(rows.lengths[positions])
         length_N = np.concatenate(lengths)
         costs = {"examples": len(length_N), "tokens": int(length_N.sum()), "flops": encoder.forward_flops(length_N)}
         return np.concatenate(read), costs
 
 
-def unused_rows(ground: Ground, used: np.ndarray, rows_per_task: int) -> Rows:
+def unused_rows(tasks: Sequence[TaskSpec], pool: TaskPool, used: np.ndarray, rows_per_task: int, seed: int) -> RowSet:
     """At most so many rows of each task, none of them among the row ids `used`; the seed, no primary, draws them."""
     if isinstance(rows_per_task, bool) or not isinstance(rows_per_task, int) or rows_per_task < 10:
         raise UserError(f"rows_per_task={rows_per_task!r} is not a whole number of 10 or more; use 500, say")
     drawn = {}
-    for name in ground.pool.names:
-        left = np.setdiff1d(ground.pool.rows_of(name), used, assume_unique=True)
-        rng = np.random.default_rng(int(digest(["projection", name, ground.seed]), 16))
-        drawn[name] = ground.pool.local(np.sort(rng.permutation(left)[:rows_per_task]))
-    return drawn
+    for name in pool.names:
+        left = np.setdiff1d(pool.rows_of(name), used, assume_unique=True)
+        rng = generator("projection", name, seed)
+        drawn[name] = pool.local(np.sort(rng.permutation(left)[:rows_per_task]))
+    return RowSet.of(tasks, drawn)
 
 
 def tsne(features_NH: np.ndarray, perplexity: float) -> np.ndarray:

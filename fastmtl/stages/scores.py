@@ -1,111 +1,197 @@
-"""The stage `scores`: each reader passes over the rows that reach it, the first over all, and scores them in shards."""
+"""The stages `prepared` and `scores`: what a scorer computes once, and its scores of all rows, shard by shard."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
-from fastmtl.plans import Reader, ScoringPlan
-from fastmtl.scoring.cascade import best_of
-from fastmtl.scoring.shards import ScoreJob, Shard, assign, column, score
-from fastmtl.stages.ground import Ground, Rows
-from fastmtl.store import Artifact
-
-Level = list[tuple[Shard, Artifact]]
-"""What one reader read, and its scores."""
+from fastmtl.data.rows import RowSet
+from fastmtl.models.encoder import EncoderSpec
+from fastmtl.models.inference import DTYPES, Precision
+from fastmtl.models.multitask import MultiTaskModel, ProxyModel, load_weights
+from fastmtl.models.roofline import gemm_flops_per_s
+from fastmtl.scoring.base import Scorer, ScoringInputs
+from fastmtl.seeds import derive
+from fastmtl.stages.base import Context, Stage
+from fastmtl.stages.fitting import inference
+from fastmtl.stages.pool import pool_of
+from fastmtl.stages.proxy import Proxy
+from fastmtl.store import WEIGHTS, Artifact
+from fastmtl.tasks import TaskSpec
+from fastmtl.training.fit import device_name, run_distributed
+from fastmtl.training.process import PeakMemory
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
-    """The scores of all levels. `tasks` are those that proxies know; `reached` (n,) are the row ids, ascending, of the
-    candidates among which the last level chooses."""
+class ScorerStage(Stage):
+    """What both stages of a scorer have in common.
 
-    ground: Ground
-    tasks: Sequence[str]
-    levels: list[Level]
-    reached: np.ndarray
+    Args:
+        rows: The rows that it reads: all of them to prepare, those of one task to score.
+        target: The primary's training rows that may be read; None for a scorer whose scores serve every primary.
+        proxy: None for a scorer that needs none.
+        seed: None for a scorer without randomness of its own.
+    """
+
+    scorer: Scorer
+    rows: RowSet
+    encoder: EncoderSpec
+    proxy: Proxy | None
+    target: RowSet | None
+    precision: Precision
+    seed: int | None
 
     @property
-    def artifacts(self) -> tuple[Artifact, ...]:
-        """One a shard, level after level."""
-        return tuple(artifact for level in self.levels for _, artifact in level)
+    def _all_rows(self) -> RowSet:
+        """The rows of all tasks, so that row ids are the same in both stages."""
+        return self.rows
 
-    def last(self) -> tuple[np.ndarray, np.ndarray]:
-        """Row ids (n,) of all auxiliary rows that the last level read, and their scores (n,) for the primary."""
-        return _for_primary(self.ground, self.levels[-1], self.tasks)
-
-    def table(self) -> np.ndarray:
-        """(T, N) float32 of the last level: each row's value to each of `tasks`; NaN = not scored."""
-        pool = self.ground.pool
-        out = np.full((len(self.tasks), len(pool)), np.nan, dtype=np.float32)
-        for shard, artifact in self.levels[-1] if self.levels else ():
-            start = pool.starts[pool.index(shard.task)]
-            out[:, start + shard.places] = np.load(artifact.path / "scores.npy")
-        return out
+    def inputs(self, context: Context) -> ScoringInputs:
+        """What the scorer may read."""
+        known = self.proxy.rows.tasks if self.proxy else ()
+        weights = context.get(self.proxy).path / WEIGHTS if self.proxy else None
+        primary, target = next(iter(self.target.items())) if self.target else ("", np.empty(0, np.int64))
+        return ScoringInputs(
+            tasks=tuple(task.name for task in known), primary=primary, target=target, rows=self.rows,
+            pool=pool_of(context, self.encoder, self._all_rows, self.target),
+            model=_model(self.scorer.needs, self.encoder, known, weights, context.hardware.device),
+            inference=inference(context, self.encoder, self.precision), seed=derive("scorer", self.seed or 0, primary),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
-class Scoring:
-    """The passes to make. `proxies` are those of each reader, each trained on one of `samples` (row ids), and `tasks`
-    the tasks that they know."""
+class Prepared(ScorerStage):
+    """Whatever files `Scorer.prepare` writes."""
 
-    ground: Ground
-    plan: ScoringPlan
-    readers: Sequence[Reader]
-    proxies: list[list[Artifact]]
-    samples: list[np.ndarray]
-    tasks: Sequence[str]
-    candidates: np.ndarray
+    kind = "prepared"
 
-    def run(self) -> Scored:
-        """Level after level: the first reads every row, the others what the one before passes on to them."""
-        levels: list[Level] = []
-        pool, reached = self.ground.pool, self.candidates
-        for i in range(len(self.readers)):
-            if i == 0:
-                todo = np.concatenate([pool.rows_of(name) for name in pool.names])
-            else:
-                count = self.plan.num_kept(len(self.candidates), i)
-                read = _for_primary(self.ground, levels[-1], self.tasks)
-                reached = todo = best_of(reached, *read, count, self.ground.salt("keep", i - 1))
-            if i and i == len(self.readers) - 1:
-                todo = np.union1d(todo, self._audited(reached))
-            levels.append(self._read(self.readers[i], self.proxies[i], pool.by_task(todo)))
-        return Scored(self.ground, self.tasks, levels, reached)
-
-    def _audited(self, reached: np.ndarray) -> np.ndarray:
-        """Rejected rows, drawn at random, that the last level reads too."""
-        rejected = np.setdiff1d(self.candidates, reached, assume_unique=True)
-        rng = np.random.default_rng(self.ground.salt("audit"))
-        return rng.choice(rejected, min(self.plan.audit, len(rejected)), replace=False)
-
-    def _read(self, reader: Reader, proxies: list[Artifact], rows: Rows) -> Level:
-        ground, encoder = self.ground, reader.encoder
-
-        def shard(task: str, places: np.ndarray, proxy: int) -> Shard:
-            identity: dict[str, Any] = {
-                "version": 2,
-                "rows": ground.rows_identity({task: places}, encoder),
-                "proxy": proxies[proxy].key if proxies else ground.pool.fingerprint,
-                "scorer": reader.scorer,
-                "precision": reader.precision,
-            }
-            return Shard(task, places, proxy, identity)
-
-        # Without a proxy nothing was trained on, and the scorer may have read any row of the pool.
-        trained_on = [ground.pool.by_task(sample) for sample in self.samples] if proxies else [{}]
-        shards = [shard(*parts) for parts in assign(rows, trained_on, self.plan.shard_rows)]
-        job = ScoreJob(
-            store=ground.store, pool=ground.tokenized(encoder)[1], encoder=encoder, scorer=reader.scorer,
-            tasks=tuple(ground.pool.task(name) for name in self.tasks),
-            proxies=tuple(artifact.path for artifact in proxies), shards=shards,
-            how=ground.inference(encoder, reader.precision),
-        )  # fmt: skip
-        return list(zip(shards, score(job, ground.where)))
+    def build(self, out: Path, context: Context) -> dict[str, Any]:
+        scorer: Any = self.scorer
+        return {"device": device_name(context.hardware.device), **(scorer.prepare(self.inputs(context), out) or {})}
 
 
-def _for_primary(ground: Ground, level: Level, tasks: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    return column(ground.pool, level, ground.primary, tasks.index(ground.primary))
+@dataclass(frozen=True, eq=False)
+class ShardScores(ScorerStage):
+    """`scores.npy`, (T, n) float32 for the T tasks of the proxy, or (1, n) for one primary."""
+
+    kind = "scores"
+    version = 3
+    prepared: Prepared | None
+
+    @property
+    def _all_rows(self) -> RowSet:
+        return self.prepared.rows if self.prepared else self.rows
+
+    def build(self, out: Path, context: Context) -> dict[str, Any]:
+        inputs = self.inputs(context)
+        ((task, positions),) = self.rows.items()
+        device = context.hardware.device
+        gemm = gemm_flops_per_s(device, DTYPES[self.precision])
+        lengths = inputs.pool.split(task, "train").lengths[positions]
+        state = context.get(self.prepared).path if self.prepared else None
+        peak = PeakMemory(device)
+        started = time.perf_counter()
+        scores = self.scorer.score(inputs, state, task, positions)
+        wall_s = time.perf_counter() - started
+        expected = 1 if self.scorer.per_primary else len(inputs.tasks)
+        assert scores.shape == (expected, len(positions)), f"{self.scorer} gave scores of the shape {scores.shape}"
+        np.save(out / "scores.npy", scores)
+        flops = self._flops(inputs, lengths)
+        return {
+            "device": device_name(device),
+            "precision": self.precision,
+            "task": task,
+            "examples": len(positions),
+            "tokens": int(lengths.sum()),
+            "flops": flops,
+            "gemm_flops_per_s": round(gemm),
+            "mfu": round(flops / wall_s / gemm, 4),
+            "rows_per_s": round(len(positions) / wall_s, 1),
+            "wall_s": round(wall_s, 3),
+            "peak_memory_mib": peak.mib(),
+        }
+
+    def _flops(self, inputs: ScoringInputs, lengths: np.ndarray) -> float:
+        counted: Any = getattr(self.scorer, "flops", None)
+        if counted is not None:
+            return counted(inputs, lengths)
+        encoder: Any = getattr(inputs.model, "encoder", inputs.model)
+        return encoder.forward_flops(lengths) if encoder is not None else 0.0
+
+
+@lru_cache(maxsize=2)
+def _model(
+    needs: str, encoder: EncoderSpec, tasks: tuple[TaskSpec, ...], weights: Path | None, device: Any
+) -> nn.Module | None:
+    """What the scorer reads, in eval mode; two are kept, since a pass may alternate between two proxies."""
+    if needs == "nothing":
+        return None
+    model: Any = encoder.build()
+    if weights is not None:
+        model = (ProxyModel if needs == "discriminator" else MultiTaskModel)(encoder, tasks)
+        load_weights(model, weights)
+    return model.to(device).eval()
+
+
+@dataclass(frozen=True)
+class ScoringJob:
+    """A pass over shards as a value that can be pickled to child processes."""
+
+    context: Context
+    shards: Sequence[ShardScores]
+
+    def run(self) -> None:
+        """This rank's share of the shards, of about as many rows as every other rank's."""
+        rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        longest_first = sorted(self.shards, key=lambda shard: -shard.rows.count)
+        for shard in longest_first[rank::world]:
+            self.context.get(shard)
+
+
+def score(context: Context, shards: Sequence[ShardScores]) -> list[Artifact]:
+    """The artifacts of all shards in order; missing ones are computed on all devices."""
+    missing = [shard for shard in shards if context.store.find(shard.kind, shard.key) is None]
+    if context.hardware.is_distributed and len(missing) > 1:
+        for shard in missing:  # by the driver, which alone holds the locks of what trains on several devices
+            _ = shard.prepared and context.get(shard.prepared), shard.proxy and context.get(shard.proxy)
+        context.store.root.mkdir(parents=True, exist_ok=True)
+        run_distributed(ScoringJob(context, missing), context.hardware, context.store.root)
+    built = {shard.key for shard in missing}
+    artifacts = [replace(context.get(shard), hit=shard.key not in built) for shard in shards]
+    _model.cache_clear()
+    return artifacts
+
+
+def read_scores(context: Context, shards: Sequence[ShardScores], primary: str) -> tuple[list[RowSet], np.ndarray]:
+    """The rows of all shards but the primary's own, and their scores (n,) for the primary, one after another."""
+    read, values = [], [np.empty(0, dtype=np.float32)]
+    for shard in shards:
+        if primary not in shard.rows:
+            column = 0 if shard.scorer.per_primary or not shard.proxy else list(shard.proxy.rows).index(primary)
+            read.append(shard.rows)
+            values.append(np.load(context.get(shard).path / "scores.npy", mmap_mode="r")[column])
+    return read, np.concatenate(values)
+
+
+def assign(
+    rows: Mapping[str, np.ndarray], trained_on: Sequence[Mapping[str, np.ndarray]], size: int
+) -> list[tuple[str, np.ndarray, int]]:
+    """(task, positions, proxy) of each shard of at most `size` rows.
+
+    A row goes to the first proxy that was not trained on it; a row that all of them were trained on is left out.
+    """
+    out = []
+    for task, todo in rows.items():
+        for proxy, seen in enumerate(trained_on):
+            known = np.isin(todo, seen.get(task, ()), assume_unique=True)
+            mine, todo = todo[~known], todo[known]
+            out += [(task, mine[start : start + size], proxy) for start in range(0, len(mine), size)]
+    return out

@@ -3,105 +3,112 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from fastmtl.data.pool import TaskPool
-from fastmtl.plans import ScoringPlan
-from fastmtl.scoring.cascade import overlap_at_least
-from fastmtl.selection import BestTasks, Candidates, PickedTasks, Selector
-from fastmtl.stages.ground import Ground
-from fastmtl.stages.scores import Scored
-from fastmtl.stages.utilities import read_utilities
-from fastmtl.store import Artifact, digest
+from fastmtl.data.rows import RowSet
+from fastmtl.seeds import derive
+from fastmtl.selection.base import Selector
+from fastmtl.selection.candidates import Candidates
+from fastmtl.selection.cascade import overlap_at_least
+from fastmtl.stages.base import Context, Stage
+from fastmtl.stages.scores import ShardScores, read_scores
+from fastmtl.stages.utilities import Bandit, PredictedUtilities, read_utilities
+from fastmtl.store import Artifact
 
 
 @dataclass(frozen=True, eq=False)
-class Selection:
+class Selection(Stage):
     """`selection.parquet` (task, row, score), best first, and `counts.json`.
 
-    `candidates` are row ids, less the sample that `left_out` describes; `budget` asks for `num_wanted` of them.
-    `scored` and `utilities` value rows and tasks where the selector needs it; `cascade` is the plan of the passes where
-    there are several.
+    Args:
+        sizes: Task -> rows of its training file, for all tasks of the pool in order: row ids count through them.
+        candidates: The rows that may be chosen.
+        budget: None for a selector that does not use it.
+        scores: Shards of scores of the candidates (of those that reached the last level of a cascade).
+        reached: With a cascade, the candidates that its last level chooses among; it has read others for an audit.
     """
 
-    ground: Ground
+    kind = "selection"
+    version = 3
+    primary: str
+    sizes: tuple[tuple[str, int], ...]
+    candidates: RowSet
     selector: Selector
-    candidates: np.ndarray
-    left_out: list[Any] | None
-    budget: int | float
-    num_wanted: int
-    scored: Scored | None
-    utilities: Artifact | None
-    cascade: ScoringPlan | None
-    name: ClassVar[str] = "selection"
+    budget: int | float | None
+    scores: tuple[ShardScores, ...]
+    reached: RowSet | None
+    utilities: Bandit | PredictedUtilities | None
+    seed: int
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """See `Stage`."""
-        identity: dict[str, Any] = {
-            "version": 2,
-            "pool": self.ground.pool.fingerprint,
-            "primary": self.ground.primary,
-            "selector": self.selector,
-            "scores": digest([artifact.key for artifact in self.scored.artifacts]) if self.scored else None,
-        }
-        if self.utilities:
-            identity |= {"utilities": self.utilities.key}
-        if self.selector.uses_budget:
-            identity |= {"budget": self.budget, "seed": self.ground.seed, "candidates": self.left_out}
-        if self.cascade:
-            identity |= {"keep": self.cascade.keep, "audit": self.cascade.audit}
-        return identity
-
-    def build(self, out: Path) -> dict[str, Any]:
-        """See `Stage`."""
-        candidates, audited = self._valued()
-        picks = self.selector.select(candidates, self.num_wanted, np.random.default_rng(self.ground.salt("select")))
-        by_rows = self.selector.uses_budget and not isinstance(self.selector, PickedTasks | BestTasks)
-        wanted = self.num_wanted if by_rows else len(picks)
-        assert len(np.unique(picks)) == len(picks) == wanted, f"{self.selector} chose {len(picks)} rows, not {wanted}"
+    def build(self, out: Path, context: Context) -> dict[str, Any]:
+        candidates, audited = self._valued(context)
+        seed, budget = derive("select", self.seed, self.primary), self.budget or 1.0
+        k = self.selector.size(candidates, budget, np.random.default_rng(seed))
+        picks = self.selector.select(candidates, k, np.random.default_rng(seed))
+        assert len(np.unique(picks)) == len(picks) == k, f"{self.selector} chose {len(picks)} rows, not {k}"
         chosen = candidates.at(picks)
         self._write(out, chosen)
         audit = {}
-        if chosen.scores is not None and self.cascade:
-            rejected = len(self.candidates) - len(candidates)
-            audit = {"audit": overlap_at_least(chosen.scores, audited, rejected)}
-        return {"examples": len(chosen), "candidates": len(self.candidates), **audit}
+        if chosen.scores is not None and self.reached is not None:
+            audit = {"audit": overlap_at_least(chosen.scores, audited, self.candidates.count - len(candidates))}
+        return {"examples": len(chosen), "candidates": self.candidates.count, **audit}
 
-    def _valued(self) -> tuple[Candidates, np.ndarray]:
+    @property
+    def _starts(self) -> np.ndarray:
+        """(T + 1,) the first row id of each task, and the number of all rows."""
+        return np.concatenate([[0], np.cumsum([size for _, size in self.sizes], dtype=np.int64)])
+
+    def row_ids(self, rows: RowSet) -> np.ndarray:
+        """(n,) int64, ascending within each task."""
+        starts = dict(zip((name for name, _ in self.sizes), self._starts))
+        return np.concatenate([np.empty(0, np.int64), *(starts[name] + positions for name, positions in rows.items())])
+
+    def _valued(self, context: Context) -> tuple[Candidates, np.ndarray]:
         """The candidates that are chosen among, with what they and their tasks are worth; scores of audited rows."""
-        pool, row_ids, scores, audited = self.ground.pool, self.candidates, None, np.empty(0, dtype=np.float32)
-        if self.scored:
-            row_ids, scores = self.scored.last()
-            reached = np.isin(row_ids, self.scored.reached, assume_unique=True)
-            audited = scores[~reached]
-            row_ids, scores = row_ids[reached], scores[reached]
+        row_ids, scores, audited = self.row_ids(self.candidates), None, np.empty(0, dtype=np.float32)
+        if self.scores:
+            read, values = read_scores(context, self.scores, self.primary)
+            found = np.concatenate([self.row_ids(rows) for rows in read])
+            wanted = np.isin(found, row_ids if self.reached is None else self.row_ids(self.reached), assume_unique=True)
+            row_ids, scores, audited = found[wanted], values[wanted], values[~wanted]
         utilities = None
         if self.utilities:
-            known = read_utilities(self.utilities)
-            utilities = np.array([known[name] for name in pool.names], dtype=float)
-        return Candidates(row_ids, pool.task_of(row_ids), scores, tuple(pool.names), utilities), audited
+            known = read_utilities(context.get(self.utilities))
+            utilities = np.array([known[name] for name, _ in self.sizes], dtype=float)
+        return self._candidates(row_ids, scores, utilities), audited
+
+    def _candidates(self, row_ids: np.ndarray, scores: np.ndarray | None, utilities: np.ndarray | None) -> Candidates:
+        task_ids = np.searchsorted(self._starts, row_ids, side="right") - 1
+        return Candidates(row_ids, task_ids, scores, tuple(name for name, _ in self.sizes), utilities)
+
+    def check_budget(self) -> int:
+        """Rows that are chosen at most; a `UserError` for a budget that cannot be met, before anything is trained."""
+        return self.selector.size(
+            self._candidates(self.row_ids(self.candidates), None, None), self.budget or 1.0, np.random.default_rng(0)
+        )
 
     def _write(self, out: Path, chosen: Candidates) -> None:
-        pool, k = self.ground.pool, len(chosen)
+        names = np.array([name for name, _ in self.sizes])
         table = {
-            "task": np.array(pool.names)[chosen.task_ids],
-            "row": pool.local(chosen.row_ids),
-            "score": chosen.scores if chosen.scores is not None else np.full(k, np.nan, dtype=np.float32),
+            "task": names[chosen.task_ids],
+            "row": chosen.row_ids - self._starts[chosen.task_ids],
+            "score": chosen.scores if chosen.scores is not None else np.full(len(chosen), np.nan, dtype=np.float32),
         }
         pa.parquet.write_table(pa.table(table), out / "selection.parquet")
-        counts = {name: int(np.sum(table["task"] == name)) for name in pool.names if name != self.ground.primary}
+        counts = {name: int(np.sum(table["task"] == name)) for name in names if name != self.primary}
         (out / "counts.json").write_text(json.dumps(counts, indent=1))
 
 
-def read_selected(selection: Artifact, pool: TaskPool) -> np.ndarray:
-    """(k,) row ids, best first."""
+def read_selected(selection: Artifact, starts: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """(k,) row ids, best first; `starts` are the first row ids of the tasks."""
     table = pa.parquet.read_table(selection.path / "selection.parquet")
-    starts = [pool.starts[pool.index(name)] for name in table["task"].to_pylist()]
-    return table["row"].to_numpy() + np.array(starts, dtype=np.int64)
+    tasks = table["task"].combine_chunks().dictionary_encode()
+    place = np.array([list(names).index(name) for name in tasks.dictionary.to_pylist()], dtype=np.int64)
+    return table["row"].to_numpy() + (starts[place[tasks.indices.to_numpy()]] if len(table) else 0)

@@ -1,4 +1,4 @@
-"""The stage `test`: what the fine-tuned model says of test rows; no choice and no other stage depends on it."""
+"""The stage `test`: the fine-tuned model's answers on test rows; no choice and no other stage depends on it."""
 
 from __future__ import annotations
 
@@ -6,51 +6,43 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
-from fastmtl.data.pool import TokenRows
+from fastmtl.data.rows import RowSet
 from fastmtl.models.inference import Precision
+from fastmtl.stages.base import Context, Stage
 from fastmtl.stages.finetune import Finetune
-from fastmtl.stages.ground import Ground
-from fastmtl.store import WEIGHTS, digest
+from fastmtl.stages.fitting import inference
+from fastmtl.stages.pool import pool_of
+from fastmtl.store import WEIGHTS
 from fastmtl.training.finetuned import load_finetuned, predict
 from fastmtl.training.fit import device_name
 
 
 @dataclass(frozen=True, eq=False)
-class Test:
+class Test(Stage):
     """`test.parquet`, a prediction for each of the rows, and `metrics.json`: under `test` the metrics, or null where
     all labels are hidden."""
 
-    ground: Ground
+    kind = "test"
     finetune: Finetune
-    rows: TokenRows
-    precision: Precision | Literal["auto"]
-    name: ClassVar[str] = "test"
+    rows: RowSet
+    precision: Precision
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """See `Stage`."""
-        return {
-            "version": 1,
-            "finetune": digest(self.finetune.identity),
-            "rows": [self.rows.folder.name, self.rows.split],
-            "precision": self.precision,
-        }
-
-    def build(self, out: Path) -> dict[str, Any]:
-        """See `Stage`."""
-        how = self.ground.inference(self.ground.encoder, self.precision)
-        folder = self.ground.artifact(self.finetune, WEIGHTS).path
+    def build(self, out: Path, context: Context) -> dict[str, Any]:
+        how = inference(context, self.finetune.encoder, self.precision, as_trained=True)
+        folder = context.get(self.finetune, WEIGHTS).path
         started = time.perf_counter()
         model, task = load_finetuned(folder)
-        metrics = predict(model.to(how.device), task, self.rows, how, out / "test.parquet")
+        ((name, positions),) = self.rows.items()
+        rows = pool_of(context, self.finetune.encoder, self.rows).split(name, self.rows.split)
+        metrics = predict(model.to(how.device), task, rows, how, out / "test.parquet", positions)
         (out / "metrics.json").write_text(json.dumps({"test": metrics}, indent=1))
         return {
             "device": device_name(how.device),
             "precision": how.precision,
-            "examples": len(self.rows),
-            "tokens": int(self.rows.lengths.sum()),
-            "flops": model.encoder.forward_flops(self.rows.lengths),
+            "examples": len(rows),
+            "tokens": int(rows.lengths.sum()),
+            "flops": model.encoder.forward_flops(rows.lengths),
             "wall_s": round(time.perf_counter() - started, 3),
         }

@@ -1,72 +1,67 @@
-"""The stage `utilities`: AutoSeM's bandit values every task by its use to the primary."""
+"""The stage `utilities`: each task's use to the primary, by AutoSeM's bandit or by a saved predictor of gains."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-import numpy as np
-
-from fastmtl.data.online import Thompson
-from fastmtl.plans import BanditPlan
-from fastmtl.stages.ground import FEW_ROWS, Evaluated, Ground, Rows
+from fastmtl.data.batching.online import ThompsonSampling
+from fastmtl.data.rows import RowSet
+from fastmtl.relations.predictor import GainPredictor
+from fastmtl.stages.base import Context, Stage
+from fastmtl.stages.features import Features
+from fastmtl.stages.fitting import FitStage
 from fastmtl.store import WEIGHTS, Artifact
+
+log = logging.getLogger(__name__)
+
+FEW_ROWS = 50
+"""A share of right answers over fewer rows than this has a standard error of seven points or more."""
 
 
 @dataclass(frozen=True, eq=False)
-class Utilities:
-    """`bandit.json`: each task's utility to the primary and how it came about."""
+class Bandit(FitStage):
+    """`bandit.json`: each task's utility to the primary, and every round, valued on the `rewarded` rows."""
 
-    ground: Ground
-    plan: BanditPlan
-    name: ClassVar[str] = "utilities"
+    kind = "utilities"
+    policy: ThompsonSampling
+    rewarded: RowSet
 
-    @property
-    def policy(self) -> Thompson:
-        """The bandit, with the rounds that it plays."""
-        return replace(self.plan.policy, rounds=self.plan.rounds)
-
-    @cached_property
-    def split(self) -> tuple[np.ndarray, Evaluated]:
-        """The primary's rows to train on, and those whose value rewards a round: the protocol's held-out ones first."""
-        trained, held = self.ground.primary_rows
-        if not len(held):  # under `paper` there is the validation split
-            return trained, self.ground.rewarded(self.policy)
-        most = max(1, int(self.plan.holdout * (len(trained) + len(held))))
-        in_turn = np.concatenate([self.ground.shuffled(held), self.ground.shuffled(trained)])
-        rewarded = in_turn[: min(self.policy.validation_rows, most)]
-        return np.setdiff1d(trained, rewarded), (self.ground.primary, "train", np.sort(rewarded))
-
-    @property
-    def rows(self) -> Rows:
-        """The primary's rows to train on, and all rows of all other tasks."""
-        pool, primary = self.ground.pool, self.ground.primary
-        auxiliary = {name: pool.local(pool.rows_of(name)) for name in pool.names if name != primary}
-        return {primary: self.split[0], **auxiliary}
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """See `Stage`."""
-        return {
-            "version": 2,
-            "rewarded": self.ground.evaluated_identity(self.split[1]),
-            **self.ground.fit_identity(self.rows, self.plan.fit, self.ground.encoder, self.policy),
-        }
-
-    def build(self, out: Path) -> dict[str, Any]:
-        """See `Stage`."""
-        if (n := len(self.split[1][2])) < FEW_ROWS:
-            print(
-                f"fastmtl: {n} rows of {self.ground.primary} reward the bandit, few for a reliable choice", flush=True
-            )
-        records = self.ground.fit(
-            "bandit", self.rows, self.plan.fit, out, self.ground.encoder, sampling=self.policy, evaluated=self.split[1],
-            keep_best=False,
-        )  # fmt: skip
+    def build(self, out: Path, context: Context) -> dict[str, Any]:
+        if self.rewarded.count < FEW_ROWS:
+            name = self.rewarded.tasks[0].name
+            log.warning("%d rows of %s reward the bandit, few for a reliable choice", self.rewarded.count, name)
+        records = self.train("bandit", out, context, sampling=self.policy, evaluated=self.rewarded, keep_best=False)
         (out / WEIGHTS).unlink()  # its rounds are what it was for
         return records
+
+
+@dataclass(frozen=True, eq=False)
+class PredictedUtilities(Stage):
+    """`utilities.json`: task -> probability of a gain, None for the primary; from the features of each task.
+
+    The predictor counts by its coefficients, not by its file.
+    """
+
+    kind = "utilities"
+    primary: str
+    predictor: GainPredictor
+    features: tuple[Features, ...]
+
+    def build(self, out: Path, context: Context) -> dict[str, Any]:
+        known: Mapping[str, Any] = {one.task.name: context.get(one).read("features.json") for one in self.features}
+        utilities = {self.primary: None, **dict(self.predictor.rank(self.primary, known))}
+        (out / "utilities.json").write_text(json.dumps(utilities, indent=1))
+        return {}
+
+
+def read_predictor(path: str) -> GainPredictor:
+    """A predictor that was saved; `UserError` if there is none."""
+    return GainPredictor.load(Path(path).expanduser())
 
 
 def read_utilities(utilities: Artifact) -> dict[str, float | None]:

@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from fastmtl.data.online import Online, Thompson
+from fastmtl.data.batching.online import Online, is_rewarded_by_validation
 from fastmtl.progress import progress
 from fastmtl.tasks import TaskSpec
 
@@ -57,6 +57,36 @@ class KeepBest(Callback):
             assert isinstance(pl_module.model, nn.Module)
             self.state = full_state(pl_module.model, trainer.is_global_zero)
 
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"history": self.history, "epoch": self.epoch, "state": self.state, "best": list(self._best)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Resume."""
+        self.history, self.epoch, self.state = (state_dict[name] for name in ("history", "epoch", "state"))
+        self._best = tuple(state_dict["best"])
+
+
+class Stop(Callback):
+    """Ends training after `max_steps` steps, or when `KeepBest` has kept no new epoch for `patience` epochs.
+
+    Lightning's own `max_steps` skips the validation of an epoch that it cuts short, and so the choice of its weights.
+    """
+
+    def __init__(self, max_steps: int | None, patience: int | None) -> None:
+        self.max_steps, self.patience = max_steps, patience
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Compare the optimizer's steps; validation still follows."""
+        if self.max_steps is not None and trainer.global_step >= self.max_steps:
+            trainer.should_stop = True
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compare the best epoch with this one; both are the same on every rank."""
+        best = next((one for one in trainer.callbacks if isinstance(one, KeepBest)), None)  # type: ignore[attr-defined]
+        if self.patience is not None and best is not None and trainer.current_epoch - best.epoch >= self.patience:
+            trainer.should_stop = True
+
 
 class Feedback(Callback):
     """Tells an online order and the loss weighting what the last steps did; on every rank the same.
@@ -71,7 +101,7 @@ class Feedback(Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A bandit's round has ended: the primary's value decides its reward."""
         online = trainer.datamodule.online  # type: ignore[attr-defined]
-        if isinstance(online, Online) and isinstance(online.sampling, Thompson):
+        if isinstance(online, Online) and is_rewarded_by_validation(online.sampling):
             evaluated = pl_module.evaluated
             assert isinstance(evaluated, TaskSpec)
             online.tell(online.sampling.value(measured(trainer), evaluated.metrics[0]))
@@ -102,6 +132,14 @@ class Feedback(Callback):
             primary_P, auxiliary_P = seen.gradients_mP
             online.tell(float(functional.cosine_similarity(primary_P, auxiliary_P, dim=0)))
 
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"start": self._start}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Resume."""
+        self._start = state_dict["start"]
+
 
 class Curves(Callback):
     """Learning curves: the mean of each value over its task's steps since the last point, and each epoch's metrics.
@@ -117,11 +155,12 @@ class Curves(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Collect; every tenth step and at the end of an epoch, make a point of each value that occurred."""
+        """Collect; every tenth step and at the last of an epoch, make a point of each value that occurred."""
         for name, (value, weight) in outputs["curves"].items():
             self._waiting.setdefault(name, []).append(torch.stack([value * weight, weight]))
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if stepped and (trainer.global_step % CURVE_EVERY_N_STEPS == 0 or trainer.is_last_batch):
+        is_last = trainer.is_last_batch or trainer.should_stop
+        if stepped and (trainer.global_step % CURVE_EVERY_N_STEPS == 0 or is_last):
             names = sorted(self._waiting)
             sums = torch.stack([torch.stack(self._waiting[name]).sum(0) for name in names])
             for name, (value, weight) in zip(names, sums.tolist()):
@@ -133,6 +172,14 @@ class Curves(Callback):
         """The epoch's metrics on the rows that choose it."""
         for name, value in trainer.callback_metrics.items():
             self._point(trainer, name, float(value))
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"points": self.points, "waiting": self._waiting}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Resume."""
+        self.points, self._waiting = list(state_dict["points"]), dict(state_dict["waiting"])
 
     def _point(self, trainer: pl.Trainer, name: str, value: float) -> None:
         self.points.append((trainer.global_step, trainer.current_epoch, name, value))

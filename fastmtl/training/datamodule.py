@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.accelerators import CUDAAccelerator
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
+from fastmtl.data.batching.online import Online, OnlineSampling
+from fastmtl.data.batching.planned import Sampling, Step, planned_steps, shard
 from fastmtl.data.collate import collate
-from fastmtl.data.online import Online, OnlineSampling
 from fastmtl.data.pool import TaskPool, TokenRows, chunks
-from fastmtl.data.samplers import Sampling, Step, grouped, shard
+from fastmtl.data.rows import RowSet
 from fastmtl.models.inference import BATCH_ROWS, BATCH_TOKENS
 
 
 class PlannedBatches(Dataset):
     """This rank's micro-batches of the steps, collated: `accumulate` successive items are its part of one step.
 
-    An item is a list of one-task batches. `weight` is the factor of a batch's mean loss (see `shard`), `share` the
-    batch's part of the step's rows. `served` collects the token counts of the rows of each step, over all ranks.
+    An item is a list of one-task batches. `weight` is the factor of a batch's mean loss (see `shard`), which is 0 if it
+    `repeats` a row of another rank; `share` is the batch's part of the step's rows. `served` collects the token counts
+    of the rows of each step, over all ranks.
     """
 
     def __init__(
@@ -48,46 +50,62 @@ class PlannedBatches(Dataset):
         mine, weight = shard(places, self.rank + self.world * micro, parts)
         if weight and rows.tags is not None:  # its mean loss is that of words
             weight = float(rows.words[mine].sum() * parts / rows.words[places].sum())
-        batch = collate(rows, mine, self.pad_id)
-        return {**batch, "task": self.names[task], "weight": torch.tensor(weight), "share": torch.tensor(share)}
+        batch = {**collate(rows, mine, self.pad_id), "task": self.names[task], "repeats": weight == 0}
+        return {**batch, "weight": torch.tensor(weight), "share": torch.tensor(share)}
+
+
+class _From(Sampler[int]):
+    """The batches of an epoch from one on; Lightning counts those before it as done."""
+
+    def __init__(self, first: int, count: int) -> None:
+        self.first, self.count = first, count
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.first, self.count))
+
+    def __len__(self) -> int:
+        return self.count
 
 
 class TaskData(pl.LightningDataModule):
     """Training rows by task, and the rows that are evaluated on the way.
 
-    `rows` maps a task to places in its training file, the primary first; `evaluated` is (task, split, places). A step
-    has up to `parts` one-task batches. Under a planned sampling the order of an epoch is a function of seed and epoch
-    alone; under an online one of the rewards too, which are the same on every rank.
+    `rows` are the training rows, the primary's first; `evaluated` are rows of one task. A step has up to `parts`
+    one-task batches. Under a planned sampling the order of an epoch is a function of seed and epoch alone; under an
+    online one of the rewards too, which are the same on every rank.
     """
 
     def __init__(
         self,
         pool: TaskPool,
-        rows: Mapping[str, np.ndarray],
+        rows: RowSet,
         sampling: Sampling | OnlineSampling,
         batch_size: int,
         seed: int,
         pad_id: int,
-        evaluated: tuple[str, str, np.ndarray] | None = None,
+        evaluated: RowSet | None = None,
         parts: int = 1,
     ) -> None:
         super().__init__()
         self.names = list(rows)
         self.rows = [pool.split(name, "train") for name in self.names]
-        self.places = list(rows.values())
+        self.places = list(rows.positions)
         self.lengths = [source.lengths[places] for source, places in zip(self.rows, self.places)]
         self.sampling, self.batch_size, self.seed, self.pad_id, self.parts = sampling, batch_size, seed, pad_id, parts
         self.online = None if isinstance(sampling, Sampling) else Online(sampling, self.lengths, batch_size, seed)
         self.served: list[np.ndarray] = []
+        self.steps_now: Sequence[Step] = []
+        self._resumed: tuple[int, Any] | None = None
         self.evaluated = None
         if evaluated is not None:
-            name, split, places = evaluated
-            self.evaluated = (name, pool.split(name, split), places)
+            ((name, positions),) = evaluated.items()
+            self.evaluated = (name, pool.split(name, evaluated.split), positions)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps, from the plan of an epoch, not from the trainer; every epoch has as many."""
-        return len(self.steps(0))
+    def num_steps(self, epochs: int) -> int:
+        """Optimizer steps of so many epochs, from their plans, not from the trainer."""
+        if self.online is not None or self.batch_size % self.parts == 0:  # every epoch has as many
+            return epochs * len(self.steps(0))
+        return sum(len(self.steps(epoch)) for epoch in range(epochs))
 
     def steps(self, epoch: int) -> Sequence[Step]:
         """The epoch's steps; the rows of a batch are places in the task's rows here."""
@@ -96,7 +114,7 @@ class TaskData(pl.LightningDataModule):
             self.online.start(epoch)
             return self.online
         rng = np.random.default_rng([self.seed, epoch])
-        return grouped(self.sampling.epoch(self.lengths, self.batch_size // self.parts, rng), self.parts)
+        return planned_steps(self.sampling, self.lengths, self.batch_size, self.parts, rng)
 
     def visited(self) -> np.ndarray:
         """(n,) token counts of the rows that were trained on so far, each as often as it was."""
@@ -106,27 +124,50 @@ class TaskData(pl.LightningDataModule):
         """One epoch; the trainer asks again before each (`reload_dataloaders_every_n_epochs=1`)."""
         trainer = self.trainer
         assert trainer is not None
-        return self._loader(
-            PlannedBatches(
-                self.steps(trainer.current_epoch), self.names, self.rows, self.places, self.pad_id,
-                trainer.global_rank, trainer.world_size, trainer.accumulate_grad_batches, self.served,
-            )
+        self.steps_now = self.steps(trainer.current_epoch)
+        batches = PlannedBatches(
+            self.steps_now, self.names, self.rows, self.places, self.pad_id,
+            trainer.global_rank, trainer.world_size, trainer.accumulate_grad_batches, self.served,
         )  # fmt: skip
+        first = 0
+        if self._resumed is not None:
+            first, online = self._resumed
+            if self.online is not None:
+                self.online.restore(online)
+            self._resumed = None
+        return self._loader(batches, first)
+
+    def state(self, batch: int) -> dict[str, Any]:
+        """Plain values from which `restore` goes on with the batch that was asked for last, before it is trained on."""
+        assert self.trainer is not None
+        parts = len(self.steps_now[batch // self.trainer.accumulate_grad_batches])
+        served = np.concatenate([np.empty(0, np.int64), *self.served[: len(self.served) - parts]])
+        online = self.online.state() if self.online is not None else None
+        return {"batch": batch, "served": torch.from_numpy(served), "online": online}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The next training data loader starts where `state` was taken."""
+        self.served[:] = [state["served"].numpy()]
+        self._resumed = state["batch"], state["online"]
 
     def val_dataloader(self) -> DataLoader | list[Any]:
-        """The evaluated rows, sorted by length; every row on exactly one rank."""
+        """The evaluated rows, sorted by length; every row counts on one rank, and all ranks have as many batches.
+
+        A rank with fewer batches would leave the others waiting for it.
+        """
         if self.evaluated is None:
             return []
         assert self.trainer is not None
+        rank, world = self.trainer.global_rank, self.trainer.world_size
         name, rows, places = self.evaluated
-        mine = places[self.trainer.global_rank :: self.trainer.world_size]
-        order = np.argsort(rows.lengths[mine], kind="stable")
-        steps = [[(0, part)] for part in chunks(order, rows.lengths[mine], BATCH_TOKENS, BATCH_ROWS)]
-        return self._loader(PlannedBatches(steps, [name], [rows], [mine], self.pad_id))
+        lengths = rows.lengths[places]
+        order = np.argsort(lengths, kind="stable")
+        steps = [[(0, part)] for part in chunks(order, lengths, BATCH_TOKENS * world, BATCH_ROWS * world)]
+        return self._loader(PlannedBatches(steps, [name], [rows], [places], self.pad_id, rank, world))
 
-    def _loader(self, batches: PlannedBatches) -> DataLoader:
+    def _loader(self, batches: PlannedBatches, first: int = 0) -> DataLoader:
         # From pinned memory a copy to the GPU does not make the host wait. Collating takes a thousandth of a step, so
         # neither worker processes nor a thread are worth their own cost.
         assert self.trainer is not None
         pinned = isinstance(self.trainer.accelerator, CUDAAccelerator)
-        return DataLoader(batches, batch_size=None, pin_memory=pinned)
+        return DataLoader(batches, batch_size=None, pin_memory=pinned, sampler=_From(first, len(batches)))

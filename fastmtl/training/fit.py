@@ -8,9 +8,8 @@ import json
 import logging
 import os
 import pickle
-import re
-import resource
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,8 +17,8 @@ import sys
 import time
 import uuid
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -28,105 +27,28 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from safetensors.torch import save_file
 
-from fastmtl.data.online import OnlineSampling, Thompson
+from fastmtl.data.batching.online import OnlineSampling, is_rewarded_by_validation
+from fastmtl.data.batching.planned import Sampling, num_batches
 from fastmtl.data.pool import TaskPool
-from fastmtl.data.samplers import Sampling, num_batches
+from fastmtl.data.rows import RowSet
 from fastmtl.errors import UserError
 from fastmtl.models.encoder import EncoderSpec
 from fastmtl.models.inference import DTYPES
 from fastmtl.models.multitask import MultiTaskModel, ProxyModel, load_weights
 from fastmtl.models.roofline import gemm_flops_per_s
 from fastmtl.store import WEIGHTS
-from fastmtl.training.callbacks import Curves, Feedback, KeepBest, OneBar, full_state
+from fastmtl.training.callbacks import Curves, Feedback, KeepBest, OneBar, Stop, full_state
+from fastmtl.training.checkpoint import Checkpoint
+from fastmtl.training.config import FitConfig, Hardware
 from fastmtl.training.datamodule import TaskData
-from fastmtl.training.modules import FitConfig, MultiTaskModule, ProxyModule, freeze, training_flops
+from fastmtl.training.modules import MultiTaskModule, ProxyModule, freeze, training_flops
+from fastmtl.training.process import PeakMemory, following
 from fastmtl.training.weighting import Equal, Weighting
 
-
-@dataclass(frozen=True)
-class Where:
-    """Where fits run; nothing here changes what is computed, so none of it enters an identity.
-
-    `devices` are those of each of `num_nodes` machines. `accumulate` cuts a batch into so many micro-batches a device,
-    for the sake of memory. With several machines, `launcher` is a command that starts what follows it once on each,
-    with the fields {num_nodes} and {devices}; without it the user starts the other machines by hand. `rendezvous` is
-    the HOST:PORT at which they meet; HOST is one of them, and without it the machine that asks for the fit.
-    """
-
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: int | Literal["auto"] = 1
-    strategy: Literal["ddp", "fsdp"] = "ddp"
-    accumulate: int = 1
-    num_nodes: int = 1
-    launcher: str | None = None
-    rendezvous: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.accelerator not in ("auto", "cpu", "gpu"):
-            raise UserError(f"trainer.accelerator={self.accelerator!r} is unknown; use auto, cpu or gpu")
-        if self.strategy not in ("ddp", "fsdp"):
-            raise UserError(f"trainer.strategy={self.strategy!r} is unknown; use ddp or fsdp")
-        for name in ("devices", "accumulate", "num_nodes"):
-            value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-            if not whole and (name, value) != ("devices", "auto"):
-                other = ", or auto" if name == "devices" else ""
-                raise UserError(f"trainer.{name}={value!r} is not a whole number of 1 or more{other}")
-        if self.rendezvous is not None and not re.fullmatch(r"\S+:\d+", self.rendezvous):
-            raise UserError(f"trainer.rendezvous={self.rendezvous!r} is not HOST:PORT, such as node1:29400")
-        try:
-            self.launch_prefix()
-        except (KeyError, IndexError, ValueError) as error:
-            raise UserError(
-                f"trainer.launcher={self.launcher!r} is no command line with the fields {{num_nodes}} and {{devices}} "
-                f"({error}); write, say, 'srun --nodes={{num_nodes}} --ntasks-per-node=1'"
-            ) from error
-
-    def launch_prefix(self) -> list[str]:
-        """The launcher's words with its fields filled in; none without a launcher."""
-        return shlex.split((self.launcher or "").format(num_nodes=self.num_nodes, devices=self.devices))
-
-    def resolved(self) -> Where:
-        """`auto` replaced by what this machine has."""
-        has_gpu = torch.cuda.is_available()
-        accelerator = self.accelerator if self.accelerator != "auto" else ("gpu" if has_gpu else "cpu")
-        if accelerator == "gpu" and not has_gpu:
-            raise UserError("trainer.accelerator='gpu', but this machine has no CUDA device; use trainer=cpu")
-        devices = self.devices
-        if devices == "auto":
-            devices = torch.cuda.device_count() if accelerator == "gpu" else 1
-        if accelerator == "gpu" and devices > torch.cuda.device_count():
-            raise UserError(f"trainer.devices={devices}, but this machine has {torch.cuda.device_count()} CUDA devices")
-        return replace(self, accelerator=accelerator, devices=int(devices))
-
-    @property
-    def world(self) -> int:
-        """Devices on all machines together."""
-        return int(self.resolved().devices) * self.num_nodes
-
-    @property
-    def is_distributed(self) -> bool:
-        """Whether there are several devices, and so work runs in processes of its own, one a device."""
-        return self.world > 1
-
-    @property
-    def device(self) -> torch.device:
-        """The device of single-device work such as scoring."""
-        return torch.device("cuda" if self.resolved().accelerator == "gpu" else "cpu")
-
-
-def resolve_precision(precision: str, where: Where) -> Literal["fp32", "bf16", "fp16"]:
-    """`auto`: bf16 on GPUs that have it (else fp16) and on CPUs with AVX512-BF16 or AMX; elsewhere bf16 is emulated
-    and many times slower than fp32."""
-    if precision != "auto":
-        return precision  # type: ignore[return-value]
-    if where.resolved().accelerator == "gpu":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    has = torch.cpu.get_capabilities()
-    return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") else "fp32"
-
+log = logging.getLogger(__name__)
 
 _LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -135,30 +57,35 @@ _LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mix
 class FitJob:
     """All that a fit needs, as values that can be pickled to a child process.
 
-    `rows` maps each task to places in its training file, the primary first. `evaluated` is (task, split, places): rows
-    measured on the way; the best epoch on them is kept, or with `keep_best=False`, as without them, the last one.
-    `discriminator` makes it a proxy. `init` is a weights file
-    to start from; without it the encoder's own.
+    Args:
+        title: What the progress bar says.
+        pool: Token ids of all tasks concerned.
+        rows: The training rows, the primary's first.
+        discriminator: Makes it a proxy, with this loss.
+        init: A weights file to start from; without it the encoder's own.
+        evaluated: Rows of one task that are measured after each epoch. The best epoch on them is kept, or with
+            `keep_best=False`, as without them, the last one.
+        resume: A folder for checkpoints, which outlives a killed process; None keeps none.
     """
 
     title: str
     pool: TaskPool
     encoder: EncoderSpec
-    rows: Mapping[str, np.ndarray]
+    rows: RowSet
     fit: FitConfig
     sampling: Sampling | OnlineSampling
     seed: int
     pad_id: int
     out: Path
-    where: Where
+    hardware: Hardware
     discriminator: Literal["ce", "bce"] | None = None
     init: Path | None = None
-    evaluated: tuple[str, str, np.ndarray] | None = None
+    evaluated: RowSet | None = None
     keep_best: bool = True
     weighting: Weighting = field(default_factory=Equal)
+    resume: Path | None = None
 
     def run(self) -> None:
-        """See `train`."""
         train(self)
 
 
@@ -176,15 +103,16 @@ def run_fit(job: FitJob) -> dict[str, Any]:
     `job.fit.precision` must be resolved: it is part of the identity under which the result is kept. Written to
     `job.out` are `weights.safetensors`, `fit.json` and `curves.csv`.
     """
-    where = job.where.resolved()
-    job = replace(job, where=where)
+    hardware = job.hardware.resolved()
+    job = replace(job, hardware=hardware)
     started = time.perf_counter()
-    if where.is_distributed:
+    if hardware.is_distributed:
         # What does not fit together is said here, in one line, rather than by every rank.
+        _callbacks(job.fit)
         data = _data(job)
         if job.fit.freeze_layers or job.fit.freeze_embeddings:
             _module(job, data)
-        run_distributed(job, where, job.out)
+        run_distributed(job, hardware, job.out)
     else:
         train(job)
         # Trainer and module refer to each other: uncollected, the weights and optimizer states of a sweep's past cells
@@ -194,61 +122,62 @@ def run_fit(job: FitJob) -> dict[str, Any]:
     return {**fit["records"], "wall_s": round(time.perf_counter() - started, 3)}
 
 
-def run_distributed(job: Job, where: Where, folder: Path) -> None:
+def run_distributed(job: Job, hardware: Hardware, folder: Path) -> None:
     """Run the job as one `torchrun` child a device; `folder`, which all machines must share, holds it meanwhile.
 
     The driver never joins a process group: children do, and the driver alone holds the store's lock.
     """
-    where = where.resolved()
+    hardware = hardware.resolved()
     path = folder.resolve() / f".job-{uuid.uuid4().hex[:12]}.pkl"
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={where.devices}"]
-    if where.num_nodes == 1:
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={hardware.devices}"]
+    if hardware.num_nodes == 1:
         command += ["--standalone"]
     else:
-        meet = where.rendezvous or f"{socket.gethostname()}:29400"
-        command += [f"--nnodes={where.num_nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={meet}"]
+        meet = hardware.rendezvous or f"{socket.gethostname()}:29400"
+        command += [f"--nnodes={hardware.num_nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={meet}"]
         command += [f"--rdzv-id={path.stem}"]
     command += ["-m", "fastmtl.worker", str(path)]
-    if where.num_nodes > 1 and where.launcher is None:
-        others = "the other node" if where.num_nodes == 2 else f"each of the other {where.num_nodes - 1} nodes"
-        print(f"start on {others}, now: {shlex.join(command)}", flush=True)
-    if where.num_nodes > 1:
-        command = [*where.launch_prefix(), *command]
-    threads = max(1, (os.cpu_count() or 1) // int(where.devices))
+    if hardware.num_nodes > 1 and hardware.launcher is None:
+        others = "the other node" if hardware.num_nodes == 2 else f"each of the other {hardware.num_nodes - 1} nodes"
+        log.warning("start on %s, now: %s", others, shlex.join(command))
+    if hardware.num_nodes > 1:
+        command = [*hardware.launch_prefix(), *command]
+    threads = max(1, (os.cpu_count() or 1) // int(hardware.devices))
     env = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    if shutil.which(command[0]) is None:
+        raise UserError(f"trainer.launcher={hardware.launcher!r}: there is no command {command[0]!r} here")
     path.write_bytes(pickle.dumps(job))
     try:
-        ran = subprocess.run(command, env=env, check=False, preexec_fn=_stop_with_the_driver)
-    except FileNotFoundError as error:
-        raise UserError(f"trainer.launcher={where.launcher!r}: there is no command {error.filename!r} here") from error
+        ran = subprocess.run(following(command), env=env, check=False)
     finally:
         path.unlink()
     if ran.returncode != 0:
         raise RuntimeError(f"the multi-device run failed with exit code {ran.returncode}; its output is above")
 
 
-def _stop_with_the_driver() -> None:
-    """Ask Linux to end the children when the driver is killed: they would train on for hours and into nothing."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG; torchrun passes the signal to its ranks
-
-
 def train(job: FitJob) -> None:
     """The fit itself, on each rank; rank zero writes."""
     _quiet()
-    if job.where.accelerator == "cpu":
+    if job.hardware.accelerator == "cpu":
         _keep_freed_memory()
     pl.seed_everything(job.seed, verbose=False)
     data = _data(job)
     module = _module(job, data)
     if job.init is not None:
         load_weights(module.model, job.init)
-    best = KeepBest(job.pool.task(job.evaluated[0]).metrics[0]) if job.evaluated and job.keep_best else None
+    best = KeepBest(job.evaluated.tasks[0].metrics[0]) if job.evaluated and job.keep_best else None
     curves = Curves()
-    trainer = _trainer(job, [curves, Feedback(), *([best] if best else []), OneBar(job.title, module.total_steps)])
+    bar = OneBar(job.title, module.total_steps)
+    resume = None
+    if job.resume is not None and job.hardware.checkpoint_minutes is not None:
+        resume = Checkpoint(job.resume, 60 * job.hardware.checkpoint_minutes, data)
+    stop = Stop(job.fit.max_steps, job.fit.early_stopping)
+    own = [stop, curves, Feedback(), *([best] if best else []), bar, *([resume] if resume else [])]
+    trainer = _trainer(job, [*own, *_callbacks(job.fit)])
+    peak = PeakMemory(job.hardware.device)
     started = time.perf_counter()
     try:
-        trainer.fit(module, datamodule=data)
+        trainer.fit(module, datamodule=data, ckpt_path=resume.found() if resume else None, weights_only=True)
     except SystemExit:  # what Lightning makes of Ctrl-C, which it then ignores
         if trainer.interrupted:
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -259,25 +188,27 @@ def train(job: FitJob) -> None:
     if not trainer.is_global_zero:
         return
     save_file(state, job.out / WEIGHTS)
+    if resume is not None:
+        resume.drop()
     curves.write(job.out / "curves.csv")
     if data.online is not None:
         _write_history(job.out, data)
     lengths = data.visited()
     flops = training_flops(module.model, job.fit, lengths)
-    peak_mib = peak_memory_mib()  # before the machine's own rate is measured, which takes memory too
-    device = job.where.device
+    peak_mib = peak.mib()  # before the machine's own rate is measured, which takes memory too
+    device = job.hardware.device
     gemm = gemm_flops_per_s(device, DTYPES[job.fit.precision])
     records = {
         "device": device_name(device),
-        "devices": job.where.world,
+        "devices": job.hardware.world,
         "precision": job.fit.precision,
-        "steps": module.total_steps,
+        "steps": trainer.global_step,
         "examples": len(lengths),
         "tokens": int(lengths.sum()),
         "flops": flops,
         "fit_s": round(fit_s, 3),
         "gemm_flops_per_s": float(f"{gemm:.3g}"),
-        "mfu": round(flops / (fit_s * gemm * job.where.world), 4),
+        "mfu": round(flops / (fit_s * gemm * job.hardware.world), 4),
         "peak_memory_mib": peak_mib,
     }
     epochs = {"epochs": best.history, "best_epoch": best.epoch} if best else {}
@@ -313,39 +244,40 @@ def _data(job: FitJob) -> TaskData:
 def _module(job: FitJob, data: TaskData) -> ProxyModule | MultiTaskModule:
     tasks = tuple(job.pool.task(name) for name in job.rows)
     counts = [len(places) for places in job.rows.values()]
-    total_steps = data.steps_per_epoch * job.fit.epochs
+    total_steps = min(data.num_steps(job.fit.epochs), job.fit.max_steps or sys.maxsize)
     if job.discriminator:
         proxy = ProxyModel(job.encoder, tasks, job.fit.dropout)
         freeze(proxy, job.fit)
         return ProxyModule(proxy, tasks, job.fit, total_steps, job.discriminator, counts)
     model = MultiTaskModel(job.encoder, tasks, job.fit.dropout)
     freeze(model, job.fit)
-    evaluated = job.pool.task(job.evaluated[0]) if job.evaluated else None
+    evaluated = job.evaluated.tasks[0] if job.evaluated else None
     weigher = job.weighting.start(tasks, [num_batches([n], job.fit.batch_size) for n in counts], job.seed)
     watch = data.online is not None and data.online.joint
     return MultiTaskModule(model, tasks, job.fit, total_steps, evaluated, weigher, watch)
 
 
-def _strategy(where: Where) -> Strategy | str:
-    if where.world == 1:
+def _strategy(hardware: Hardware) -> Strategy | str:
+    if hardware.world == 1:
         return "auto"
-    if where.strategy == "fsdp":
-        return ModelParallelStrategy(data_parallel_size=where.world, tensor_parallel_size=1)
+    if hardware.strategy == "fsdp":
+        return ModelParallelStrategy(data_parallel_size=hardware.world, tensor_parallel_size=1)
     return "ddp_find_unused_parameters_true"  # the heads of all other tasks are idle at each step
 
 
 def _trainer(job: FitJob, callbacks: list[Callback]) -> pl.Trainer:
-    where = job.where
+    hardware = job.hardware
     # A bandit that is rewarded by validation needs it after every round.
-    interval = job.sampling.batches_per_round * where.accumulate if isinstance(job.sampling, Thompson) else None
+    interval = job.sampling.batches_per_round * hardware.accumulate if is_rewarded_by_validation(job.sampling) else None
     return pl.Trainer(
-        accelerator=where.accelerator,
-        devices=where.devices,
-        num_nodes=where.num_nodes,
-        strategy=_strategy(where),
-        accumulate_grad_batches=where.accumulate,
+        accelerator=hardware.accelerator,
+        devices=hardware.devices,
+        num_nodes=hardware.num_nodes,
+        strategy=_strategy(hardware),
+        accumulate_grad_batches=hardware.accumulate,
         precision=_LIGHTNING_PRECISION[job.fit.precision],  # type: ignore[arg-type]
         max_epochs=job.fit.epochs,
+        profiler=hardware.profiler,
         gradient_clip_val=job.fit.max_grad_norm or None,
         callbacks=callbacks,
         use_distributed_sampler=False,  # the data module shards by rank itself
@@ -361,12 +293,21 @@ def _trainer(job: FitJob, callbacks: list[Callback]) -> pl.Trainer:
     )
 
 
-def peak_memory_mib() -> int:
-    """The largest memory use so far: of the GPU's allocator where there is one, else of this process."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return int(torch.cuda.max_memory_allocated() / 2**20)
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB on Linux
-    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
+def _callbacks(fit: FitConfig) -> list[Callback]:
+    """The callbacks that the user asked for."""
+    made: list[Callback] = []
+    for name, options in fit.callbacks.items():
+        module, _, called = str(options.get("_target_", "")).rpartition(".")
+        try:
+            cls = getattr(import_module(module), called)
+            made.append(cls(**{key: value for key, value in options.items() if key != "_target_"}))
+            if not isinstance(made[-1], Callback):
+                raise TypeError(f"{called} is no Lightning callback")
+        except (ImportError, AttributeError, ValueError, TypeError, MisconfigurationException) as error:
+            raise UserError(
+                f"callbacks.{name}={dict(options)!r} cannot be made ({error}); give _target_ and its options"
+            ) from None
+    return made
 
 
 def device_name(device: torch.device) -> str:
@@ -384,5 +325,6 @@ def _quiet() -> None:
         "GPU available but not used",
         "have no `validation_step`",
         "LeafSpec",
+        "dataloader is not resumable",  # it is: see `TaskData.restore`
     ):
         warnings.filterwarnings("ignore", f".*{message}.*")

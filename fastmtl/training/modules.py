@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -16,57 +16,15 @@ from fastmtl.errors import UserError
 from fastmtl.models.dropout import use_cpu_dropout
 from fastmtl.models.multitask import MultiTaskModel, ProxyModel
 from fastmtl.tasks import TaskSpec
-from fastmtl.training.metrics import answers, asked, build_metrics, positive_weights, task_loss, task_similarity_loss
+from fastmtl.training.config import FitConfig
+from fastmtl.training.metrics import (
+    build_metrics,
+    positive_weights,
+    predicted_and_true,
+    task_loss,
+    task_similarity_loss,
+)
 from fastmtl.training.weighting import Weigher, assign, shared_jacobian
-
-
-@dataclass(frozen=True)
-class FitConfig:
-    """Everything about a fit that changes its numbers. The paper's values are the defaults but for precision.
-
-    `batch_size` is global: over all devices. `warmup` is a share of all steps; after it the learning rate falls
-    linearly to zero, or stays where it is under `schedule=constant`. `precision` is fp32, bf16, fp16 or
-    auto, which takes half precision where the device is fast at it. `freeze_layers` keeps the embeddings and the first
-    so many encoder layers as they are, `freeze_embeddings` the embeddings alone; their dropout stays on. `optimizer`
-    adadelta (Zeiler 2012, with its constants) adapts its own step, which `learning_rate` scales: 0.1 and constant in
-    Bingel & Søgaard 2017. It starts slowly: count on thousands of steps.
-    """
-
-    epochs: int = 3
-    batch_size: int = 32
-    learning_rate: float = 2e-5
-    weight_decay: float = 0.0
-    warmup: float = 0.0
-    max_grad_norm: float = 1.0
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    dropout: float = 0.1
-    freeze_layers: int = 0
-    freeze_embeddings: bool = False
-    schedule: Literal["linear", "constant"] = "linear"
-    optimizer: Literal["adamw", "adadelta"] = field(default="adamw", metadata={"added_later": True})
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate", "weight_decay", "warmup", "max_grad_norm", "dropout"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or value != value or value < 0:
-                raise UserError(f"fit.{name}={value!r} is not a number of 0 or more")
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1 or not isinstance(getattr(self, name), int):
-                raise UserError(f"fit.{name}={getattr(self, name)} is out of range; use a whole number of 1 or more")
-        if not 0 < self.learning_rate <= 1:
-            raise UserError(f"fit.learning_rate={self.learning_rate} is out of range; use a value in (0, 1], say 2e-5")
-        if not 0 <= self.warmup <= 1 or not 0 <= self.dropout < 1:
-            raise UserError(f"fit.warmup={self.warmup}, fit.dropout={self.dropout}: both are shares in [0, 1]")
-        if self.schedule not in ("linear", "constant"):
-            raise UserError(f"fit.schedule={self.schedule!r} is unknown; use linear or constant")
-        if self.optimizer not in ("adamw", "adadelta"):
-            raise UserError(f"fit.optimizer={self.optimizer!r} is unknown; use adamw or adadelta")
-        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
-            raise UserError(f"fit.precision={self.precision!r} is unknown; use auto, fp32, bf16 or fp16")
-        if isinstance(self.freeze_layers, bool) or not isinstance(self.freeze_layers, int) or self.freeze_layers < 0:
-            raise UserError(f"fit.freeze_layers={self.freeze_layers!r} is not a whole number of layers; use 0 for none")
-        if not isinstance(self.freeze_embeddings, bool):
-            raise UserError(f"fit.freeze_embeddings={self.freeze_embeddings!r} is unknown; use true or false")
 
 
 def encoder_layers(model: MultiTaskModel) -> list[nn.Module]:
@@ -86,6 +44,26 @@ def freeze(model: MultiTaskModel, fit: FitConfig) -> None:
         raise UserError(f"fit.freeze_layers and fit.freeze_embeddings do not know encoder {name!r}; use 0 and false")
     for part in (embeddings, *layers[: fit.freeze_layers]):
         part.requires_grad_(False)
+
+
+def last_shared(model: MultiTaskModel) -> list[nn.Parameter]:
+    """Trained parameters of the last layer, or where that has none, or is not known, of all above the embeddings.
+
+    Raises:
+        UserError: Nothing that the tasks share is trained.
+    """
+    encoder = model.encoder
+    found = [weight for layer in encoder.layer_stack()[-1:] for weight in layer.parameters() if weight.requires_grad]
+    if not found:
+        embeddings = encoder.embedding_module()
+        below = {id(weight) for weight in embeddings.parameters()} if embeddings is not None else set()
+        found = [weight for weight in encoder.parameters() if weight.requires_grad and id(weight) not in below]
+    if not found:
+        raise UserError(
+            f"encoder {encoder.spec.name!r} has no trained weights in which this weighting or sampling could compare "
+            "gradients; lower multitask.fit.freeze_layers"
+        )
+    return found
 
 
 def training_flops(model: MultiTaskModel, fit: FitConfig, lengths: np.ndarray) -> float:
@@ -214,7 +192,7 @@ class MultiTaskModule(_TaskModule):
         self.evaluated = evaluated
         self.weigher = weigher or Weigher(tasks)
         self.watched: Watched | None = None
-        self._watch = watch or self.weigher.needs_last_layer
+        self._watched = last_shared(model) if watch or self.weigher.needs_last_layer else []
         if evaluated is not None:
             self.metrics = build_metrics(evaluated)
             self.mean_loss = MeanMetric()
@@ -232,7 +210,7 @@ class MultiTaskModule(_TaskModule):
         weight_m, share_m = (torch.stack([batch[key] for batch in step]) for key in ("weight", "share"))
         curves = {f"loss/{name}": (loss.detach(), w) for name, loss, w in zip(names, losses_m, weight_m)}
         losses_m = losses_m * weight_m
-        if self._watch:
+        if self._watched:
             self._look(names, losses_m)
         if self.weigher.combine is not None:
             self._parts_m = share_m * losses_m
@@ -251,8 +229,7 @@ class MultiTaskModule(_TaskModule):
 
     def _look(self, names: list[str], losses_m: Tensor) -> None:
         """Add this micro-batch's losses and gradients in the last shared layer to the step's."""
-        last = [weight for weight in self.model.encoder.layer_stack()[-1].parameters() if weight.requires_grad]
-        gradients_mP = shared_jacobian(losses_m, last)
+        gradients_mP = shared_jacobian(losses_m, self._watched)
         if self.watched is not None:
             losses_m, gradients_mP = losses_m + self.watched.losses_m, gradients_mP + self.watched.gradients_mP
         self.watched = Watched(names, losses_m.detach(), gradients_mP)
@@ -271,19 +248,20 @@ class MultiTaskModule(_TaskModule):
         """Collects one batch of the evaluated task."""
         assert self.evaluated is not None
         (batch,) = step
-        logits, labels = asked(self.model(batch, self.evaluated.name), batch["labels"], self.evaluated)
-        self.metrics.update(
-            answers(logits, self.evaluated), labels if self.evaluated.kind == "regression" else labels.long()
-        )
-        self.mean_loss.update(task_loss(logits, labels, self.evaluated), len(labels))
-        if self.evaluated.kind != "regression":
-            self.mean_probability.update(torch.softmax(logits, 1).gather(1, labels.long().unsqueeze(1)))
+        kind, logits = self.evaluated.of_kind, self.model(batch, self.evaluated.name)
+        if batch["repeats"]:
+            return
+        self.metrics.update(*predicted_and_true(logits, batch["labels"], self.evaluated))
+        logits, labels = kind.answered(logits, batch["labels"])
+        self.mean_loss.update(kind.loss(logits, labels), len(labels))
+        if (right := kind.probability(logits, labels)) is not None:
+            self.mean_probability.update(right)
 
     def on_validation_epoch_end(self) -> None:
         """Metrics, mean loss and mean probability of the right class over all ranks' rows, or their words."""
         assert self.evaluated is not None
         values = {**self.metrics.compute(), "loss": self.mean_loss.compute()}
-        if self.evaluated.kind != "regression":
+        if self.mean_probability.update_called:
             values["probability"] = self.mean_probability.compute()
         self.log_dict({f"choose/{name}": value for name, value in values.items()})
         for measured in (self.metrics, self.mean_loss, self.mean_probability):

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from math import inf, log
 from typing import ClassVar, Protocol
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from fastmtl.errors import UserError
+from fastmtl.options import Count, NonNegative, Several, Share, options
 from fastmtl.tasks import TaskSpec
 
 
@@ -71,6 +71,10 @@ class Weigher(nn.Module):
 class Weighting(Protocol):
     """What the user chooses; a frozen dataclass, so that its fields are its identity."""
 
+    needs: ClassVar[frozenset[str]]
+    """`adamw`: what it learns is stepped by AdamW. `whole_gradients`: all gradients of a step on one device, unscaled
+    and not accumulated. `unsharded`: not under FSDP. `last_layer`: the encoder has a last layer that is trained."""
+
     @property
     def parts(self) -> int:
         """Of how many parts of one task each a step's batch is made."""
@@ -81,35 +85,29 @@ class Weighting(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@options
 class Equal:
     """Every row counts the same."""
 
-    parts: int = 1
-
-    def __post_init__(self) -> None:
-        _check_parts(self.parts)
+    needs: ClassVar[frozenset[str]] = frozenset()
+    parts: Count = 1
 
     def start(self, tasks: Sequence[TaskSpec], batches: Sequence[int], seed: int) -> Weigher:
-        """See `Weighting`."""
         return Weigher(tasks)
 
 
-@dataclass(frozen=True)
+@options
 class LogSize:
     """Small tasks count more: factor ln(e * N_max / N_t), N being batches of the task (FastMTL's --weight_loss)."""
 
-    parts: int = 1
-
-    def __post_init__(self) -> None:
-        _check_parts(self.parts)
+    needs: ClassVar[frozenset[str]] = frozenset({"unsharded"})
+    parts: Count = 1
 
     def start(self, tasks: Sequence[TaskSpec], batches: Sequence[int], seed: int) -> Weigher:
-        """See `Weighting`."""
         return Weigher(tasks, [1 + log(max(batches) / count) for count in batches])
 
 
-@dataclass(frozen=True)
+@options
 class Uncertainty:
     """Each task's noise is learned, and noisy tasks count less (Kendall et al. 2018, equations 7 and 10).
 
@@ -119,21 +117,17 @@ class Uncertainty:
     (Chen et al. 2018, section 5.1, give this method 0.025 and tens of thousands of steps).
     """
 
-    learning_rate: float = 0.01
-    parts: int = 1
-
-    def __post_init__(self) -> None:
-        _check_parts(self.parts)
-        _check_number("learning_rate", self.learning_rate, 0, 1, "use a value in (0, 1), say 0.01", above=True)
+    needs: ClassVar[frozenset[str]] = frozenset({"adamw", "unsharded"})
+    learning_rate: Share = 0.01
+    parts: Count = 1
 
     def start(self, tasks: Sequence[TaskSpec], batches: Sequence[int], seed: int) -> Weigher:
-        """See `Weighting`."""
         return _UncertaintyWeigher(tasks, self.learning_rate)
 
 
 class _UncertaintyWeigher(Weigher):
     def __init__(self, tasks: Sequence[TaskSpec], learning_rate: float) -> None:
-        super().__init__(tasks, [0.5 if task.kind == "regression" else 1.0 for task in tasks])
+        super().__init__(tasks, [task.of_kind.loss_scale for task in tasks])
         self.learning_rate = learning_rate
         self.log_variances_T = nn.Parameter(torch.zeros(len(tasks)))
 
@@ -144,7 +138,7 @@ class _UncertaintyWeigher(Weigher):
         return self._pick(self.log_variances_T, names) / 2
 
 
-@dataclass(frozen=True)
+@options
 class GradNorm:
     """Tasks whose loss falls slowly get larger gradients (Chen et al. 2018, algorithm 1).
 
@@ -157,17 +151,12 @@ class GradNorm:
     Memory: m x P x 4 bytes for the last layer's gradients: with m = 4, 28 MB for all-MiniLM-L6, 113 MB for BERT-base.
     """
 
-    alpha: float = 1.5
-    learning_rate: float = 0.025
-    parts: int = 4
-
-    def __post_init__(self) -> None:
-        _check_parts(self.parts, 2)
-        _check_number("alpha", self.alpha, 0, inf, "use a number of 0 or more, say 1.5")
-        _check_number("learning_rate", self.learning_rate, 0, 1, "use a value in (0, 1), say 0.025", above=True)
+    needs: ClassVar[frozenset[str]] = frozenset({"last_layer", "unsharded"})
+    alpha: NonNegative = 1.5
+    learning_rate: Share = 0.025
+    parts: Several = 4
 
     def start(self, tasks: Sequence[TaskSpec], batches: Sequence[int], seed: int) -> Weigher:
-        """See `Weighting`."""
         return _GradNormWeigher(tasks, self.alpha, self.learning_rate)
 
 
@@ -199,7 +188,7 @@ class _GradNormWeigher(Weigher):
             self.factors_T[self.index[name]] = moved_m[i]
 
 
-@dataclass(frozen=True)
+@options
 class Surgery(ABC):
     """What the methods that combine the tasks' encoder gradients have in common; not one of them.
 
@@ -210,10 +199,10 @@ class Surgery(ABC):
     """
 
     packages: ClassVar[tuple[str, ...]] = ("torchjd",)
-    parts: int = 4
+    needs: ClassVar[frozenset[str]] = frozenset({"whole_gradients", "unsharded"})
+    parts: Several = 4
 
     def __post_init__(self) -> None:
-        _check_parts(self.parts, 2)
         # Said here, for `start` comes after the stages that train the proxy and score all rows.
         for package in self.packages:
             if find_spec(package) is None:
@@ -221,7 +210,6 @@ class Surgery(ABC):
                 raise UserError(f"weighting={name} needs the package {package}; run: pip install 'fastmtl[surgery]'")
 
     def start(self, tasks: Sequence[TaskSpec], batches: Sequence[int], seed: int) -> Weigher:
-        """See `Weighting`."""
         return _SurgeryWeigher(tasks, self.solver(), seed)
 
     @abstractmethod
@@ -229,7 +217,7 @@ class Surgery(ABC):
         """From the rows' inner products (m, m), on the CPU in float64, their trace 1, to the rows' factors (m,)."""
 
 
-@dataclass(frozen=True)
+@options
 class PCGrad(Surgery):
     """Each gradient loses its part against every other it conflicts with, in random order (Yu et al. 2020,
     algorithm 1); their sum is taken.
@@ -238,13 +226,12 @@ class PCGrad(Surgery):
     """
 
     def solver(self) -> Callable[[Tensor], Tensor]:
-        """See `Surgery`."""
         from torchjd.aggregation import PCGradWeighting
 
         return PCGradWeighting()
 
 
-@dataclass(frozen=True)
+@options
 class CAGrad(Surgery):
     """The update that most helps the worst-off task, within c * |g| of the mean gradient g (Liu et al. 2021, alg. 1).
 
@@ -255,21 +242,16 @@ class CAGrad(Surgery):
     """
 
     packages: ClassVar[tuple[str, ...]] = ("torchjd", "cvxpy", "clarabel")
-    c: float = 0.4
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_number("c", self.c, 0, inf, "use a number of 0 or more, say 0.4")
+    c: NonNegative = 0.4
 
     def solver(self) -> Callable[[Tensor], Tensor]:
-        """See `Surgery`."""
         from torchjd.aggregation import CAGradWeighting
 
         mean_like = CAGradWeighting(c=self.c)
         return lambda gramian_mm: len(gramian_mm) / (1 + self.c) * mean_like(gramian_mm)
 
 
-@dataclass(frozen=True)
+@options
 class UPGrad(Surgery):
     """Each gradient is moved as little as makes it harm no task, then they are summed (Quinton & Rey 2024).
 
@@ -281,7 +263,6 @@ class UPGrad(Surgery):
     packages: ClassVar[tuple[str, ...]] = ("torchjd", "qpsolvers", "quadprog")
 
     def solver(self) -> Callable[[Tensor], Tensor]:
-        """See `Surgery`."""
         from torchjd.aggregation import UPGradWeighting
 
         def solve(gramian_mm: Tensor) -> Tensor:
@@ -340,15 +321,3 @@ def _slices(vector_P: Tensor, parameters: Sequence[Tensor]) -> Iterator[Tensor]:
     """The vector's part for each parameter, in its shape."""
     parts = vector_P.split([one.numel() for one in parameters])
     return (part.view_as(one) for part, one in zip(parts, parameters))
-
-
-def _check_parts(parts: object, least: int = 1) -> None:
-    if isinstance(parts, bool) or not isinstance(parts, int) or parts < least:
-        fix = "use 1" if least == 1 else "the method compares tasks; use 4"
-        raise UserError(f"weighting.parts={parts!r} is not a whole number of {least} or more; {fix}")
-
-
-def _check_number(name: str, value: object, low: float, high: float, fix: str, above: bool = False) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not low <= value < high or (above and value == low):  # type: ignore[operator]
-        raise UserError(f"weighting.{name}={value!r} is out of range; {fix}")

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastmtl.data.online import Exp3Sampling, Online, OnlineSampling, Thompson, Ucb1Sampling
+from fastmtl.data.batching.online import Exp3Sampling, Online, OnlineSampling, ThompsonSampling, Ucb1Sampling
 from fastmtl.errors import UserError
 
 POLICIES: list[OnlineSampling] = [
-    Thompson(batches_per_round=3),
-    Thompson(batches_per_round=1, decay=0.1, reward="smoothed"),
-    Thompson(batches_per_round=2, warmup_rounds=3),
-    Thompson(batches_per_round=2, warmup_rounds=1, episode=0.2),
+    ThompsonSampling(batches_per_round=3),
+    ThompsonSampling(batches_per_round=1, decay=0.1, reward="smoothed"),
+    ThompsonSampling(batches_per_round=2, warmup_rounds=3),
+    ThompsonSampling(batches_per_round=2, warmup_rounds=1, episode=0.2),
     Exp3Sampling(),
     Ucb1Sampling(),
     Ucb1Sampling(smoothing=None),
@@ -60,7 +60,7 @@ def test_every_online_policy_keeps_the_contract(policy: OnlineSampling, sizes: l
     assert len(steps) == 2 * len(order)
     assert least <= len(order) < least + policy.batches_per_round
     assert len(order) % policy.batches_per_round == 0
-    warm = policy.warmup_rounds if isinstance(policy, Thompson) else 0
+    warm = policy.warmup_rounds if isinstance(policy, ThompsonSampling) else 0
     assert (len(order.history) + warm) * policy.batches_per_round == len(steps)
     for step in steps:
         assert len({task for task, _ in step}) == len(step)
@@ -97,7 +97,7 @@ def test_no_row_of_a_task_comes_again_before_all_others_came(policy: OnlineSampl
 
 
 def test_warm_up_rounds_draw_every_task_alike_and_reward_nobody() -> None:
-    order = online(Thompson(batches_per_round=4, rounds=5, warmup_rounds=50), [100, 300, 600])
+    order = online(ThompsonSampling(batches_per_round=4, rounds=5, warmup_rounds=50), [100, 300, 600])
     steps = played(order, range(1))
     assert len(steps) == 4 * 55
     warm = Counter(step[0][0] for step in steps[:200])
@@ -111,7 +111,9 @@ def test_warm_up_rounds_draw_every_task_alike_and_reward_nobody() -> None:
 def test_an_episode_ends_when_as_many_rows_were_seen_and_the_next_compares_with_its_start(
     warm: int, first: int
 ) -> None:
-    policy = Thompson(batches_per_round=2, rounds=12, warmup_rounds=warm, episode=1.0, reward="better_than_best")
+    policy = ThompsonSampling(
+        batches_per_round=2, rounds=12, warmup_rounds=warm, episode=1.0, reward="better_than_best"
+    )
     order = online(policy, [40, 60, 60])  # 160 rows are five rounds of two batches of 16
     assert order.episode == 5
     starts, ends = [], []
@@ -135,7 +137,7 @@ def test_an_episode_ends_when_as_many_rows_were_seen_and_the_next_compares_with_
 
 
 def test_thompson_keeps_to_one_task_a_round_and_all_tasks_are_arms() -> None:
-    order = online(Thompson(batches_per_round=5, rounds=60))
+    order = online(ThompsonSampling(batches_per_round=5, rounds=60))
     steps = played(order, range(1))
     assert len(steps) == 300
     tasks = [[task for task, _ in step] for step in steps]
@@ -157,6 +159,13 @@ def test_gradient_rewarded_orders_pair_the_primary_with_the_auxiliary_task_that_
     assert chosen.most_common(1)[0][0] == 2
 
 
+@pytest.mark.parametrize("batch_size", [2, 7, 16])
+def test_a_step_of_two_tasks_has_the_whole_batch(batch_size: int) -> None:
+    order = Online(Exp3Sampling(), [np.full(n, 9) for n in (400, 400, 400)], batch_size, seed=0)
+    (_, primary), (_, auxiliary) = order[0]
+    assert (len(primary), len(auxiliary)) == (batch_size - batch_size // 2, batch_size // 2)
+
+
 def test_steps_must_be_asked_for_in_order() -> None:
     with pytest.raises(AssertionError, match="no other steps than the next"):
         online(Exp3Sampling())[3]
@@ -165,18 +174,21 @@ def test_steps_must_be_asked_for_in_order() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Thompson(rounds=0), r"sampling.rounds=0 is not a whole number"),
-        (lambda: Thompson(batches_per_round=1.5), r"sampling.batches_per_round=1.5"),  # type: ignore[arg-type]
-        (lambda: Thompson(validation_rows=0), r"sampling.validation_rows=0"),
-        (lambda: Thompson(warmup_rounds=-1), r"sampling.warmup_rounds=-1 is not a whole number of 0"),
-        (lambda: Thompson(episode=0), r"sampling.episode=0 is not a number of passes above 0, or null"),
-        (lambda: Thompson(metric="f1"), r"sampling.metric='f1' is unknown; use headline, loss or probability"),  # type: ignore[arg-type]
-        (lambda: Thompson(reward="more"), r"sampling.reward='more' is unknown; use graded, not_worse"),  # type: ignore[arg-type]
-        (lambda: Thompson(decay=1.0), r"sampling.decay=1.0 is out of range"),
-        (lambda: Thompson(prior=(0, 1)), r"sampling.prior=\(0, 1\)"),
-        (lambda: Thompson(primary_prior=(1,)), r"sampling.primary_prior=\(1,\) has 1 numbers"),
-        (lambda: Thompson(window=0), r"sampling.window=0"),
-        (lambda: Ucb1Sampling(smoothing=2.0), r"sampling.smoothing=2.0 is out of range"),
+        (lambda: ThompsonSampling(rounds=0), r"^rounds=0 does not fit; use a whole number of 1 or more or null$"),
+        (lambda: ThompsonSampling(batches_per_round=1.5), r"^batches_per_round=1.5 does not fit; use a whole number"),  # type: ignore[arg-type]
+        (lambda: ThompsonSampling(validation_rows=0), r"^validation_rows=0 does not fit"),
+        (
+            lambda: ThompsonSampling(warmup_rounds=-1),
+            r"^warmup_rounds=-1 does not fit; use a whole number of 0 or more",
+        ),
+        (lambda: ThompsonSampling(episode=0), r"^episode=0 does not fit; use a number above 0 or null$"),
+        (lambda: ThompsonSampling(metric="f1"), r"^metric='f1' does not fit; use one of headline, loss, probability$"),  # type: ignore[arg-type]
+        (lambda: ThompsonSampling(reward="more"), r"^reward='more' does not fit; use one of graded, not_worse"),  # type: ignore[arg-type]
+        (lambda: ThompsonSampling(decay=1.0), r"^decay=1.0 does not fit; use a number of 0 or more and below 1$"),
+        (lambda: ThompsonSampling(prior=(0, 1)), r"^prior\[0\]=0 does not fit; use .*above 0$"),
+        (lambda: ThompsonSampling(primary_prior=(1,)), r"^primary_prior=\(1,\) does not fit; use a list"),  # type: ignore[arg-type]
+        (lambda: ThompsonSampling(length_bucket_batches=0), r"^length_bucket_batches=0 does not fit"),
+        (lambda: Ucb1Sampling(smoothing=2.0), r"^smoothing=2.0 does not fit; use .*at most 1 or null$"),
         (lambda: online(Exp3Sampling(), [64]), r"needs an auxiliary task; use sampling=proportional"),
     ],
 )

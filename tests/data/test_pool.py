@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from fastmtl.data.pool import TaskPool, chunks, holdout, write_task
+from fastmtl.data.rows import RowSet
 from fastmtl.errors import UserError
+from fastmtl.identity import digest
 from fastmtl.tasks import TaskSpec
 
 TRAIN = {"train": "train"}
@@ -85,7 +87,7 @@ def test_no_working_file_is_left_in_the_folder(pool: TaskPool) -> None:
 
 
 def test_counts_are_of_rows_and_tokens_over_all_splits(tmp_path: Path, source: Any, toy_tokenizer: Any) -> None:
-    assert write_task(tmp_path, source, PAIR, toy_tokenizer) == {"examples": 5 + 3, "tokens": 14 + 6}
+    assert write_task(tmp_path, source.task(), toy_tokenizer) == {"examples": 5 + 3, "tokens": 14 + 6}
 
 
 def test_a_row_id_is_the_task_and_the_place_in_its_file(pool: TaskPool) -> None:
@@ -135,8 +137,12 @@ def test_a_cut_above_the_size_keeps_everything(pool: TaskPool, cut_pool: Any) ->
     assert cut_pool({"big": 1000}).rows_of("big").tolist() == pool.rows_of("big").tolist()
 
 
-def test_a_cut_changes_the_fingerprint(pool: TaskPool, cut_pool: Any) -> None:
-    assert len({pool.fingerprint, cut_pool({"big": 8}).fingerprint, cut_pool({"big": 9}).fingerprint}) == 3
+def test_a_cut_changes_the_key_of_the_rows_that_are_handed_out(pool: TaskPool, cut_pool: Any, source: Any) -> None:
+    def key(one: TaskPool) -> str:
+        return digest(RowSet.of([source.task(2)], one.by_task(one.rows_of("big"))))
+
+    assert key(pool) == key(cut_pool({"big": 40}))
+    assert len({key(pool), key(cut_pool({"big": 8})), key(cut_pool({"big": 9}))}) == 3
 
 
 def test_candidates_and_sample_respect_the_cut(cut_pool: Any) -> None:
@@ -199,7 +205,7 @@ def test_a_pickled_pool_is_its_folders_and_not_its_rows(cut_pool: Any) -> None:
     data = pickle.dumps(small)
     copy = pickle.loads(data)
     assert len(data) < 2000
-    assert copy.fingerprint == small.fingerprint
+    assert (copy.folders, copy.cut, copy.tasks) == (small.folders, small.cut, small.tasks)
     assert copy.rows_of("big").tolist() == small.rows_of("big").tolist()
     assert copy.split("pair", "train").ids.tolist() == small.split("pair", "train").ids.tolist()
 
@@ -245,7 +251,7 @@ def test_chunks_of_nothing_are_none() -> None:
 
 def refusal(tmp_path: Path, source: Any, tokenize: Any) -> str:
     with pytest.raises(UserError) as error:
-        write_task(tmp_path, source, source.tasks[0], tokenize)
+        write_task(tmp_path, source.task(), tokenize)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -326,6 +332,19 @@ def test_a_split_without_rows_is_refused(tmp_path: Path, toy_source: Any, toy_to
     assert "no rows" in refusal(tmp_path, toy_source((PAIR,), {"pair": {"train": empty}}), toy_tokenizer)
 
 
+def test_equal_labels_are_refused_in_train_and_told_in_validation(
+    tmp_path: Path, toy_source: Any, toy_tokenizer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = replace(PAIR, splits={**TRAIN, "validation": "validation"})
+    equal = {**GOOD, "label": ["yes"] * 3}
+    message = refusal(tmp_path, toy_source((pair,), {"pair": {"train": equal, "validation": GOOD}}), toy_tokenizer)
+    assert message.startswith("task 'pair', split 'train': all 3 labels are 'yes'")
+    write_task(tmp_path, toy_source((pair,), {"pair": {"train": GOOD, "validation": equal}}).task(), toy_tokenizer)
+    assert "task 'pair', split 'validation': all 3 labels are 'yes'" in capsys.readouterr().out
+    constant = toy_source((VALUE,), {"value": {"train": {"a": ["1", "2"], "y": ["0.5", "0.5"]}}})
+    assert "task 'value', split 'train': all 2 labels are 0.5" in refusal(tmp_path, constant, toy_tokenizer)
+
+
 def test_an_empty_batch_between_full_ones_is_harmless(tmp_path: Path, toy_source: Any, toy_tokenizer: Any) -> None:
     class Gaps(toy_source):  # type: ignore[misc]
         def batches(self, task: TaskSpec, split: str) -> Any:
@@ -334,7 +353,7 @@ def test_an_empty_batch_between_full_ones_is_harmless(tmp_path: Path, toy_source
                 yield batch
 
     source = Gaps((PAIR,), {"pair": {"train": GOOD, "test": GOOD}})
-    assert write_task(tmp_path, source, PAIR, toy_tokenizer)["examples"] == 6
+    assert write_task(tmp_path, source.task(), toy_tokenizer)["examples"] == 6
 
 
 def test_texts_are_for_people_in_the_order_asked_for(pool: TaskPool) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastmtl.data.samplers import (
+from fastmtl.data.batching.planned import (
     Proportional,
     Ratio,
     Sampling,
@@ -16,12 +16,18 @@ from fastmtl.data.samplers import (
     Temperature,
     Uniform,
     UniformBatches,
+    grouped,
     num_batches,
+    planned_steps,
     shard,
 )
 from fastmtl.errors import UserError
 
-SAMPLINGS: list[Sampling] = [Proportional(), Proportional(window=1), Proportional(window=3)]
+SAMPLINGS: list[Sampling] = [
+    Proportional(),
+    Proportional(length_bucket_batches=1),
+    Proportional(length_bucket_batches=3),
+]
 """Every sampling whose epoch is each row once; a new one is one more entry here."""
 
 
@@ -52,7 +58,7 @@ def test_an_epoch_visits_every_row_exactly_once_in_one_task_batches(
 POLICIES: list[Sampling] = [
     *SAMPLINGS,
     Uniform(),
-    Uniform(window=1),
+    Uniform(length_bucket_batches=1),
     Temperature(1.0),
     Temperature(5.0),
     Ratio((3, 1, 2)),
@@ -79,6 +85,33 @@ def test_no_row_of_a_task_comes_again_before_all_others_came(sampling: Sampling)
         order = [rows.tolist() for t, rows in plan([64, 33, 200], 16, sampling, seed=3) if t == task]
         times = Counter(row for rows in order for row in rows)
         assert not times or max(times.values()) - min(times.get(row, 0) for row in range(size)) <= 1
+
+
+@pytest.mark.parametrize(("batch_size", "parts"), [(30, 4), (31, 4), (7, 3), (5, 5), (9, 2)])
+@pytest.mark.parametrize("sampling", [Proportional(), Uniform(), Ratio((3, 1, 2))], ids=repr)
+def test_a_step_has_the_whole_batch_in_nearly_equal_parts(sampling: Sampling, batch_size: int, parts: int) -> None:
+    sizes = [200, 133, 400]
+    lengths = [np.full(n, 9) for n in sizes]
+    steps = planned_steps(sampling, lengths, batch_size, parts, np.random.default_rng(0))
+    seen = Counter((task, row) for step in steps for task, rows in step for row in rows.tolist())
+    if sampling == Proportional():
+        assert set(seen.values()) == {1}
+        assert len(seen) == sum(sizes)
+    counts = [sum(len(rows) for _, rows in step) for step in steps]
+    whole = [step for step, count in zip(steps, counts) if count == batch_size]
+    assert max(counts) == batch_size
+    # A task ends in an incomplete part once an epoch; where tasks are drawn, so may each pass over its rows.
+    assert len(whole) >= len(steps) - (len(sizes) + 1) * (1 if sampling == Proportional() else 3)
+    apart = [len(rows) for step in whole if len(step) == parts for _, rows in step]
+    assert set(apart) <= {batch_size // parts, -(-batch_size // parts)}
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_parts_that_divide_the_batch_are_planned_as_before(parts: int) -> None:
+    lengths = [np.random.default_rng(t).integers(3, 90, size=n) for t, n in enumerate([64, 33, 200])]
+    steps = planned_steps(Proportional(), lengths, 16, parts, np.random.default_rng(0))
+    own = grouped(Proportional().epoch(lengths, 16 // parts, np.random.default_rng(0)), parts)
+    assert [as_lists(step) for step in steps] == [as_lists(step) for step in own]
 
 
 def shares(sampling: Sampling, sizes: list[int], batch_size: int = 1) -> list[float]:
@@ -109,14 +142,20 @@ def test_a_ratio_is_a_cycle_of_so_many_batches_of_each_task_and_zero_drops_one()
     ("make", "message"),
     [
         (lambda: Ratio((0, 1)), r"sampling.ratios=\[0, 1\] gives the primary no batch"),
-        (lambda: Ratio((0, 0)), r"gives the primary no batch; its ratio, the first, must be 1 or more"),
+        (lambda: Ratio((0, 0)), r"gives the primary no batch; its ratio, the first, is 1 or more"),
         (lambda: Ratio(()), r"gives the primary no batch"),
-        (lambda: Ratio((1, -1)), r"sampling.ratios=\[1, -1\] must be whole numbers"),
-        (lambda: Ratio((1, 1.5)), r"must be whole numbers of 0 or more"),  # type: ignore[arg-type]
+        (
+            lambda: Ratio((1, -1)),
+            r"^ratios\[1\]=-1 does not fit; use a list \[a,b\], each a whole number of 0",
+        ),
+        (
+            lambda: Ratio((1, 1.5)),
+            r"^ratios\[1\]=1.5 does not fit; use a list \[a,b\], each a whole number of 0",
+        ),  # type: ignore[arg-type]
         (lambda: plan([5, 5, 5], 5, Ratio((1, 2))), r"\[1, 2\] has 2 numbers for 3 tasks; give one"),
-        (lambda: Temperature(0), r"sampling.temperature=0 is out of range"),
-        (lambda: Temperature(float("inf")), r"sampling.temperature=inf is out of range.*sampling=uniform"),
-        (lambda: Uniform(window=0), r"sampling.window=0 is not a whole number"),
+        (lambda: Temperature(0), r"^temperature=0 does not fit; use a number above 0$"),
+        (lambda: Temperature(float("inf")), r"^temperature=inf does not fit; use a number above 0$"),
+        (lambda: Uniform(length_bucket_batches=0), r"^length_bucket_batches=0 does not fit; use a whole number of 1"),
     ],
 )
 def test_bad_policies_are_named_with_what_to_use_instead(make: Any, message: str) -> None:
@@ -146,7 +185,7 @@ def padding(sampling: Sampling) -> int:
 
 
 def test_sorting_within_windows_saves_most_of_the_padding() -> None:
-    assert padding(Proportional(window=16)) < 0.25 * padding(Proportional(window=1))
+    assert padding(Proportional(length_bucket_batches=16)) < 0.25 * padding(Proportional(length_bucket_batches=1))
 
 
 def test_each_task_comes_as_often_as_it_has_batches_and_is_spread_over_the_epoch() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,12 @@ import pyarrow.parquet
 import pytest
 import yaml
 
-from fastmtl.data import sources
-from fastmtl.data.sources import Files, GlueHub, GlueParquet
+from fastmtl.data.pool import write_task
+from fastmtl.data.sources import hub as hub_source
+from fastmtl.data.sources.files import FileSource, from_yaml
+from fastmtl.data.sources.glue import from_hub, from_parquet
 from fastmtl.errors import UserError
-from fastmtl.tasks import GLUE
+from fastmtl.tasks import GLUE, TaskSpec
 
 ROWS = [
     ("001", "first, one", "no"),
@@ -47,18 +51,19 @@ WRITERS = {
 }  # fmt: skip
 
 
-def files(folder: Path, train: str, **more: Any) -> Files:
+def files(folder: Path, train: str) -> TaskSpec:
     spec = {"name": "t", "kind": "classification", "text": ["code", "text"], "labels": ["no", "yes"], "label": "answer"}
-    return Files([{**spec, "splits": {"train": train}, **more}], str(folder))
+    return TaskSpec.from_dict({**spec, "splits": {"train": train}}, FileSource(str(folder)))
 
 
-def rows_of(source: Any, split: str = "train", task: int = 0) -> list[dict[str, Any]]:
-    return [row for batch in source.batches(source.tasks[task], split) for row in batch.to_pylist()]
+def rows_of(task: TaskSpec, split: str = "train") -> list[dict[str, Any]]:
+    assert task.source is not None
+    return [row for batch in task.source.batches(task, split) for row in batch.to_pylist()]
 
 
-def refusal(source: Any) -> str:
+def refusal(task: TaskSpec) -> str:
     with pytest.raises(UserError) as error:
-        rows_of(source)
+        rows_of(task)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -121,16 +126,14 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content:
 def test_a_file_with_a_header_and_no_rows_gives_none_and_the_pool_says_so(
     tmp_path: Path, ending: str, toy_tokenizer: Any
 ) -> None:
-    from fastmtl.data.pool import write_task
-
     if ending == "csv":
         (tmp_path / "none.csv").write_text("code,text,answer\n")
     else:
         pa.parquet.write_table(pa.table({name: pa.array([], pa.string()) for name in NAMES}), tmp_path / "none.parquet")
-    source = files(tmp_path, f"none.{ending}")
-    assert rows_of(source) == []
+    task = files(tmp_path, f"none.{ending}")
+    assert rows_of(task) == []
     with pytest.raises(UserError, match="no rows"):
-        write_task(tmp_path, source, source.tasks[0], toy_tokenizer)
+        write_task(tmp_path, task, toy_tokenizer)
 
 
 def test_a_missing_file_is_named_with_task_and_split(tmp_path: Path) -> None:
@@ -139,41 +142,43 @@ def test_a_missing_file_is_named_with_task_and_split(tmp_path: Path) -> None:
         assert part in message
 
 
-def test_the_fingerprint_follows_the_content_and_not_the_place(tmp_path: Path) -> None:
+def test_a_tasks_digest_follows_the_content_and_not_the_place(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     for folder in (one, two):
         folder.mkdir()
         as_csv(folder / "rows.csv")
-    first, moved = files(one, "rows.csv"), files(two, "rows.csv")
-    before = first.fingerprint(first.tasks[0])
-    assert before == moved.fingerprint(moved.tasks[0])
+    before = files(one, "rows.csv").content
+    assert before == files(two, "rows.csv").content
     (one / "rows.csv").write_text((one / "rows.csv").read_text().replace("first", "FIRST!"))
-    assert first.fingerprint(first.tasks[0]) != before
+    assert files(one, "rows.csv").content != before
+    assert files(two, "rows.csv").content == before
+    assert replace(files(two, "rows.csv"), metrics=("f1",)).content != before
 
 
 # --- the YAML that declares a user's tasks -------------------------------------------------------------------------
 
 
-def declare(tmp_path: Path, text: str) -> Files:
+def declare(tmp_path: Path, text: str) -> tuple[TaskSpec, ...]:
     (tmp_path / "tasks.yaml").write_text(text)
-    return Files.from_yaml(str(tmp_path / "tasks.yaml"))
+    return from_yaml(str(tmp_path / "tasks.yaml"))
 
 
 def test_labels_no_and_yes_stay_text_and_paths_are_relative_to_the_yaml(tmp_path: Path) -> None:
     as_csv(tmp_path / "rows.csv")
-    source = declare(
+    (task,) = declare(
         tmp_path,
         "tasks:\n- {name: t, kind: classification, text: [code, text], label: answer, labels: [no, yes],"
         " splits: {train: rows.csv}}\n",
     )
-    assert source.tasks[0].labels == ("no", "yes")
-    assert len(rows_of(source)) == 4
+    assert task.labels == ("no", "yes")
+    assert len(rows_of(task)) == 4
 
 
 def test_numeric_labels_of_a_yaml_are_taken_as_typed(tmp_path: Path) -> None:
-    task = "{name: t, kind: classification, text: a, labels: [01, 1.0], splits: {train: r.csv}}"
-    source = declare(tmp_path, f"tasks: [{task}]")
-    assert source.tasks[0].labels == ("01", "1.0")
+    (task,) = declare(
+        tmp_path, "tasks: [{name: t, kind: classification, text: a, labels: [01, 1.0], splits: {train: r.csv}}]"
+    )
+    assert task.labels == ("01", "1.0")
 
 
 @pytest.mark.parametrize(
@@ -185,7 +190,6 @@ def test_numeric_labels_of_a_yaml_are_taken_as_typed(tmp_path: Path) -> None:
         ("tasks: []", "no list `tasks:`"),
         ("- name: t", "no list `tasks:`"),
         ("tasks: [tickets]", "'tickets' is not a task"),
-        ("tasks:\n- {name: t}\n- {name: u}\n- {name: t}", "'t' is declared 2 times"),
     ],
 )
 def test_a_declaration_that_is_none_is_named_with_its_file(tmp_path: Path, text: str, named: str) -> None:
@@ -198,25 +202,25 @@ def test_a_declaration_that_is_none_is_named_with_its_file(tmp_path: Path, text:
 
 def test_without_a_yaml_the_key_to_pass_is_named() -> None:
     with pytest.raises(UserError, match=r"data\.config=FILE\.yaml"):
-        Files.from_yaml(None)
+        from_yaml(None)
 
 
 @pytest.mark.parametrize("name", ["nowhere.yaml", "."])
 def test_a_yaml_that_is_no_file_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match=r"data\.config="):
-        Files.from_yaml(str(tmp_path / name))
+        from_yaml(str(tmp_path / name))
 
 
 def test_a_yaml_that_is_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "tasks.yaml").write_bytes(b"tasks:\n- name: gr\xfcn\n")
     with pytest.raises(UserError, match=r"tasks\.yaml"):
-        Files.from_yaml(str(tmp_path / "tasks.yaml"))
+        from_yaml(str(tmp_path / "tasks.yaml"))
 
 
 def test_the_example_in_conf_declares_a_task(root: Path, tmp_path: Path) -> None:
     comments = [line[1:] for line in (root / "conf/data/files.yaml").read_text().splitlines() if line.startswith("#  ")]
     listing = yaml.load("\n".join(comments), Loader=yaml.BaseLoader)
-    (task,) = Files(listing["tasks"]).tasks
+    (task,) = map(TaskSpec.from_dict, listing["tasks"])
     assert (task.name, task.labels, task.metrics) == ("tickets", ("no", "yes"), ("f1", "accuracy"))
 
 
@@ -234,65 +238,63 @@ def glue(tmp_path: Path) -> Path:
 
 
 def test_a_glue_folder_is_read_task_by_task(glue: Path) -> None:
-    source = GlueParquet(str(glue), ["rte"])
-    assert [row["label"] for row in rows_of(source)] == [0, 1, 1]
-    assert source.labels_are_codes
+    (task,) = from_parquet(str(glue), ["rte"])
+    assert [row["label"] for row in rows_of(task)] == [0, 1, 1]
+    assert task.source is not None
+    assert task.source.labels_are_codes
 
 
 def test_a_task_without_a_test_file_has_no_test_split(glue: Path) -> None:
-    assert set(GlueParquet(str(glue), ["rte"]).tasks[0].splits) == {"train", "validation"}
+    assert set(from_parquet(str(glue), ["rte"])[0].splits) == {"train", "validation"}
     pa.parquet.write_table(pa.table(RTE), glue / "rte" / "test.parquet")
-    assert GlueParquet(str(glue), ["rte"]).tasks[0].splits == GLUE["rte"].splits
+    assert from_parquet(str(glue), ["rte"])[0].splits == GLUE["rte"].splits
 
 
 def test_mnli_reads_its_matched_validation_file(glue: Path) -> None:
     (glue / "mnli").mkdir()
     table = pa.table({"premise": ["a"], "hypothesis": ["b"], "label": [2]})
     pa.parquet.write_table(table, glue / "mnli" / "validation_matched.parquet")
-    assert [row["label"] for row in rows_of(GlueParquet(str(glue), ["mnli"]), "validation")] == [2]
+    assert [row["label"] for row in rows_of(*from_parquet(str(glue), ["mnli"]), "validation")] == [2]
 
 
 def test_a_missing_glue_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.root=.*nowhere"):
-        GlueParquet(str(tmp_path / "nowhere"), ["rte"])
+        from_parquet(str(tmp_path / "nowhere"), ["rte"])
 
 
 def test_a_missing_glue_file_is_named_with_its_split(glue: Path) -> None:
     (glue / "rte" / "train.parquet").unlink()
-    message = refusal(GlueParquet(str(glue), ["rte"]))
+    message = refusal(*from_parquet(str(glue), ["rte"]))
     for part in ("'rte'", "'train'", "train.parquet", "data.root"):
         assert part in message
 
 
 def test_a_glue_file_that_is_no_parquet_is_named(glue: Path) -> None:
     (glue / "rte" / "train.parquet").write_text("no parquet")
-    assert "train.parquet" in refusal(GlueParquet(str(glue), ["rte"]))
+    assert "train.parquet" in refusal(*from_parquet(str(glue), ["rte"]))
 
 
-@pytest.mark.parametrize("build", [lambda names: GlueParquet(".", names), lambda names: GlueHub(names)])
+@pytest.mark.parametrize("build", [partial(from_parquet, "."), from_hub])
 def test_a_task_that_is_not_of_glue_is_named_with_those_that_are(build: Any) -> None:
     with pytest.raises(UserError, match=r"'squad'.*mnli, rte"):
-        build(["rte", "squad"]).tasks  # noqa: B018
+        build(["rte", "squad"])
 
 
-@pytest.mark.parametrize("build", [lambda names: GlueParquet(".", names), lambda names: GlueHub(names)])
+@pytest.mark.parametrize("build", [partial(from_parquet, "."), from_hub])
 def test_a_glue_task_may_be_listed_once(build: Any) -> None:
     with pytest.raises(UserError, match="'rte'"):
-        build(["rte", "cola", "rte"]).tasks  # noqa: B018
+        build(["rte", "cola", "rte"])
 
 
-def test_another_content_is_another_fingerprint(glue: Path) -> None:
-    source = GlueParquet(str(glue), ["rte"])
-    before = source.fingerprint(source.tasks[0])
+def test_another_content_is_another_digest(glue: Path) -> None:
+    before = from_parquet(str(glue), ["rte"])[0].content
     pa.parquet.write_table(pa.table({**RTE, "label": [1, 1, 1]}), glue / "rte" / "validation.parquet")
-    assert source.fingerprint(source.tasks[0]) != before
+    assert from_parquet(str(glue), ["rte"])[0].content != before
 
 
-def test_the_real_rte_has_2490_training_rows(root: Path) -> None:
-    folder = root.parent / "shared" / "glue"
-    if not (folder / "rte" / "train.parquet").exists():
-        pytest.skip("needs ../shared/glue")
-    rows = rows_of(GlueParquet(str(folder), ["rte"]))
+@pytest.mark.data("glue")
+def test_the_real_rte_has_2490_training_rows(shared_data: Path) -> None:
+    rows = rows_of(*from_parquet(str(shared_data / "glue"), ["rte"]))
     assert len(rows) == 2490
     assert {row["label"] for row in rows} == {0, 1}
     assert {"sentence1", "sentence2"} <= set(rows[0])
@@ -315,9 +317,9 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
         return state["rows"]
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    sources._hash_hub.cache_clear()
+    hub_source._hash.cache_clear()
     yield state
-    sources._hash_hub.cache_clear()
+    hub_source._hash.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -325,7 +327,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
 )
 def test_without_a_network_the_offline_way_is_named(hub: dict[str, Any], error: Exception) -> None:
     hub["rows"] = error
-    message = refusal(GlueHub(["rte"]))
+    message = refusal(*from_hub(["rte"]))
     for part in ("'nyu-mll/glue'", "rte", "train", "data=glue_local data.root=FOLDER"):
         assert part in message
 
@@ -334,8 +336,7 @@ def test_rows_of_the_hub_are_those_of_its_data_set(hub: dict[str, Any]) -> None:
     import datasets
 
     hub["rows"] = datasets.Dataset.from_dict(RTE)
-    source = GlueHub(["mnli", "rte"], revision="abc")
-    rows = rows_of(source, "validation", task=0)
+    rows = rows_of(from_hub(["mnli", "rte"], revision="abc")[0], "validation")
     assert [(row["sentence1"], row["label"]) for row in rows] == [("a b", 0), ("c", 1), ("d", 1)]
     assert hub["asked"] == [("nyu-mll/glue", "mnli", "validation_matched", "abc")]
 
@@ -343,12 +344,10 @@ def test_rows_of_the_hub_are_those_of_its_data_set(hub: dict[str, Any]) -> None:
 def test_a_hub_fingerprint_is_of_the_rows_whatever_their_chunks(hub: dict[str, Any]) -> None:
     import datasets
 
-    source = GlueHub(["rte"])
-
     def fingerprint(rows: Any) -> str:
         hub["rows"] = rows
-        sources._hash_hub.cache_clear()
-        return source.fingerprint(source.tasks[0])
+        hub_source._hash.cache_clear()
+        return from_hub(["rte"])[0].content
 
     many = {name: values * 3000 for name, values in RTE.items()}  # more than one batch of 4096
     whole = datasets.Dataset.from_dict(many)

@@ -13,12 +13,13 @@ import pytest
 
 from fastmtl.data.collate import collate
 from fastmtl.data.columns import HIDDEN
-from fastmtl.data.pool import NO_WORD, TaskPool
-from fastmtl.data.sources import Files
+from fastmtl.data.pool import TaskPool, write_task
+from fastmtl.data.sources.files import FileSource
 from fastmtl.errors import UserError
 from fastmtl.models.bilstm import BiLSTMSpec
 from fastmtl.models.encoder import EncoderSpec
 from fastmtl.tasks import TaskSpec
+from fastmtl.tasks.kinds import HIDDEN_LABEL
 
 SPLITS = {"train": "train", "test": "test"}
 NER = TaskSpec("ner", "tagging", ("tokens",), ("O", "B", "I"), label="tags", splits=SPLITS)
@@ -92,7 +93,7 @@ def test_a_word_tokenizer_adds_no_special_tokens(tmp_path: Path) -> None:
 
 def test_tags_stand_at_the_first_token_of_each_word(pool: TaskPool) -> None:
     rows = pool.split("ner", "train")
-    no = NO_WORD
+    no = HIDDEN_LABEL
     assert rows.tags is not None
     assert rows.tags.dtype == np.int16
     assert rows.tags.tolist() == [no, 0, 0, 1, no, no, no, no, 1, no, no, no, no, 0, 1, 2, 0, no]
@@ -104,7 +105,7 @@ def test_tags_stand_at_the_first_token_of_each_word(pool: TaskPool) -> None:
 def test_hidden_tags_keep_the_places_of_their_words(pool: TaskPool) -> None:
     rows = pool.split("ner", "test")
     assert rows.tags is not None
-    assert rows.tags.tolist() == [NO_WORD, HIDDEN, HIDDEN, *[NO_WORD] * 4, 1, NO_WORD]
+    assert rows.tags.tolist() == [HIDDEN_LABEL, HIDDEN, HIDDEN, *[HIDDEN_LABEL] * 4, 1, HIDDEN_LABEL]
     np.testing.assert_array_equal(rows.labels, [np.nan, 0])
 
 
@@ -128,7 +129,7 @@ def test_codes_are_named_where_rows_are_shown(tmp_path: Path, make_pool: Any, to
 
 def test_a_batch_has_its_tags_as_wide_as_its_ids(pool: TaskPool) -> None:
     batch = collate(pool.split("ner", "train"), np.array([1, 0]), pad_id=0)
-    no = NO_WORD
+    no = HIDDEN_LABEL
     assert batch["labels"].tolist() == [[no, 1, no, no, no, no, no], [no, 0, 0, 1, no, no, no]]
     assert batch["labels"].dtype == batch["input_ids"].dtype
     assert batch["labels"].shape == batch["input_ids"].shape
@@ -193,18 +194,22 @@ def as_conll(path: Path) -> None:
 WRITERS = {"jsonl": as_jsonl, "parquet": as_parquet, "csv": as_cells, "tsv": as_cells, "conll": as_conll}
 
 
-def files(folder: Path, train: str, **more: Any) -> Files:
+def files(folder: Path, train: str, **more: Any) -> TaskSpec:
     columns = {"text": "0", "label": "-1"} if train.endswith(".conll") else {"text": "tokens", "label": "tags"}
     spec = {"name": "ner", "kind": "tagging", "labels": ["O", "B", "I"], **columns, "splits": {"train": train, **more}}
-    return Files([spec], str(folder))
+    return TaskSpec.from_dict(spec, FileSource(str(folder)))
+
+
+def pool_of(folder: Path, task: TaskSpec, tokenizer: Any) -> TaskPool:
+    folder.mkdir()
+    write_task(folder, task, tokenizer)
+    return TaskPool([folder])
 
 
 @pytest.mark.parametrize("ending", WRITERS)
-def test_the_same_words_and_tags_from_every_kind_of_file(
-    tmp_path: Path, make_pool: Any, tokenizer: Any, ending: str
-) -> None:
+def test_the_same_words_and_tags_from_every_kind_of_file(tmp_path: Path, tokenizer: Any, ending: str) -> None:
     WRITERS[ending](tmp_path / f"rows.{ending}")
-    rows = make_pool(tmp_path / "pool", files(tmp_path, f"rows.{ending}"), tokenizer).split("ner", "train")
+    rows = pool_of(tmp_path / "pool", files(tmp_path, f"rows.{ending}"), tokenizer).split("ner", "train")
     assert [list(row.values()) for row in rows.texts([0, 1, 2])] == [list(pair) for pair in zip(WORDS, TAGS)]
 
 
@@ -212,9 +217,8 @@ def conll(tmp_path: Path, text: str, columns: tuple[str, str] = ("0", "-1")) -> 
     """Columns of each sentence, as asked for."""
     path = tmp_path / "rows.conll"
     path.write_text(text, encoding="utf-8")
-    source = Files([{"name": "t", "kind": "tagging", "text": columns[0], "label": columns[1], "labels": ["O", "B"],
-                     "splits": {"train": "rows.conll"}}], str(tmp_path))  # fmt: skip
-    batches = source.batches(source.tasks[0], "train")
+    task = TaskSpec("t", "tagging", columns[:1], ("O", "B"), label=columns[1], splits={"train": "rows.conll"})
+    batches = FileSource(str(tmp_path)).batches(task, "train")
     return [[row.get(name) for name in columns] for batch in batches for row in batch.to_pylist()]
 
 
@@ -239,13 +243,13 @@ def test_a_blank_that_is_part_of_a_word_stays(tmp_path: Path) -> None:
     assert conll(tmp_path, "New York\tB\n10\u00a0000\tO\n")[0][0] == ["New York", "10\u00a0000"]
 
 
-def test_words_alone_have_no_last_column(tmp_path: Path, make_pool: Any, tokenizer: Any) -> None:
+def test_words_alone_have_no_last_column(tmp_path: Path, tokenizer: Any) -> None:
     as_conll(tmp_path / "rows.conll")
     (tmp_path / "test.conll").write_text("Kim\nran\n\nZoe\n")
-    pool = make_pool(tmp_path / "pool", files(tmp_path, "rows.conll", test="test.conll"), tokenizer)
+    pool = pool_of(tmp_path / "pool", files(tmp_path, "rows.conll", test="test.conll"), tokenizer)
     assert np.isnan(pool.split("ner", "test").labels).all()
     with pytest.raises(UserError, match=r"no label column '-1'; the columns are 0$"):
-        make_pool(tmp_path / "again", files(tmp_path, "test.conll"), tokenizer)
+        pool_of(tmp_path / "again", files(tmp_path, "test.conll"), tokenizer)
 
 
 def test_a_ragged_line_is_named_by_its_number(tmp_path: Path) -> None:
@@ -254,5 +258,5 @@ def test_a_ragged_line_is_named_by_its_number(tmp_path: Path) -> None:
 
 
 def test_long_files_come_in_several_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastmtl.data.sources.BATCH_ROWS", 2)
+    monkeypatch.setattr("fastmtl.data.sources.files.BATCH_ROWS", 2)
     assert len(conll(tmp_path, "a O\n\n" * 5)) == 5

@@ -65,7 +65,7 @@ def test_a_tagging_head_reads_states_and_the_discriminator_rows(tiny: Any, tagge
     assert (logits.shape, which.shape) == ((4, length, 3), (4, 2))
 
 
-def test_logits_are_full_precision_also_under_autocast(tiny: Any, tiny_tasks: Any, batch: Any) -> None:
+def test_logits_are_head_in_float32_also_under_autocast(tiny: Any, tiny_tasks: Any, batch: Any) -> None:
     model = ProxyModel(tiny, tiny_tasks).eval()
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         h_BH = model.features(batch)

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from fastmtl.errors import UserError
-from tests.test_experiments import script
+from tests.helpers.scripts import script
 
 
 @pytest.fixture(scope="module")
@@ -18,13 +18,12 @@ def study() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def logs(root: Path) -> Path:
-    folder = root.parent / "shared" / "bingel2017"
-    if not folder.exists():
-        pytest.skip("needs ../shared/bingel2017, the logs of the original runs")
-    return folder
+def logs(shared_data: Path) -> Path:
+    """Of the original runs."""
+    return shared_data / "bingel2017"
 
 
+@pytest.mark.data("bingel2017")
 def test_all_cells_of_figure_1_are_the_printed_ones(study: ModuleType, logs: Path) -> None:
     evaluated, _ = study.read(logs)
     table = study.gains_at(evaluated, study.SINGLE, study.PAIR)
@@ -40,6 +39,7 @@ def test_all_cells_of_figure_1_are_the_printed_ones(study: ModuleType, logs: Pat
     assert counts == [44, 27, 21]
 
 
+@pytest.mark.data("bingel2017")
 def test_the_published_gradients_come_out_of_the_logs(study: ModuleType, logs: Path) -> None:
     _, losses = study.read(logs)
     features = study.task_features(losses, "paper")
@@ -50,6 +50,7 @@ def test_the_published_gradients_come_out_of_the_logs(study: ModuleType, logs: P
 
 
 @pytest.mark.slow
+@pytest.mark.data("bingel2017")
 def test_the_study_writes_its_tables(study: ModuleType, logs: Path, tmp_path: Path) -> None:
     study.main(logs, tmp_path, repeats=1)
     text = (tmp_path / "results.md").read_text()

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 pytest.importorskip("wandb_workspaces")
 
-from fastmtl.config import conf_dir
+from fastmtl.cli.compose import conf_dir
 from fastmtl.errors import UserError
 from fastmtl.reporting.dashboard import main, pages, specification, views
 from fastmtl.reporting.logs import BELIEFS, TABLES, log_cell

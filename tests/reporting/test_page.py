@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-import shutil
 import subprocess
 from collections import Counter
 from html.parser import HTMLParser
@@ -125,11 +124,9 @@ def test_a_hundred_cells_and_four_projections_stay_small(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 @pytest.mark.parametrize("width", [360, 1280])
-def test_a_browser_never_scrolls_the_page_sideways(page: str, width: int, tmp_path: Path) -> None:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("needs chromium")
+def test_a_browser_never_scrolls_the_page_sideways(page: str, width: int, tmp_path: Path, chromium: str) -> None:
     # A window of a browser has a least width, a frame has none; its page runs no script, so the one around it measures.
     frame = tmp_path / "frame.html"
     frame.write_text(

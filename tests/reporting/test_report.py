@@ -1,6 +1,7 @@
 """A study's folder of results written by hand -> its report."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fastmtl.cli.report import main
 from fastmtl.errors import UserError
 from fastmtl.reporting import report
 from tests.reporting.test_compare import write_hits
@@ -97,9 +99,12 @@ def test_what_does_not_compare_is_refused_and_a_filter_keeps_one(tmp_path: Path)
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     study(tmp_path / "studies" / "mine", ("rte",), seeds=2)
     monkeypatch.setattr(sys, "argv", ["fastmtl-report", "mine", "--output", str(tmp_path)])
-    report.main()
+    main()
     assert "written to" in capsys.readouterr().out
     assert (tmp_path / "reports" / "mine" / "report.html").exists()
     monkeypatch.setattr(sys, "argv", ["fastmtl-report", "yours", "--output", str(tmp_path)])
-    with pytest.raises(SystemExit, match=r"^fastmtl-report: study 'yours' has no finished cells .*; there are mine$"):
-        report.main()
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(r"fastmtl-report: study 'yours' has no finished cells .*; there are mine\n", error)

@@ -11,11 +11,9 @@ import torch
 from fastmtl.data.collate import collate
 from fastmtl.data.pool import TaskPool
 from fastmtl.errors import UserError
-from fastmtl.models.inference import Inference
 from fastmtl.models.multitask import ProxyModel
 from fastmtl.scoring.discriminator import Discriminator
-
-HOW = Inference(pad_id=0, device=torch.device("cpu"))
+from tests.scoring.worlds import inputs_of
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +23,8 @@ def proxy(tiny: Any, tiny_tasks: Any) -> ProxyModel:
 
 
 def scored(pool: TaskPool, proxy: ProxyModel, loss: Any, task: str = "single") -> np.ndarray:
-    return Discriminator(loss).score(pool, task, np.array([8, 1, 5]), proxy, HOW)
+    inputs = inputs_of(pool, "pairs", np.empty(0, np.int64), {}, proxy)
+    return Discriminator(loss).score(inputs, None, task, np.array([8, 1, 5]))
 
 
 def by_hand(proxy: ProxyModel, pool: TaskPool, task: str, place: int) -> np.ndarray:
@@ -56,9 +55,11 @@ def test_sigmoid_scores_are_the_raw_logits_and_do_not_saturate(tiny_pool: TaskPo
 
 
 def test_an_unknown_loss_is_named() -> None:
-    with pytest.raises(UserError, match=r"'hinge'.*ce or bce"):
+    with pytest.raises(UserError, match=r"loss='hinge'.*use one of ce, bce"):
         Discriminator("hinge")  # type: ignore[arg-type]
 
 
 def test_it_asks_for_a_proxy_with_its_own_loss() -> None:
-    assert (Discriminator("ce").discriminator, Discriminator("bce").discriminator) == ("ce", "bce")
+    assert (Discriminator("ce").loss, Discriminator("bce").loss) == ("ce", "bce")
+    assert Discriminator.needs == "discriminator"
+    assert not Discriminator.per_primary

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastmtl.scoring.shards import assign
+from fastmtl.stages.scores import assign
 
 ROWS = {"a": np.arange(10), "b": np.array([2, 3, 7])}
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shlex
+import signal
 import socket
 import stat
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -18,17 +20,19 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from fastmtl.data.batching.planned import Proportional
 from fastmtl.data.collate import collate
-from fastmtl.data.samplers import Proportional
 from fastmtl.errors import UserError
 from fastmtl.models.dropout import drop, use_cpu_dropout
 from fastmtl.models.encoder import EncoderSpec
 from fastmtl.models.multitask import MultiTaskModel
 from fastmtl.models.roofline import gemm_flops_per_s
-from fastmtl.training.fit import FitJob, Where, run_distributed, run_fit
-from fastmtl.training.modules import FitConfig, MultiTaskModule
+from fastmtl.training.config import FitConfig, Hardware, resolve_precision
+from fastmtl.training.fit import FitJob, run_distributed, run_fit
+from fastmtl.training.modules import MultiTaskModule
+from tests.helpers.toy import row_sets
 
-CPU = Where(accelerator="cpu")
+CPU = Hardware(accelerator="cpu")
 ROWS = 12
 FIT = FitConfig(  # batches of 7 and 5 rows, every gradient clipped
     epochs=2, batch_size=7, learning_rate=1e-3, max_grad_norm=0.1, precision="fp32", dropout=0.0
@@ -37,19 +41,33 @@ FIT = FitConfig(  # batches of 7 and 5 rows, every gradient clipped
 
 @pytest.fixture
 def fit(tmp_path: Path, tiny_pool: Any, encoder: EncoderSpec) -> Callable[..., Path]:
-    """`fit(name, where=..., **changes of the job)`: the folder of a finished fit over all tasks."""
+    """`fit(name, hardware=..., **changes of the job)`: the folder of a finished fit over all tasks."""
 
-    def run(name: str, where: Where = CPU, **changes: Any) -> Path:
+    def run(name: str, hardware: Hardware = CPU, **changes: Any) -> Path:
+        whole = {"rows": {task: np.arange(ROWS) for task in tiny_pool.names}, "fit": FIT, **changes}
         job = FitJob(
-            title=name, pool=tiny_pool, encoder=encoder, rows={task: np.arange(ROWS) for task in tiny_pool.names},
-            fit=FIT, sampling=Proportional(), seed=0, pad_id=0, out=tmp_path / name, where=where,
+            title=name, pool=tiny_pool, encoder=encoder, sampling=Proportional(), seed=0, pad_id=0,
+            out=tmp_path / name, hardware=hardware, **row_sets(tiny_pool, **whole),
         )  # fmt: skip
         job.out.mkdir()
-        run_fit(replace(job, **changes))
+        run_fit(job)
         assert not list(job.out.glob(".*")), "the job's file is gone"
         return job.out
 
     return run
+
+
+@pytest.fixture
+def deadline() -> Iterator[Callable[[int], object]]:
+    """`deadline(seconds)`: what waits longer for another rank fails."""
+
+    def over(*_: Any) -> None:
+        raise TimeoutError("the ranks wait for each other")
+
+    before = signal.signal(signal.SIGALRM, over)
+    yield signal.alarm
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 def assert_same_weights(a: Path, b: Path, atol: float) -> None:
@@ -71,7 +89,7 @@ def records(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "fit.json").read_text())["records"]
 
 
-CHOOSE = {"evaluated": ("single", "train", np.arange(ROWS))}
+CHOOSE = {"evaluated": {"single": np.arange(ROWS)}}
 PROXY = {"discriminator": "ce"}
 
 
@@ -79,7 +97,7 @@ PROXY = {"discriminator": "ce"}
 @pytest.mark.parametrize("accumulate", [2, 6])  # 6: the batch of 5 rows leaves a micro-batch empty
 def test_micro_batches_add_up_to_the_batch(fit: Callable[..., Path], accumulate: int, kind: Any) -> None:
     whole = fit("whole", **kind)
-    parts = fit("parts", where=replace(CPU, accumulate=accumulate), **kind)
+    parts = fit("parts", hardware=replace(CPU, accumulate=accumulate), **kind)
     assert_same_weights(whole, parts, atol=1e-5)
     assert curves(whole) == curves(parts)
     assert records(whole)["steps"] == records(parts)["steps"] == 12
@@ -98,17 +116,33 @@ def assert_same_fit(a: Path, b: Path) -> None:
     "strategy", ["ddp", "fsdp"]
 )  # fmt: skip
 def test_two_ranks_train_what_one_device_trains(fit: Callable[..., Path], strategy: Any) -> None:
-    where = Where(accelerator="cpu", devices=2, strategy=strategy, accumulate=2)
+    hardware = Hardware(accelerator="cpu", devices=2, strategy=strategy, accumulate=2)
     frozen = replace(FIT, freeze_embeddings=True)
-    two = fit("two", where=where, fit=frozen, **CHOOSE)
+    two = fit("two", hardware=hardware, fit=frozen, **CHOOSE)
     assert_same_fit(fit("one", fit=frozen, **CHOOSE), two)
     assert records(two)["devices"] == 2
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("strategy", "task"), [("ddp", "single"), ("fsdp", "score")])
+def test_a_rank_may_be_left_without_a_held_out_row(
+    fit: Callable[..., Path], deadline: Any, strategy: Any, task: str
+) -> None:
+    deadline(300)
+    two = Hardware(accelerator="cpu", devices=2, strategy=strategy)
+    frozen = replace(FIT, freeze_embeddings=True)
+    choose = {"evaluated": {task: np.arange(1)}, "fit": frozen}
+    left, right = (
+        json.loads((folder / "fit.json").read_text())["epochs"]
+        for folder in (fit("one", **choose), fit("two", hardware=two, **choose))
+    )
+    assert left == [pytest.approx(epoch, abs=1e-4, nan_ok=True) for epoch in right]
+
+
+@pytest.mark.slow
 def test_a_sharded_proxy_is_what_one_device_trains(fit: Callable[..., Path]) -> None:
     frozen = replace(FIT, freeze_layers=1)
-    two = fit("two", where=Where(accelerator="cpu", devices=2, strategy="fsdp"), fit=frozen, **PROXY)
+    two = fit("two", hardware=Hardware(accelerator="cpu", devices=2, strategy="fsdp"), fit=frozen, **PROXY)
     assert_same_weights(fit("one", fit=frozen, **PROXY), two, atol=2e-4)
 
 
@@ -132,17 +166,23 @@ def launcher(tmp_path: Path) -> str:
 
 
 def free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("localhost", 0))
-        return int(held.getsockname()[1])
+    """Below the ports that the system itself gives out, and another for each process: nobody takes it meanwhile."""
+    for port in range(20_000 + os.getpid() % 10_000, 32_000):
+        with socket.socket() as tried:
+            try:
+                tried.bind(("localhost", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no port is free")
 
 
 @pytest.mark.slow
 def test_two_machines_train_what_one_device_trains(fit: Callable[..., Path], launcher: str) -> None:
-    where = Where(
+    hardware = Hardware(
         accelerator="cpu", num_nodes=2, launcher=launcher, rendezvous=f"localhost:{free_port()}"
     )  # fmt: skip
-    two = fit("two", where=where, **CHOOSE)
+    two = fit("two", hardware=hardware, **CHOOSE)
     assert_same_fit(fit("one", **CHOOSE), two)
     assert records(two)["devices"] == 2
 
@@ -152,38 +192,41 @@ def test_without_a_launcher_the_line_for_the_other_machines_is_printed_once(
 ) -> None:
     ran: list[list[str]] = []
 
-    def note(command: list[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
+    def note(command: list[str], **how: Any) -> subprocess.CompletedProcess[bytes]:
+        assert "preexec_fn" not in how, "it may deadlock beside other threads"
         ran.append(command)
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", note)
-    where = Where(accelerator="cpu", devices=3, num_nodes=2, rendezvous="here:29400")
-    run_distributed(cast(Any, "a job"), where, tmp_path)
+    hardware = Hardware(accelerator="cpu", devices=3, num_nodes=2, rendezvous="here:29400")
+    run_distributed(cast(Any, "a job"), hardware, tmp_path)
     said = capsys.readouterr().out
     assert said.count("\n") == 1
-    assert said.strip().endswith(shlex.join(ran[0]))
+    assert said.strip().endswith(shlex.join(ran[0][ran[0].index("torch.distributed.run") - 2 :]))
     assert {"--nnodes=2", "--nproc-per-node=3", "--rdzv-endpoint=here:29400"} <= set(ran[0])
     monkeypatch.undo()
     with pytest.raises(UserError, match="nowhere_to_be_found"):
-        run_distributed(cast(Any, "a job"), replace(where, launcher="nowhere_to_be_found"), tmp_path)
+        run_distributed(cast(Any, "a job"), replace(hardware, launcher="nowhere_to_be_found"), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"strategy": "deepspeed"}, ["trainer.strategy=", "deepspeed", "ddp", "fsdp"]),
-        ({"accumulate": 0}, ["trainer.accumulate=0", "1 or more"]),
-        ({"accumulate": "auto"}, ["trainer.accumulate='auto'"]),
-        ({"num_nodes": 1.5}, ["trainer.num_nodes=1.5"]),
-        ({"rendezvous": "node1"}, ["trainer.rendezvous='node1'", "HOST:PORT"]),
+        ({"strategy": "deepspeed"}, ["strategy='deepspeed'", "ddp, fsdp"]),
+        ({"accumulate": 0}, ["accumulate=0", "1 or more"]),
+        ({"accumulate": "auto"}, ["accumulate='auto'"]),
+        ({"num_nodes": 1.5}, ["num_nodes=1.5"]),
+        ({"devices": "all"}, ["devices='all'", "auto", "1 or more"]),
+        ({"rendezvous": "node1"}, ["rendezvous='node1'", "HOST:PORT"]),
+        ({"profiler": "fast"}, ["profiler='fast'", "simple, advanced"]),
         ({"launcher": "srun {nodes}"}, ["trainer.launcher=", "'nodes'", "{num_nodes}"]),
         ({"launcher": "srun 'a"}, ["trainer.launcher=", "quotation"]),
     ],
 )
-def test_where_refuses_in_one_line(values: dict[str, Any], words: list[str]) -> None:
+def test_hardware_refuses_in_one_line(values: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(UserError) as refused:
-        Where(**values)
+        Hardware(**values)
     assert "\n" not in str(refused.value)
     assert all(word in str(refused.value) for word in words), refused.value
 
@@ -201,11 +244,11 @@ def test_frozen_layers_keep_their_weights_and_cost_one_forward_pass(
 
 
 def test_more_layers_than_the_encoder_has_cannot_be_frozen(fit: Callable[..., Path], tiny: Any, tiny_pool: Any) -> None:
-    for where in (CPU, replace(CPU, devices=2)):
+    for hardware in (CPU, replace(CPU, devices=2)):
         with pytest.raises(UserError, match=r"fit\.freeze_layers=3, but encoder .* has 2; use fewer"):
-            fit(f"on{where.devices}", where=where, fit=replace(FIT, freeze_layers=3))
-    for values in ({"freeze_layers": -1}, {"freeze_layers": True}, {"freeze_embeddings": 1}):
-        with pytest.raises(UserError, match=r"fit\.freeze_"):
+            fit(f"on{hardware.devices}", hardware=hardware, fit=replace(FIT, freeze_layers=3))
+    for values in ({"freeze_layers": -1}, {"freeze_layers": True}, {"freeze_embeddings": "some"}):
+        with pytest.raises(UserError, match=r"^freeze_.* does not fit; use "):
             FitConfig(**values)  # type: ignore[arg-type]
 
 
@@ -214,6 +257,24 @@ def test_records_hold_the_machines_rate_and_the_share_of_it_that_was_used(fit: C
     assert found["gemm_flops_per_s"] == pytest.approx(gemm_flops_per_s(torch.device("cpu"), torch.float32), rel=0.01)
     assert found["gemm_flops_per_s"] > 1e8
     assert 0 <= found["mfu"] < 1
+
+
+@pytest.mark.parametrize(
+    ("has", "precision"),
+    [({}, "fp32"), ({"avx512_bf16": False, "amx_bf16": False}, "fp32"), ({"avx512_bf16": True}, "bf16"),
+     ({"avx512_bf16": False, "amx_bf16": True}, "bf16")],
+)  # fmt: skip
+def test_auto_is_half_precision_only_where_the_processor_has_it(
+    monkeypatch: pytest.MonkeyPatch, has: dict[str, bool], precision: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    assert resolve_precision("auto", CPU) == precision
+    assert [resolve_precision(asked, CPU) for asked in ("fp32", "bf16", "fp16")] == ["fp32", "bf16", "fp16"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for native in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, native=native: native)
+        assert resolve_precision("auto", Hardware(accelerator="gpu")) == ("bf16" if native else "fp16")
 
 
 def test_half_precision_trains_on_a_cpu(fit: Callable[..., Path]) -> None:
@@ -225,7 +286,9 @@ def test_the_fused_step_is_not_used_where_it_would_unscale_gradients_after_they_
     encoder: EncoderSpec,
 ) -> None:
     for precision, fused in (("fp32", True), ("bf16", True), ("fp16", False)):
-        module = MultiTaskModule(MultiTaskModel(encoder, []), (), FitConfig(precision=cast(Any, precision)), 1)
+        module = MultiTaskModule(
+            MultiTaskModel(encoder, []), (), FitConfig(precision=cast(Any, precision), learning_rate=1e-3), 1
+        )
         assert module.configure_optimizers()["optimizer"].param_groups[0]["fused"] is fused
 
 

@@ -11,15 +11,23 @@ import scipy.stats
 import sklearn.metrics
 import torch
 
-from fastmtl.tasks import METRICS, TaskSpec
-from fastmtl.training.metrics import answers, build_metrics, measure, positive_weights, task_loss, task_similarity_loss
+from fastmtl.tasks import TaskSpec
+from fastmtl.tasks.kinds import kind_of, kinds
+from fastmtl.training.metrics import (
+    build_metrics,
+    measure,
+    positive_weights,
+    predicted_and_true,
+    task_loss,
+    task_similarity_loss,
+)
 
-TWO = TaskSpec("two", "classification", ("a",), ("no", "yes"), METRICS["classification"])
+TWO = TaskSpec("two", "classification", ("a",), ("no", "yes"), kind_of("classification").metrics)
 THREE = TaskSpec("three", "classification", ("a",), ("x", "y", "z"), ("accuracy", "f1_macro", "matthews"))
 F1_FIRST = TaskSpec("swapped", "classification", ("a",), ("no", "yes"), ("f1", "accuracy"))
-TAGS = TaskSpec("tags", "tagging", ("words",), ("x", "O", "y"), METRICS["tagging"])
-ALL_TAGS = TaskSpec("all", "tagging", ("words",), ("x", "y", "z"), METRICS["tagging"])
-VALUE = TaskSpec("value", "regression", ("a",), metrics=METRICS["regression"])
+TAGS = TaskSpec("tags", "tagging", ("words",), ("x", "O", "y"), kind_of("tagging").metrics)
+ALL_TAGS = TaskSpec("all", "tagging", ("words",), ("x", "y", "z"), kind_of("tagging").metrics)
+VALUE = TaskSpec("value", "regression", ("a",), metrics=kind_of("regression").metrics)
 
 
 def drawn(classes: int, n: int = 200) -> tuple[torch.Tensor, torch.Tensor]:
@@ -117,14 +125,18 @@ def test_tokens_that_begin_no_word_count_for_nothing() -> None:
     assert measure(logits_BLC, labels_BL, TAGS) == measure(alone, codes, TAGS)
     by_hand = -torch.stack([torch.log_softmax(one, 0)[code] for one, code in zip(alone, codes)]).mean()
     assert float(task_loss(logits_BLC, labels_BL, TAGS)) == pytest.approx(float(by_hand))
-    assert answers(logits_BLC, TAGS).shape == (2, 4)
+    predicted, true = predicted_and_true(logits_BLC, labels_BL, TAGS)
+    assert predicted.tolist() == alone.argmax(1).tolist()
+    assert true.tolist() == codes.tolist()
 
 
 def test_every_metric_that_a_task_may_name_can_be_built() -> None:
-    for kind, names in METRICS.items():
+    assert {"classification", "regression", "tagging"} <= set(kinds())
+    for kind in kinds():
         labels = () if kind == "regression" else ("x", "y")
-        for name in names:
-            assert list(build_metrics(TaskSpec("t", kind, ("a",), labels, (name,)))) == [name]  # type: ignore[arg-type]
+        assert kind_of(kind).metrics
+        for name in kind_of(kind).metrics:
+            assert list(build_metrics(TaskSpec("t", kind, ("a",), labels, (name,)))) == [name]
 
 
 def test_cross_entropy_by_hand() -> None:

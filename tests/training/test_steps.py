@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from transformers import AlbertConfig, AlbertModel
 
-from fastmtl.data.online import Exp3Sampling, Online, Thompson, Ucb1Sampling
-from fastmtl.data.samplers import Proportional
-from fastmtl.models.encoder import EncoderSpec
+from fastmtl.data.batching.online import Exp3Sampling, Online, ThompsonSampling, Ucb1Sampling
+from fastmtl.data.batching.planned import Proportional
+from fastmtl.errors import UserError
+from fastmtl.models.encoder import EncoderSpec, _tiny_tokenizer
 from fastmtl.tasks import TaskSpec
-from fastmtl.training.fit import FitJob, Where, run_fit
-from fastmtl.training.modules import FitConfig
+from fastmtl.training.config import FitConfig, Hardware
+from fastmtl.training.fit import FitJob, run_fit
 from fastmtl.training.weighting import (
     CAGrad,
     Equal,
@@ -31,8 +33,9 @@ from fastmtl.training.weighting import (
     Weigher,
     Weighting,
 )
+from tests.helpers.toy import row_sets
 
-CPU = Where(accelerator="cpu")
+CPU = Hardware(accelerator="cpu")
 ROWS = 12
 WEIGHTINGS: list[Weighting] = [
     Equal(), Equal(parts=2), LogSize(), Uncertainty(), GradNorm(parts=2), PCGrad(parts=3), CAGrad(parts=3),
@@ -47,13 +50,14 @@ def fit(tmp_path: Path, tiny_pool: Any, encoder: EncoderSpec) -> Callable[..., P
     """`fit(name, **changes of the job)`: the folder of a finished fit over three tasks, without any dropout."""
 
     def run(name: str, **changes: Any) -> Path:
-        job = FitJob(
-            title=name, pool=tiny_pool, encoder=encoder, rows={task: np.arange(ROWS) for task in tiny_pool.names},
-            fit=FitConfig(epochs=3, batch_size=6, learning_rate=1e-3, precision="fp32", dropout=0.0),
-            sampling=Proportional(), seed=0, pad_id=0, out=tmp_path / name, where=CPU,
-        )  # fmt: skip
+        whole = {
+            "rows": {task: np.arange(ROWS) for task in tiny_pool.names}, "encoder": encoder, "hardware": CPU,
+            "fit": FitConfig(epochs=3, batch_size=6, learning_rate=1e-3, precision="fp32", dropout=0.0),
+            "sampling": Proportional(), **changes,
+        }  # fmt: skip
+        job = FitJob(title=name, pool=tiny_pool, seed=0, pad_id=0, out=tmp_path / name, **row_sets(tiny_pool, **whole))
         job.out.mkdir()
-        run_fit(replace(job, **changes))
+        run_fit(job)
         return job.out
 
     return run
@@ -86,6 +90,16 @@ def test_every_weighting_trains_on_each_row_once_an_epoch(fit: Callable[..., Pat
     assert np.isfinite(losses(folder)).all()
 
 
+@pytest.mark.parametrize("weighting", [Equal(parts=4), GradNorm(parts=4)], ids=repr)
+def test_a_batch_that_its_parts_do_not_divide_is_trained_whole(fit: Callable[..., Path], weighting: Weighting) -> None:
+    uneven = FitConfig(epochs=3, batch_size=6, learning_rate=1e-3, precision="fp32", dropout=0.0)
+    told = records(fit("uneven", weighting=weighting, fit=uneven))
+    assert told["examples"] == 3 * 3 * ROWS
+    assert 18 <= told["steps"] <= 3 * 8  # 36 rows are six whole steps; each of three tasks may end in a part too few
+    with (Path(fit("again", weighting=weighting, fit=uneven)) / "curves.csv").open() as file:
+        assert max(int(point["step"]) for point in csv.DictReader(file)) == told["steps"]
+
+
 @dataclass(frozen=True)
 class PlainSum:
     """Gradient surgery that operates on nothing."""
@@ -114,7 +128,7 @@ def test_conflicts_change_what_surgery_learns(fit: Callable[..., Path]) -> None:
 @pytest.mark.parametrize("weighting", [Equal(parts=2), Uncertainty(parts=2), GradNorm(parts=2)], ids=repr)
 def test_micro_batches_add_up_to_a_step_of_several_tasks(fit: Callable[..., Path], weighting: Weighting) -> None:
     whole = fit("whole", weighting=weighting)
-    micro = fit("micro", weighting=weighting, where=replace(CPU, accumulate=2))
+    micro = fit("micro", weighting=weighting, hardware=replace(CPU, accumulate=2))
     assert_same_weights(whole, micro, atol=1e-4)
 
 
@@ -125,17 +139,43 @@ def test_gradient_rewards_are_cosines_of_whole_steps(fit: Callable[..., Path], s
     assert whole["arms"] == ["single", "score"]
     assert len(whole["rounds"]) == 18
     assert all(-1 <= one["value"] == one["reward"] <= 1 for one in whole["rounds"])
-    micro = history(fit("micro", sampling=sampling, where=replace(CPU, accumulate=2)))
+    micro = history(fit("micro", sampling=sampling, hardware=replace(CPU, accumulate=2)))
     assert [one["arm"] for one in micro["rounds"]] == [one["arm"] for one in whole["rounds"]]
     assert [one["value"] for one in micro["rounds"]] == pytest.approx(
         [one["value"] for one in whole["rounds"]], abs=1e-3
     )
 
 
+def albert(folder: Path) -> EncoderSpec:
+    """Its layers are one module, which every token passes twice."""
+    config = AlbertConfig(
+        vocab_size=len(_tiny_tokenizer()), embedding_size=16, hidden_size=32, num_hidden_layers=2,
+        num_attention_heads=2, intermediate_size=64, pad_token_id=0,
+    )  # fmt: skip
+    AlbertModel(config).save_pretrained(folder / "weights")
+    return EncoderSpec(str(folder / "weights"), pooling="mean", max_length=32)
+
+
+@pytest.mark.parametrize("choice", [{"sampling": Ucb1Sampling()}, {"weighting": GradNorm(parts=2)}], ids=str)
+def test_gradients_are_compared_where_layers_are_no_modules_or_frozen_below_a_pooler(
+    fit: Callable[..., Path], encoder: EncoderSpec, tmp_path: Path, choice: dict[str, Any]
+) -> None:
+    frozen = FitConfig(epochs=1, batch_size=6, learning_rate=2e-5, precision="fp32", freeze_layers=2)
+    for folder in (
+        fit("albert", encoder=albert(tmp_path), **choice),
+        fit("pooler", encoder=replace(encoder, pooling="pooler"), fit=frozen, **choice),
+    ):
+        assert np.isfinite(losses(folder)).all()
+        if "sampling" in choice:
+            assert any(one["reward"] for one in history(folder)["rounds"])
+    with pytest.raises(UserError, match="no trained weights"):
+        fit("nothing", fit=frozen, **choice)
+
+
 def test_a_bandit_is_rewarded_by_the_primarys_validation_after_every_round(fit: Callable[..., Path]) -> None:
-    sampling = Thompson(batches_per_round=2, rounds=8, metric="loss", reward="not_worse_than_previous")
+    sampling = ThompsonSampling(batches_per_round=2, rounds=8, metric="loss", reward="not_worse_than_previous")
     folder = fit(
-        "bandit", sampling=sampling, evaluated=("pairs", "train", np.arange(6)), keep_best=False,
+        "bandit", sampling=sampling, evaluated={"pairs": np.arange(6)}, keep_best=False,
         fit=FitConfig(epochs=1, batch_size=6, learning_rate=1e-3, precision="fp32", schedule="constant"),
     )  # fmt: skip
     told = history(folder)
@@ -156,9 +196,9 @@ def test_between_episodes_the_model_and_its_optimizer_go_back_to_where_they_star
 ) -> None:
     """With one task, no dropout, and the same rows in every batch, episodes are alike."""
     monkeypatch.setattr(Online, "_rows", lambda self, task, count: np.arange(6))
-    sampling = Thompson(batches_per_round=2, rounds=9, warmup_rounds=2, metric="loss", episode=3.0)
+    sampling = ThompsonSampling(batches_per_round=2, rounds=9, warmup_rounds=2, metric="loss", episode=3.0)
     folder = fit(
-        "episodes", sampling=sampling, rows={"pairs": np.arange(ROWS)}, evaluated=("pairs", "train", np.arange(6)),
+        "episodes", sampling=sampling, rows={"pairs": np.arange(ROWS)}, evaluated={"pairs": np.arange(6)},
         keep_best=False,
         fit=FitConfig(epochs=1, batch_size=6, learning_rate=1e-3, precision="fp32", schedule="constant", dropout=0.0),
     )  # fmt: skip
@@ -169,14 +209,16 @@ def test_between_episodes_the_model_and_its_optimizer_go_back_to_where_they_star
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampling", [*ONLINE, Thompson(batches_per_round=2, rounds=6, metric="loss")], ids=repr)
+@pytest.mark.parametrize(
+    "sampling", [*ONLINE, ThompsonSampling(batches_per_round=2, rounds=6, metric="loss")], ids=repr
+)
 def test_two_ranks_make_the_same_choices_as_one_device(fit: Callable[..., Path], sampling: Any) -> None:
     extra: dict[str, Any] = {"sampling": sampling, "fit": FitConfig(epochs=1, batch_size=6, learning_rate=1e-3,
                              precision="fp32", dropout=0.0, freeze_embeddings=True)}  # fmt: skip
-    if isinstance(sampling, Thompson):
-        extra |= {"evaluated": ("pairs", "train", np.arange(6)), "keep_best": False}
+    if isinstance(sampling, ThompsonSampling):
+        extra |= {"evaluated": {"pairs": np.arange(6)}, "keep_best": False}
     one = history(fit("one", **extra))
-    two = history(fit("two", where=Where(accelerator="cpu", devices=2), **extra))
+    two = history(fit("two", hardware=Hardware(accelerator="cpu", devices=2), **extra))
     assert [r["arm"] for r in one["rounds"]] == [r["arm"] for r in two["rounds"]]
     assert len(one["rounds"]) == len(two["rounds"])
 
@@ -188,5 +230,5 @@ def test_two_ranks_weigh_as_one_device_does(fit: Callable[..., Path], weighting:
         epochs=2, batch_size=6, learning_rate=1e-3, precision="fp32", dropout=0.0, freeze_embeddings=True
     )
     one = fit("one", weighting=weighting, fit=frozen)
-    two = fit("two", weighting=weighting, fit=frozen, where=Where(accelerator="cpu", devices=2))
+    two = fit("two", weighting=weighting, fit=frozen, hardware=Hardware(accelerator="cpu", devices=2))
     assert_same_weights(one, two, atol=2e-4)

@@ -1,0 +1,164 @@
+"""From configuration values to an `Experiment`: the only place that composes and instantiates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from fastmtl.cli.messages import CONFIG_ERRORS, explain, nodes
+from fastmtl.cli.overrides import check_choices, quote_unicode
+from fastmtl.errors import UserError
+from fastmtl.options import OptionError
+
+if TYPE_CHECKING:  # torch takes seconds to import; --help and configuration errors do without it
+    from fastmtl.pipelines.experiment import Experiment
+
+
+def conf_dir() -> str:
+    """The configuration folder: inside the package when installed, beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    return str(package / "conf" if (package / "conf").is_dir() else package.parent / "conf")
+
+
+def compose(*overrides: str) -> Experiment:
+    """The experiment that `fastmtl OVERRIDES` would run, for notebooks and scripts.
+
+    `compose("data=sample", "encoder=tiny", "budget=200").selection()` builds everything up to the selection.
+
+    Args:
+        overrides: `KEY=VALUE` or `GROUP=OPTION`, as on the command line.
+
+    Raises:
+        UserError: An override is wrong.
+    """
+    return build(values(*overrides))
+
+
+def values(*overrides: str) -> DictConfig:
+    """The configuration of `fastmtl OVERRIDES`; a host program's own Hydra stays as it is."""
+    check_choices(overrides, Path(conf_dir()))
+    try:
+        with _hydra_of_our_own(), initialize_config_dir(conf_dir(), version_base="1.3"):
+            return hydra_compose("config", quote_unicode(overrides))
+    except CONFIG_ERRORS as error:
+        raise UserError(in_words(error)) from error
+
+
+@contextmanager
+def _hydra_of_our_own() -> Iterator[None]:
+    host = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = host
+
+
+def in_words(error: Exception) -> str:
+    """A configuration error in one line."""
+    return explain(error, conf_dir(), values)
+
+
+def build(cfg: DictConfig) -> Experiment:
+    """Turn plain values into typed objects, and those into an experiment."""
+    from fastmtl.selection.base import check_budget
+
+    check_budget(cfg.budget)
+    if isinstance(cfg.seed, bool) or not isinstance(cfg.seed, int) or cfg.seed < 0:
+        raise UserError(f"seed={cfg.seed!r} is not a whole number of 0 or more")
+    for key in _missing(cfg):
+        raise UserError(f"{key} is not set; pass {key}=VALUE")
+    _name_encoders(cfg)
+    budget, rows = cfg.budget, cfg.data.rows_per_task
+    parts = {
+        key: _made(OmegaConf.select(cfg, node))
+        for key, node in {
+            "encoder": "encoder", "selection_plan": "selection", "proxy_plan": "proxy", "scoring": "scoring",
+            "multitask_fit": "multitask.fit", "finetune_fit": "finetune.fit", "sampling": "sampling",
+            "weighting": "weighting", "bandit_plan": "bandit", "relations_plan": "relations", "protocol": "protocol",
+            "hardware": "trainer",
+        }.items()
+    }  # fmt: skip
+    from fastmtl.data.sources import checked_pool
+    from fastmtl.pipelines.experiment import Experiment
+    from fastmtl.store import Store
+
+    return Experiment(
+        tasks=checked_pool(tuple(_made(cfg.data.source))),
+        store=Store(cfg.paths.artifacts),
+        primary=cfg.primary,
+        budget=budget,
+        seed=cfg.seed,
+        mixing_search=_made(cfg.mixing) if cfg.get("mixing") else None,
+        leakage_rule=cfg.data.leakage,
+        rows_per_task=dict(rows) if isinstance(rows, DictConfig) else rows,
+        **parts,
+    )
+
+
+def _missing(cfg: DictConfig) -> list[str]:
+    """Keys without a value that matter: a task passed as `primary` makes up for `data.primary`."""
+    missing = [key for key, node in nodes(cfg) if node == "???"]
+    if "data.primary" in missing:
+        missing.remove("data.primary")
+        if OmegaConf.is_interpolation(cfg, "primary"):
+            missing.append("primary")
+    return missing
+
+
+def _name_encoders(cfg: DictConfig) -> None:
+    """`proxy.encoder=minilm` means the option of that name, as `+encoder@proxy.encoder=minilm` does."""
+    for key in ("proxy.encoder", *(f"scoring.levels.{name}.encoder" for name in cfg.scoring.levels)):
+        name = OmegaConf.select(cfg, key)
+        if isinstance(name, str):
+            path = Path(conf_dir(), "encoder", f"{name}.yaml")
+            if not path.is_file():
+                known = ", ".join(sorted(one.stem for one in path.parent.glob("*.yaml")))
+                raise UserError(f"{key}={name} is not an option; choose from {known}")
+            with open_dict(cfg):
+                OmegaConf.update(cfg, key, OmegaConf.load(path))
+
+
+def _made(node: DictConfig) -> Any:
+    try:
+        return instantiate(node, _convert_="all")
+    except InstantiationException as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__
+        if isinstance(cause, OptionError):
+            raise cause.under(_full_key(error)) from None
+        raise cause or UserError(_first_line(error)) from None
+
+
+def _full_key(error: InstantiationException) -> str:
+    return str(error).rsplit("full_key:", 1)[-1].strip()
+
+
+def _first_line(error: InstantiationException) -> str:
+    """An instantiation that failed for another reason, such as a class path that does not exist."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and "full_key" not in line]
+    return f"{_full_key(error)}: {' '.join(lines)[:300]}"
+
+
+def build_logger(cfg: DictConfig, **extra: Any) -> Any:
+    """The cell's logger, or None for `logger=none`.
+
+    Args:
+        cfg: The whole configuration.
+        extra: Arguments that the logger's class takes beside its options.
+    """
+    try:
+        return instantiate(cfg.logger, **extra, _convert_="all")
+    except (InstantiationException, ModuleNotFoundError) as error:
+        kind = cfg.logger._target_.rsplit(".", 1)[-1]
+        raise UserError(f"logger {kind} cannot be set up ({str(error).splitlines()[0]}); install its package") from None

@@ -1,0 +1,1 @@
+"""Choosing rows: candidates in, positions out."""
