@@ -31,48 +31,49 @@ def read_cells(sweep: Path) -> list[dict[str, Any]]:
 class CompareCells(Callback):
     """Plans and watches a sweep; after it the table over its cells, and what failed with the command to repeat it.
 
-    What it knows is the class's: Hydra sends the instance to the processes that run cells.
+    What it knows of this process's last sweep is the class's: Hydra sends the instance to processes that run cells.
+    `failed` counts cells that did not end well, in whichever process; with `reports` a sweep ends in a report.
     """
 
     watch: ClassVar[Watch | None] = None
-    """Of this process's last sweep."""
     failed: ClassVar[int] = 0
-    """Cells of that sweep that did not end well, in whichever process they ran."""
     reports: ClassVar[bool] = True
-    """Whether that sweep ends in a report."""
 
     def __init__(self, report: bool = True) -> None:
         self.report = report
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Write down all cells. It exits where none can run: of an exception Hydra would only warn."""
+        """Write down all cells; exit where none can run: of an exception Hydra would only warn."""
+
+        def refuse(message: str) -> NoReturn:
+            sys.exit(say("fastmtl", message))
+
         name = config.hydra.runtime.choices["hydra/launcher"]
         if not _found(config.hydra.launcher._target_.rpartition(".")[0]):
             extra = "ray" if name == "ray" else "launchers"
-            _refuse(f"hydra/launcher={name} needs its package; pip install 'fastmtl[{extra}]'")
+            refuse(f"hydra/launcher={name} needs its package; pip install 'fastmtl[{extra}]'")
         params = config.hydra.sweeper.params or {}
         overrides = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())
         try:
             cells = BasicSweeper.split_arguments(parser.parse_overrides(overrides), None)[0]
         except HydraException as error:
-            _refuse(in_words(error))
+            refuse(in_words(error))
         if not cells:
-            _refuse("the sweep has no cells: a pattern in it matches no option")
+            refuse("the sweep has no cells: a pattern in it matches no option")
         folder = Path(config.hydra.sweep.dir)
         plan(folder, cells, [command_line(cell) for cell in cells])
         CompareCells.watch, CompareCells.failed, CompareCells.reports = Watch(folder), 0, self.report
         CompareCells.watch.start()
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Read what the cells left in the sweep's folder."""
+
         self.conclude()
 
     @classmethod
     def conclude(cls) -> None:
         """Print and write what there is to say of the sweep, however it came to its end."""
         from fastmtl.reporting import report
-        from fastmtl.reporting.study import comparison
 
         assert cls.watch is not None
         cls.watch.stop()
@@ -83,7 +84,7 @@ class CompareCells(Callback):
             try:
                 print(f"\n{report.write(results, folder / 'report', folder.name)}")
             except UserError as error:  # cells that do not compare: each setting for itself, and no page
-                print(f"\n{comparison(results)}\n\nfastmtl: no report: {error}")
+                print(f"\n{report.comparison(results)}\n\nfastmtl: no report: {error}")
         for line in lost:
             print(line)
         if lost:
@@ -100,7 +101,3 @@ def _found(module: str) -> bool:
         return find_spec(module) is not None
     except ModuleNotFoundError:  # of a package that it is in
         return False
-
-
-def _refuse(message: str) -> NoReturn:
-    sys.exit(say("fastmtl", message))
