@@ -55,6 +55,10 @@ class TaskKind(ABC):
         text = str(value)
         return float(task.labels.index(text)) if text in task.labels else math.nan
 
+    def hidden(self, task: TaskSpec) -> Any:
+        """The label of a row whose label is not known: NaN in the shape that `encode` gives."""
+        return math.nan
+
     def wanted(self, task: TaskSpec) -> str:
         """What a label may be, for an error message."""
         return f"use one of {', '.join(task.labels)}"
@@ -129,12 +133,13 @@ def kind_of(name: str, task: str = "") -> TaskKind:
         return import_module(f"{__name__}.{name}").KIND
     module, _, cls = name.rpartition(".")
     try:
-        kind = getattr(import_module(module), cls)()
-    except (ImportError, AttributeError, ValueError, TypeError):
-        kind = None
-    if not isinstance(kind, TaskKind):
-        raise UserError(f"task {task!r}: kind={name!r} is unknown; use one of {', '.join(known)}")
-    return kind
+        found = getattr(import_module(module), cls)
+    except (ImportError, AttributeError, ValueError):
+        found = None
+    if not (isinstance(found, type) and issubclass(found, TaskKind)):  # what a folder of weights names is not called
+        known_ones = f"{', '.join(known)}, or the path of a class of yours"
+        raise UserError(f"task {task!r}: kind={name!r} is unknown; use one of {known_ones}")
+    return found()
 
 
 @cache
