@@ -136,8 +136,8 @@ tasks:
 - {name: mood, kind: classification, text: text, labels: [good, bad], splits: {train: c.jsonl}}
 """  # noqa: E501
 SMALL = [
-    "data=files", "primary=things", "budget=20", "proxy.examples_per_task=8", "proxy.fit.epochs=1",
-    "multitask.fit.epochs=1", "finetune.fit.epochs=1", "trainer=cpu",
+    "data=files", "data.leakage=report", "primary=things", "budget=20", "proxy.examples_per_task=8",
+    "proxy.fit.epochs=1", "multitask.fit.epochs=1", "finetune.fit.epochs=1", "trainer=cpu",
 ]  # fmt: skip
 BILSTM = ["encoder=bilstm", "encoder.tokenizer=tiny", "encoder.hidden_size=8", "encoder.layers=1"]
 
