@@ -40,6 +40,8 @@ class SelectionPlan:
     def __post_init__(self) -> None:
         if "scores" in self.selector.needs and self.scorer is None:
             raise UserError(f"selection={self.name}: its selector needs scores; set selection.scorer")
+        if "scores" not in self.selector.needs and self.scorer is not None:
+            raise UserError(f"selection={self.name}: its selector reads no scores; drop selection.scorer")
         if self.predictor is not None and "utilities" not in self.selector.needs:
             raise UserError(f"selection={self.name}: its selector values no tasks; drop selection.predictor")
         if self.scorer is not None and not self.scorer.per_primary and self.scorer.needs in ("nothing", "encoder"):

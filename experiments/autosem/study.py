@@ -18,7 +18,7 @@ import numpy as np
 from tabulate import tabulate
 
 from fastmtl import compose
-from fastmtl.bandit import BetaBernoulli, make_reward, priors
+from fastmtl.bandit import BetaBernoulli, Reward, priors
 from fastmtl.pipelines.experiment import Experiment
 from fastmtl.reporting.figures import write_bandit
 from fastmtl.store import MANIFEST
@@ -178,7 +178,7 @@ def replay_table(runs: dict[str, list[dict[str, Any]]]) -> str:
 
 def replayed(told: dict[str, Any], reward: str, decay: float) -> dict[str, Any]:
     """The same rounds under another reward."""
-    bandit, judge = BetaBernoulli(*priors(len(told["arms"]), primary_prior=(2, 1)), decay), make_reward(reward)
+    bandit, judge = BetaBernoulli(*priors(len(told["arms"]), primary_prior=(2, 1)), decay), Reward(reward)
     judge.reference = told["reference"]
     for one in told["rounds"]:
         if (value := judge(one["value"])) is not None:

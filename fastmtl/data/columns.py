@@ -59,13 +59,11 @@ def _rows(
     kind, labels = task.of_kind, []
     for i, value in enumerate(raw):
         hidden = value is None or value == "" or (codes and value == -1)
-        label = float("nan") if hidden else kind.encode(value, task, codes)
+        label = kind.hidden(task) if hidden else kind.encode(value, task, codes)
         if np.isnan(label).any() and not (hidden and hidden_allowed):
             leave = ", or leave it empty" if hidden_allowed else ""
             raise UserError(f"{where}: row {start + i} has label {value!r}; {kind.wanted(task)}{leave}")
         labels.append(label)
-    if (width := max((np.size(label) for label in labels), default=1)) > 1:  # hidden rows of a label with many parts
-        labels = [np.full(width, label) if np.size(label) < width else label for label in labels]
     shown = pa.RecordBatch.from_arrays(
         [*(pa.array(values, pa.string()) for values in texts), pa.array([str(v) for v in raw], pa.string())],
         names=[*task.text, "label"],

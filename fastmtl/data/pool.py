@@ -143,7 +143,7 @@ def _write_split(folder: Path, task: TaskSpec, split: str, tokenize: Tokenize) -
                 f"task {task.name!r}: split {split!r} has no rows; remove it from the task or fill the file"
             )
         writer.close()
-    if task.kind != "tagging" and split != "test":
+    if task.of_kind.reads == "row" and split != "test":
         _check_varied(np.concatenate(labels), task, split)
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
     _compact(ids_path, folder / f"{split}.ids.npy")
