@@ -14,7 +14,8 @@ from typing import Any
 
 import yaml
 
-from fastmtl import cli
+from fastmtl.cli.main import main as command
+from fastmtl.cli.report import projected
 from fastmtl.errors import UserError
 from fastmtl.reporting import report
 from fastmtl.reporting.frame import BASELINES
@@ -60,7 +61,7 @@ def main(name: str, scale: str, glue: Path | None, output: Path) -> None:
     out = output / "reports" / study if scale == "smoke" else HERE / name / scale
     told, results = load(name), report.read(output / "studies" / study)
     rows_per_task = 20 if scale == "smoke" else told.get("projection")
-    more = report.projected(results, rows_per_task) if "projection" in told else {}
+    more = projected(results, rows_per_task) if "projection" in told else {}
     print(report.write(results, out, study, told.get("references", BASELINES), more))
     if failed:
         sys.exit(f"some cells failed; `make` the target again to repeat them alone; the report is in {out}")
@@ -70,7 +71,7 @@ def fastmtl(*arguments: str) -> int:
     """`fastmtl ARGUMENTS` in this process; its exit code."""
     argv, sys.argv = sys.argv, ["fastmtl", *arguments]
     try:
-        cli.main()
+        command()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     finally:

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
-
-from fastmtl.errors import UserError
 
 COSINE_LIMIT = 1 + 1e-6
 """Largest reward, in absolute value, of `Exp3` and `Ucb1`: a float32 cosine of parallel vectors may round past 1."""
@@ -53,16 +51,10 @@ class BetaBernoulli:
     """
 
     def __init__(self, alpha0: Sequence[float] | np.ndarray, beta0: Sequence[float] | np.ndarray, decay: float):
-        alpha, beta = _counts("alpha0", alpha0), _counts("beta0", beta0)
-        if len(alpha) != len(beta):
-            raise UserError(
-                f"sampling.beta0={beta.tolist()} has {len(beta)} numbers, but sampling.alpha0 has {len(alpha)}; give "
-                "both one number an arm"
-            )
-        if not _is_number(decay) or not 0 <= decay < 1:
-            raise UserError(f"sampling.decay={decay!r} is out of range; use a share in [0, 1)")
+        assert 0 <= decay < 1, f"decay {decay}"
         self.decay = decay
-        self._prior = np.stack([alpha, beta])
+        self._prior = np.stack([np.array(alpha0, dtype=np.float64), np.array(beta0, dtype=np.float64)])
+        assert np.all(self._prior > 0), "an arm's counts are above 0"
         self._belief = self._prior  # (2, K): alpha and beta; `update` makes a new one
 
     @property
@@ -77,7 +69,7 @@ class BetaBernoulli:
 
     def choose(self, rng: np.random.Generator) -> int:
         """See `Bandit`: the arm with the highest of one draw from each belief."""
-        return _argmax(rng.beta(*self._belief), rng)
+        return _argmax(rng.beta(self._belief[0], self._belief[1]), rng)
 
     def update(self, arm: int, reward: float) -> None:
         """See `Bandit`; every arm decays first, then the played one gains (reward, 1 - reward)."""
@@ -104,8 +96,8 @@ def priors(
     """alpha0 and beta0 (arms,) of `BetaBernoulli`: the (successes, failures) that each auxiliary arm and the primary's,
     arm 0, are credited with beforehand. AutoSeM's are (1, 1) and "slightly stronger", unstated; (2, 1) is ours.
     """
-    pairs = np.tile(_pair("prior", prior), (_arms(arms), 1))
-    pairs[0] = _pair("primary_prior", primary_prior)
+    pairs = np.tile(np.array(prior, dtype=np.float64), (arms, 1))
+    pairs[0] = primary_prior
     return pairs[:, 0].copy(), pairs[:, 1].copy()
 
 
@@ -122,7 +114,7 @@ class Exp3:
     """
 
     def __init__(self, arms: int):
-        self._rewards = np.zeros(_arms(arms))  # R (K,): cumulative, importance-weighted
+        self._rewards = np.zeros(arms)  # R (K,): cumulative, importance-weighted
         self._updates = 0
 
     def exploration(self, t: int) -> float:
@@ -174,13 +166,9 @@ class Ucb1:
     """
 
     def __init__(self, arms: int, smoothing: float | None = 0.1):
-        if smoothing is not None and not (_is_number(smoothing) and 0 < smoothing <= 1):
-            raise UserError(
-                f"sampling.smoothing={smoothing!r} is out of range; use the newest reward's share, in (0, 1], or null "
-                "for the plain mean"
-            )
+        assert smoothing is None or 0 < smoothing <= 1, f"smoothing {smoothing}"
         self.smoothing = smoothing
-        self._rewards = np.zeros(_arms(arms))
+        self._rewards = np.zeros(arms)
         self._plays = np.zeros(arms, dtype=np.int64)
 
     def choose(self, rng: np.random.Generator) -> int:
@@ -210,48 +198,33 @@ class Ucb1:
         self._rewards, self._plays = rewards, plays
 
 
-REWARD_SMOOTHING = 0.3
-"""Share of the newest value in the moving average of the reward `smoothed`."""
-
 SCALE_SMOOTHING = 0.1
 """Least share of the newest change in what the reward `graded` calls usual, about the last twenty: changes are large
 while the primary is being learned and small thereafter."""
 
-
-class _Rule(NamedTuple):
-    judge: Callable[[float, float], float]  # (change from the reference, root mean square of the last changes)
-    next_reference: Callable[[float, float], float]  # (value, reference)
-
-
-def _previous(value: float, reference: float) -> float:
-    return value
-
-
-_RULES = {
-    "graded": _Rule(
-        lambda change, usual: 0.5 * math.erfc(-change / (usual * math.sqrt(2))) if usual else 0.5, _previous
-    ),
-    "not_worse_than_previous": _Rule(lambda change, _: float(change >= 0), _previous),
-    "better_than_best": _Rule(lambda change, _: float(change > 0), max),
-    "smoothed": _Rule(
-        lambda change, _: float(change >= 0),
-        lambda value, reference: reference + REWARD_SMOOTHING * (value - reference),
-    ),
+_RULES: dict[str, Callable[[float, float], float]] = {
+    "graded": lambda change, usual: 0.5 * math.erfc(-change / (usual * math.sqrt(2))) if usual else 0.5,
+    "not_worse_than_previous": lambda change, _: float(change >= 0),
 }
+"""Name -> reward of a change, given the root mean square of the last changes."""
 
 
 class Reward:
-    """How much the primary's validation value, higher is better, says that a round helped: 0 to 1; see `make_reward`.
+    """How much the primary's validation value, higher is better, says that a round helped: 0 to 1.
 
-    The value is compared with a reference taken from the values before. The first has nothing to be compared with: its
-    reward is None, for which no arm is updated (AutoSeM's release compares with 0, a free success for its first arm).
-    A value that is not finite, such as an undefined correlation, is no improvement, and is not remembered: the next
-    value is compared with the same reference. Before any number has come there is none, so its reward is None, too.
-    Set `reference` where the model goes back to an earlier state.
+    `not_worse_than_previous`: 1 if value >= the one before (AutoSeM, section 3.2). Where validation is flat every round
+    holds, so that all utilities drift to 1. `graded`, ours: the normal distribution function of the change from the
+    value before over the root mean square of the last changes (SCALE_SMOOTHING), which is free of the value's unit; no
+    change is 0.5, and a large gain says more than a hair's breadth.
+
+    The first value has nothing to be compared with: its reward is None, for which no arm is updated (AutoSeM's release
+    compares with 0, a free success for its first arm). A value that is not finite, such as an undefined correlation, is
+    no improvement, and is not remembered: the next value is compared with the same reference. Before any number has
+    come there is none, so its reward is None, too. Set `reference` where the model goes back to an earlier state.
     """
 
-    def __init__(self, rule: _Rule):
-        self._rule = rule
+    def __init__(self, name: str):
+        self._rule = _RULES[name]
         self.reference: float | None = None
         self._changes = 0
         self._square = 0.0  # moving average of the squared changes
@@ -260,14 +233,13 @@ class Reward:
         """The round's reward, given the primary's value after it."""
         if not math.isfinite(value):
             return None if self.reference is None else 0.0
-        if self.reference is None:
-            self.reference = float(value)
+        before, self.reference = self.reference, float(value)
+        if before is None:
             return None
-        change = float(value) - self.reference
+        change = self.reference - before
         self._changes += 1
         self._square += max(1 / self._changes, SCALE_SMOOTHING) * (change**2 - self._square)
-        self.reference = float(self._rule.next_reference(float(value), self.reference))
-        return self._rule.judge(change, math.sqrt(self._square))
+        return self._rule(change, math.sqrt(self._square))
 
     def state(self) -> dict[str, Any]:
         """What a call changes, as plain values."""
@@ -278,51 +250,7 @@ class Reward:
         self.reference, self._changes, self._square = state["reference"], state["changes"], state["square"]
 
 
-def make_reward(name: str) -> Reward:
-    """A fresh reward of AutoSeM's stage 1, by the name of what it compares the newest value with.
-
-    `not_worse_than_previous`: 1 if value >= the one before (the paper, section 3.2). Where validation is flat every
-    round holds, so that all utilities drift to 1. `better_than_best`: 1 if value > the highest so far; rarer and rarer.
-    `smoothed`: 1 if value >= the moving average of those before, in which the newest weighs REWARD_SMOOTHING, so that
-    one lucky round does not make the next one a failure. `graded`: the normal distribution function of the change
-    from the value before over the root mean square of the last changes (SCALE_SMOOTHING), which is free of the value's
-    unit; no change is 0.5, and a large gain says more than a hair's breadth. The last three are ours.
-    """
-    if name not in list(_RULES):
-        raise UserError(f"sampling.reward={name!r} is unknown; use {', '.join(_RULES)}")
-    return Reward(_RULES[name])
-
-
 def _argmax(values: np.ndarray, rng: np.random.Generator) -> int:
     """Position of the largest value; `rng` is asked only if there are several."""
     best = np.flatnonzero(values == values.max())
     return int(best[rng.integers(len(best))] if len(best) > 1 else best[0])
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _arms(arms: int) -> int:
-    if isinstance(arms, bool) or not isinstance(arms, int) or arms < 1:
-        raise UserError(f"sampling.arms={arms!r} is no number of arms; use a whole number of 1 or more")
-    return arms
-
-
-def _counts(name: str, given: Sequence[float] | np.ndarray) -> np.ndarray:
-    """The pseudo-counts as a new float64 array (n,), checked."""
-    given = given.tolist() if isinstance(given, np.ndarray) else given  # an array's repr may take several lines
-    try:
-        counts = np.array(given, dtype=np.float64)
-    except (TypeError, ValueError):
-        counts = np.array(math.nan)
-    if counts.ndim != 1 or not len(counts) or not np.all(np.isfinite(counts) & (counts > 0)):
-        raise UserError(f"sampling.{name}={given!r} must be finite numbers above 0; use, say, [1, 1]")
-    return counts
-
-
-def _pair(name: str, given: Sequence[float]) -> np.ndarray:
-    pair = _counts(name, given)
-    if len(pair) != 2:
-        raise UserError(f"sampling.{name}={given!r} has {len(pair)} numbers; use two, the successes and the failures")
-    return pair

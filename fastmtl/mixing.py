@@ -12,10 +12,13 @@ from typing import Literal
 
 import numpy as np
 
+from fastmtl.errors import UserError
 from fastmtl.options import Count, options
 
 Mixture = tuple[int, ...]
 """Batches of each task in a cycle, the primary's first; 0 drops a task."""
+
+RANDOM_STARTS = 6
 
 
 @dataclass(frozen=True)
@@ -32,15 +35,21 @@ class MixingSearch:
     """Tries `trials` different ratios; the best by value wins, the earlier of two equal ones.
 
     `gp`: Gaussian process with an ARD Matern 5/2 kernel and Gaussian noise, logarithmic expected improvement, after
-    `random_starts` random ratios (AutoSeM, Guo et al. 2019, section 3.3, which used GP-Hedge). `grid`: coarse ratios
-    first, in a fixed order. Both begin with 1:1:...:1. Entries are whole numbers up to `largest`, the primary's at
+    `random_starts` (6) random ratios (AutoSeM, Guo et al. 2019, section 3.3, which used GP-Hedge). `grid`: coarse
+    ratios first, in a fixed order. Both begin with 1:1:...:1. Entries are whole numbers up to `largest`, the primary's at
     least 1; 2:2 is tried as 1:1.
     """
 
     proposals: Literal["gp", "grid"] = "gp"
     trials: Count = 20
-    random_starts: Count = 6
+    random_starts: Count | None = None
     largest: Count = 20
+
+    def __post_init__(self) -> None:
+        if self.proposals == "gp" and self.random_starts is None:
+            object.__setattr__(self, "random_starts", RANDOM_STARTS)  # one key, however it is said
+        if self.proposals == "grid" and self.random_starts is not None:
+            raise UserError(f"mixing.random_starts={self.random_starts} does not apply to a grid; use null")
 
     def run(self, num_tasks: int, evaluate: Callable[[Mixture], float], seed: int) -> list[Trial]:
         """The trials in the order in which they were made; fewer where there are no more ratios to try.
@@ -72,7 +81,7 @@ class MixingSearch:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             # Optuna counts every trial that has ended, and so the 1:1:...:1 that is no random start.
-            sampler = optuna.samplers.GPSampler(seed=seed, n_startup_trials=self.random_starts + 1)
+            sampler = optuna.samplers.GPSampler(seed=seed, n_startup_trials=(self.random_starts or 0) + 1)
         study = optuna.create_study(direction="maximize", sampler=sampler)
         study.enqueue_trial({f"task_{i}": 1.0 for i in range(num_tasks)})
         # Rounded here: the process takes three times as long over whole numbers.

@@ -92,7 +92,7 @@ def _explained(cls: type, error: ValidationError) -> UserError:
         inside = inside[:-1]
     place = name + "".join(f"[{part}]" for part in inside if isinstance(part, int))
     hint = cls.__pydantic_fields__[name]  # type: ignore[attr-defined]
-    wanted = describe(Annotated[(hint.annotation, *hint.metadata)] if hint.metadata else hint.annotation)
+    wanted = hint.description or describe(Annotated[(hint.annotation, *hint.metadata, None)])
     return OptionError(place, f"={first['input']!r} does not fit; use {wanted}")
 
 

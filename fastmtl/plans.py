@@ -93,6 +93,12 @@ class BanditPlan:
     rounds: Count = 200
     holdout: Share = 0.5
 
+    def __post_init__(self) -> None:
+        if self.policy.rounds is not None:
+            raise UserError(
+                f"bandit.policy.rounds={self.policy.rounds} does not apply; use null, and set bandit.rounds"
+            )
+
 
 @options
 class RelationsPlan:

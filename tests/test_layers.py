@@ -13,7 +13,7 @@ import pytest
 LEVELS = (
     ("errors", "progress", "seeds", "identity", "options"),
     ("store",),
-    ("stats",),
+    ("resampling", "stats"),
     ("tasks",),
     ("bandit", "data"),
     ("models",),

@@ -11,9 +11,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fastmtl import pairs
+from fastmtl.cli import relations
 from fastmtl.cli.compose import compose
 from fastmtl.errors import UserError
+from fastmtl.pipelines.relations import GainMatrix
 from fastmtl.relations.predictor import GainPredictor
 
 WORDS = "red blue green cat dog fish run jump sit old new big small house tree sun moon star".split()
@@ -52,7 +53,7 @@ def overrides(folder: Path, config: Path, primary: str = "red") -> list[str]:
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     monkeypatch.setattr(sys, "argv", ["fastmtl-relations", *arguments])
-    pairs.main()
+    relations.main()
 
 
 @pytest.fixture(scope="module")
@@ -91,14 +92,15 @@ def test_a_saved_predictor_chooses_tasks_without_any_pair(two: Path) -> None:
     before = models(two)
     chosen = ["selection=predicted_gain", f"selection.predictor={path}", "budget=10"]
     cell = compose(*overrides(two, two / "tasks.yaml"), *chosen)
-    stages = [artifact.stage for artifact in cell.artifacts("selection")]
+    stages = [artifact.kind for artifact in cell.artifacts("selection")]
     assert stages.count("joint") == 2  # their cost is a part of the cell's
     assert models(two) == before
-    assert cell.utilities is not None
-    utilities = cell.utilities.read("utilities.json")
+    artifact = cell.utilities()
+    assert artifact is not None
+    utilities = artifact.read("utilities.json")
     assert utilities["red"] is None
     assert utilities["length"] > 0.5
-    assert cell.selection.read("counts.json") == {"length": 10}
+    assert cell.selection().read("counts.json") == {"length": 10}
 
 
 @pytest.mark.slow  # ten models
@@ -127,8 +129,8 @@ def pairs_table() -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["relations.batches=20"], "relations.batches=20 is not a whole number of 100 or more"),
-        (["relations.validation_rows=0"], "relations.validation_rows=0 is not a whole number of 2 or more"),
+        (["relations.batches=20"], "relations.batches=20 does not fit; use a whole number of 100 or more"),
+        (["relations.validation_rows=0"], "relations.validation_rows=0 does not fit; use a whole number of 2 or more"),
         (["--seeds", "0"], "--seeds 0 is out of range"),
         (["seed=-1"], "seed=-1 is not a whole number"),
     ],
@@ -150,7 +152,7 @@ def test_a_task_that_cannot_be_measured_is_told_before_anything_is_trained(tmp_p
     config = write_tasks(tmp_path, "red")
     config.write_text(f"{config.read_text()}{without}\n")
     with pytest.raises(UserError, match="task 'cat' has no validation split"):
-        pairs.Matrix(tuple(overrides(tmp_path, config)), (0,), affinities=False).run()
+        GainMatrix({0: compose(*overrides(tmp_path, config))}, affinities=False).run()
     assert not (tmp_path / "artifacts").exists()
     path = tmp_path / "predictor.json"
     path.write_text("{}")

@@ -1,5 +1,6 @@
 """The benchmark runs end to end, compares the same computation, and says what was reached."""
 
+import importlib
 import json
 import os
 import subprocess

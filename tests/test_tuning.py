@@ -9,7 +9,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from fastmtl import tuning
+from fastmtl.cli import tune
 from fastmtl.cli.compose import compose
 from fastmtl.cli.tune import Search, parse
 from fastmtl.errors import UserError
@@ -42,7 +42,7 @@ def test_a_space_is_written_as_a_sweep_is() -> None:
         (["rates", "finetune.fit.learning_rate=tag(log,interval(0,1))"], "interval(0,1)) is no range to search"),
         (["rates", "finetune.fit.epochs=interval(3,1)"], "interval(3,1) is no range to search"),
         (["rates", "finetune.fit.epochs=interval(3"], "at input 'interval(3'"),
-        (["budget=1,2", "seed=0"], "'budget=1,2' is no name for a folder"),
+        (["budget=1,2", "seed=0"], "'budget=1,2' cannot name a folder; the name comes first"),
         (["rates", "bugdet=1,2"], "did you mean 'budget'?"),
         (["rates", "budget=0,5"], "budget=0 is out of range"),
     ],
@@ -52,7 +52,7 @@ def test_bad_input_is_one_line(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["fastmtl-tune", *arguments, f"paths.output={tmp_path}"])
     with pytest.raises(SystemExit) as stop:
-        tuning.main()
+        tune.main()
     error = capsys.readouterr().err
     assert stop.value.code == 2
     assert told in error
@@ -71,7 +71,7 @@ def searches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
             raise KeyboardInterrupt
         return 1 - rate
 
-    monkeypatch.setattr(tuning, "_value", value)
+    monkeypatch.setattr(tune, "_value", value)
     return asked
 
 
@@ -100,7 +100,7 @@ def test_a_failing_trial_counts_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     values = iter([float("nan"), 0.5])
-    monkeypatch.setattr(tuning, "_value", lambda *_: next(values))
+    monkeypatch.setattr(tune, "_value", lambda *_: next(values))
     single = Search("rates", *parse(["selection=none", "encoder=tiny", "budget=5,6", f"paths.output={tmp_path}"]), 2, 1)
     study = single.run()
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.COMPLETE]
@@ -115,8 +115,8 @@ def test_the_value_is_that_of_the_rows_that_choose(protocol: str, tmp_path: Path
         "encoder=tiny", "selection=none", "data.rows_per_task=60", "finetune.fit.epochs=1", f"protocol={protocol}",
         f"paths.output={tmp_path}",
     )  # fmt: skip
-    value = tuning._value(*overrides)
-    reported = compose(*overrides).finetune.read("metrics.json")["validation"]["accuracy"]
+    value = tune._value(*overrides)
+    reported = compose(*overrides).finetune().read("metrics.json")["validation"]["accuracy"]
     if protocol == "paper":
         assert value == pytest.approx(reported)
     else:

@@ -18,9 +18,10 @@ import numpy as np
 from tabulate import tabulate
 
 from fastmtl import compose
-from fastmtl.bandit import BetaBernoulli, make_reward, priors
+from fastmtl.bandit import BetaBernoulli, Reward, priors
 from fastmtl.pipelines.experiment import Experiment
 from fastmtl.reporting.figures import write_bandit
+from fastmtl.store import MANIFEST
 
 KIN = {"farm": "related", "harbor": "related", "answers": "40 % related", "gossip": "contradicting"}
 """What the sample's tasks are to its primary; the others are unrelated."""
@@ -44,7 +45,7 @@ ARMS = {
     "none": ["selection=none"],
     "random, proportional": ["selection=random"],
     "AutoSeM, stage 1 alone (1:...:1)": ["selection=autosem", "mixing=autosem_equal"],
-    "AutoSeM": ["selection=autosem", *SEARCH],
+    "AutoSeM": ["selection=autosem", "mixing=autosem_mixing", *SEARCH],
 }
 """What every primary is run with."""
 ABLATIONS = {
@@ -83,11 +84,12 @@ def arms(primary: str) -> dict[str, list[str]]:
 
 def told(exp: Experiment) -> dict[str, Any]:
     """The bandit's utilities and rounds."""
-    assert exp.utilities is not None
-    bandit = exp.utilities.read("bandit.json")
+    utilities = exp.utilities()
+    assert utilities is not None
+    bandit = utilities.read("bandit.json")
     for one in bandit["rounds"]:
         one |= {name: [round(value, 3) for value in one[name]] for name in ("alpha", "beta")}
-    return {**bandit, "wall_s": exp.utilities.records["wall_s"]}
+    return {**bandit, "wall_s": utilities.records["wall_s"]}
 
 
 def best_two(bandit: dict[str, Any]) -> list[str]:
@@ -164,7 +166,7 @@ def defaults_table(bandits: list[dict[str, Any]]) -> str:
 def replay_table(runs: dict[str, list[dict[str, Any]]]) -> str:
     """How often the best two are both related if the same rounds had been rewarded otherwise, or remembered longer."""
     rows = []
-    for reward in ("not_worse_than_previous", "smoothed", "better_than_best", "graded"):
+    for reward in ("not_worse_than_previous", "graded"):
         for decay in (0.0, 0.01):
             wins = []
             for bandits in runs.values():
@@ -176,7 +178,7 @@ def replay_table(runs: dict[str, list[dict[str, Any]]]) -> str:
 
 def replayed(told: dict[str, Any], reward: str, decay: float) -> dict[str, Any]:
     """The same rounds under another reward."""
-    bandit, judge = BetaBernoulli(*priors(len(told["arms"]), primary_prior=(2, 1)), decay), make_reward(reward)
+    bandit, judge = BetaBernoulli(*priors(len(told["arms"]), primary_prior=(2, 1)), decay), Reward(reward)
     judge.reference = told["reference"]
     for one in told["rounds"]:
         if (value := judge(one["value"])) is not None:
@@ -187,12 +189,12 @@ def replayed(told: dict[str, Any], reward: str, decay: float) -> dict[str, Any]:
 
 
 def glue_row(primary: str, arm: str, exp: Experiment) -> list[Any]:
-    spent = [artifact for artifact in exp.artifacts() if artifact.stage != "pool"]
-    fit, metrics = exp.finetune.read("fit.json"), exp.finetune.read("metrics.json")
-    chosen = [name for name, count in exp.selection.read("counts.json").items() if count]
+    spent = [artifact for artifact in exp.artifacts() if artifact.kind != "pool"]
+    fit, metrics, mixing = exp.finetune().read("fit.json"), exp.finetune().read("metrics.json"), exp.mixing()
+    chosen = [name for name, count in exp.selection().read("counts.json").items() if count]
     return [
         primary, arm, ", ".join(chosen),
-        ":".join(map(str, exp.mixing.read("mixing.json")["ratio"])) if exp.mixing else "",
+        ":".join(map(str, mixing.read("mixing.json")["ratio"])) if mixing else "",
         f"{100 * fit['epochs'][fit['best_epoch']]['accuracy']:.1f}",
         " / ".join(f"{100 * metrics['validation'][name]:.1f}" for name in ("accuracy", "f1")
                    if name in metrics["validation"]),
@@ -208,9 +210,9 @@ class _Missing(Exception):
 def _only_find(exp: Experiment) -> Experiment:
     """The experiment, which now raises instead of computing anything."""
 
-    def get(stage: str, identity: Any, *_: Any) -> Any:
-        if (found := exp.store.find(stage, identity)) is None:
-            raise _Missing(stage)
+    def get(kind: str, key: str, identity: Any, build: Any, needs: str = MANIFEST) -> Any:
+        if (found := exp.store.find(kind, key, needs)) is None:
+            raise _Missing(kind)
         return found
 
     exp.store.get = get  # type: ignore[method-assign]
@@ -236,8 +238,7 @@ def report(output: Path, base: list[str], primaries: list[str], out: Path) -> No
                 row = glue_row(primary, arm, exp)
                 kept["arms"] = [*(one for one in kept["arms"] if one[:2] != row[:2]), row]
                 if arm == "AutoSeM":
-                    assert exp.mixing is not None
-                    bandits[primary], mixing[primary] = told(exp), exp.mixing.read("mixing.json")
+                    bandits[primary], mixing[primary] = told(exp), exp.mixing().read("mixing.json")
     parts: list[str] = []
     sample = {name: found for name in RUNS if (found := bandits.get(f"sample, {name}"))}
     for name, found in sample.items():
@@ -297,7 +298,7 @@ def smoke() -> None:
     global SAMPLE, GLUE, RUNS, ARMS, ABLATIONS, SIMULATIONS
     SAMPLE, GLUE, SIMULATIONS = [*SMOKE, "selection=autosem"], [*SMOKE, "bandit.rounds=3"], 3
     RUNS, ABLATIONS = {"3 rounds": (["bandit.rounds=3"], range(2)), "4 rounds": (["bandit.rounds=4"], range(2))}, {}
-    ARMS = {"none": ["selection=none"], "AutoSeM": ["selection=autosem", "mixing.trials=2"]}
+    ARMS = {"none": ["selection=none"], "AutoSeM": ["selection=autosem", "mixing=autosem_mixing", "mixing.trials=2"]}
 
 
 def main(part: str, output: Path, base: list[str], primaries: list[str], out: Path) -> None:

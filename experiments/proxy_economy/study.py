@@ -38,7 +38,7 @@ def main(base: list[str], primaries: list[str], budgets: list[int], seeds: int, 
     cells = [cell for p in primaries for cell in _between_seeds(full, p, seeds, budgets)]
     for seed, primary in itertools.product(range(seeds), primaries):
         exp = experiment(seed, primary, budgets[0])
-        about = {"seed": seed, "primary": primary, "candidates": len(exp.candidates())}
+        about = {"seed": seed, "primary": primary, "candidates": len(exp.candidate_ids())}
         for (name, more), budget in itertools.product(SHORTCUTS.items(), budgets):
             found = _compare(experiment(seed, primary, budget, *more), exp, budget, full[seed, primary])
             cells.append({"way": name, "budget": budget, **about, **found})
@@ -78,19 +78,19 @@ def _compare(exp: Experiment, full: Experiment, k: int, scored: tuple[np.ndarray
         "overlap": _overlap(exp.selected(), best),
         "flops": _flops(exp) / _flops(full),
     }
-    if len(exp.readers) == 1:
+    if len(exp.passes) == 1:
         own_rows, own = _column(exp)
         assert np.array_equal(own_rows, rows)
         found["spearman"] = float(spearmanr(own, values).statistic)
     else:
-        found["audit"] = exp.selection.records["audit"]
+        found["audit"] = exp.selection().records["audit"]
     return found
 
 
 def _column(exp: Experiment) -> tuple[np.ndarray, np.ndarray]:
     """The candidates, ascending, and their scores for the primary."""
-    rows = exp.candidates()
-    names = [task.name for task in exp.source.tasks]
+    rows = exp.candidate_ids()
+    names = [task.name for task in exp.tasks]
     return rows, exp.all_scores()[names.index(exp.primary)][rows]
 
 
@@ -103,7 +103,7 @@ def _overlap(one: np.ndarray, two: np.ndarray) -> float:
 
 
 def _flops(exp: Experiment) -> float:
-    return sum(a.records.get("flops", 0.0) for a in (*exp.proxy, *exp.scores))
+    return sum(a.records.get("flops", 0.0) for a in (*exp.proxy(), *exp.scores()))
 
 
 def table(cells: list[dict[str, Any]], budgets: list[int]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from fastmtl import pairs
+from fastmtl.cli import relations
 from fastmtl.data import tagging
 from fastmtl.errors import UserError
 from fastmtl.relations.features import pair_table
@@ -60,7 +60,7 @@ def main(name: str, scale: str, glue: Path | None, seeds: int, output: Path) -> 
     """Train what is missing and write the result."""
     out = output / "reports" / f"{name}-gains" if scale == "smoke" else HERE / name
     arguments = [name, *overrides(name, scale, glue), f"paths.output={output}", "--seeds", str(seeds), "--points"]
-    pairs.main([*arguments, "--out", str(out)])
+    relations.main([*arguments, "--out", str(out)])
     if name == "tagging":
         told = as_built(out).markdown()
         with open(out / "results.md", "a") as file:

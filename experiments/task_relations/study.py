@@ -9,28 +9,31 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+import published
 import yaml
 
 from fastmtl.errors import UserError
-from fastmtl.relations.curves import Curve, last_run, until
-from fastmtl.relations.features import CURVE, DATA, ROLES, Variant, curve_features, pair_table
+from fastmtl.relations.curves import Curve
+from fastmtl.relations.features import CURVE, DATA, ROLES, curve_features, pair_table
 from fastmtl.relations.gains import gains
 from fastmtl.relations.predictor import (
     Accuracy,
     Folds,
     coefficients,
     cross_validated,
+    fitted,
     main_task_folds,
-    permutation_importance,
     shuffled_folds,
     trivial,
 )
 from fastmtl.reporting.table import Table
 
 HERE = Path(__file__).resolve().parent
+Variant = Literal["paper", "corrected"]
 PAPER = yaml.safe_load((HERE / "paper.yaml").read_text())
 NAMES: dict[str, str] = PAPER["names"]
 SINGLE, PAIR = 50_000, 100_000
@@ -70,10 +73,11 @@ def task_features(losses: pd.DataFrame, variant: Variant) -> dict[str, dict[str,
     for task, points in losses.groupby("task", sort=False):
         curve = Curve(points["step"].to_numpy(), points["loss"].to_numpy(dtype=float))
         values = dict(zip(DATA, PAPER["table_1"][task]))
-        if variant == "corrected":
-            curve = until(last_run(curve), SINGLE)
-            del values["jsd"]
-        found[task] = values | curve_features(task, *curve, variant)
+        if variant == "paper":
+            found[task] = values | published.curve_features(curve)
+            continue
+        del values["jsd"]
+        found[task] = values | curve_features(task, *published.until(published.last_run(curve), SINGLE))
     return found
 
 
@@ -105,8 +109,11 @@ def ways(tables: dict[Variant, pd.DataFrame], gain: pd.Series, repeats: int) -> 
         found[way] = {row: _mean(featureless[row]) for row in featureless}
         for row, (columns, keep) in feature_sets(tables[features]).items():
             some = folds[: -(-len(folds) // 10)] if keep else folds  # an elimination is two dozen fits
-            x = tables[features][columns]
-            found[way][row] = _mean(cross_validated(x, gain, one, variant, keep) for one in some)
+            x, paper = tables[features][columns], variant == "paper"
+            plain = published.penalised if paper else fitted
+            model = published.best_features(keep, paper) if keep else plain
+            x = published.scaled(x) if paper else x
+            found[way][row] = _mean(cross_validated(x, gain, one, model) for one in some)
     return found
 
 
@@ -173,9 +180,9 @@ def importance(x: pd.DataFrame, gain: pd.Series, repeats: int) -> Table:
     groups = {f"{role}, {part}": [c for c in x if c.split("/")[0] == role and c.split("/")[1] in names]
               for role in ROLES for part, names in (("data", DATA), ("curve", CURVE))}  # fmt: skip
     groups |= {role: [c for c in x if c.startswith(role)] for role in ROLES}
-    shuffled = pd.DataFrame([permutation_importance(x, gain, shuffled_folds(len(x), seed), groups, seed=seed)
+    shuffled = pd.DataFrame([published.permutation_importance(x, gain, shuffled_folds(len(x), seed), groups, seed=seed)
                              for seed in range(max(1, repeats // 10))]).mean()  # fmt: skip
-    unseen = permutation_importance(x, gain, main_task_folds(x), groups)
+    unseen = published.permutation_importance(x, gain, main_task_folds(x), groups)
     rows = [[name, f"{100 * shuffled[name]:+.1f}", f"{100 * unseen[name]:+.1f}"] for name in groups]
     heads = ["features shuffled together", "shuffled folds", "unseen main task"]
     return Table("Points of accuracy that a group of features is worth", heads, rows)
@@ -187,10 +194,15 @@ def main(folder: Path, out: Path, repeats: int = 100) -> None:
     evaluated, losses = read(folder)
     base = gains_at(evaluated, SINGLE, PAIR)
     features = {variant: task_features(losses, variant) for variant in ("paper", "corrected")}
-    tables = {variant: pair_table(features[variant], base.index, variant) for variant in features}
+    tables: dict[Variant, pd.DataFrame] = {
+        "paper": published.pair_table(features["paper"], list(base.index)),
+        "corrected": pair_table(features["corrected"], base.index),
+    }
     found = ways(tables, base["gain"], repeats)
-    weights = {v: coefficients(tables[v], base["gain"], v, draws=max(20, repeats * (1 if v == "paper" else 10)))
-               for v in tables}  # fmt: skip
+    weights = {
+        "paper": published.coefficients(tables["paper"], base["gain"], draws=max(20, repeats)),
+        "corrected": coefficients(tables["corrected"], base["gain"], draws=max(20, repeats * 10)),
+    }
     gain = Table(
         "Figure 1: relative gain in %, rows main, columns auxiliary",
         ["main", *NAMES.values()],

@@ -431,7 +431,7 @@ def help_text(bench: Bench) -> list[Result]:
 
 def _fastmtl() -> list[str]:
     script = Path(sys.executable).parent / "fastmtl"
-    return [str(script)] if script.exists() else [sys.executable, "-m", "fastmtl.cli"]
+    return [str(script)] if script.exists() else [sys.executable, "-m", "fastmtl.cli.main"]
 
 
 # --- 10: a small proxy for a large model --------------------------------------------------------------------------
@@ -554,8 +554,8 @@ def tokenization(bench: Bench) -> list[Result]:
         nonlocal rows
         exp = ours.experiment(folder, bench.glue, *tasks)
         done = timed(lambda: exp.pool)
-        rows = sum(artifact.records["examples"] for artifact in exp.pool_artifacts)
-        return Timed(done.seconds, [artifact.hit for artifact in exp.pool_artifacts])
+        rows = sum(artifact.records["examples"] for artifact in exp.token_ids())
+        return Timed(done.seconds, [artifact.hit for artifact in exp.token_ids()])
 
     first, again = [], []
     for _ in range(bench.repeat):

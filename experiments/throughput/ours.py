@@ -127,7 +127,7 @@ def random_proxy(folder: Path, **shape: Any) -> ProxyModel:
 
 def precision() -> str:
     """What `precision=auto` means on this machine; every score that is timed is computed so."""
-    from fastmtl.training.fit import resolve_precision
+    from fastmtl.training.config import Hardware, resolve_precision
 
     return resolve_precision("auto", Hardware())
 
@@ -211,8 +211,9 @@ def train(exp: Experiment, plan: list[tuple[str, np.ndarray]], batch_size: int) 
 
     Loading the encoder before and writing the weights after are the set-up that both sides leave out.
     """
-    from fastmtl.training.config import FitConfig
-    from fastmtl.training.fit import FitJob, resolve_precision, run_fit
+    from fastmtl.data.rows import RowSet
+    from fastmtl.training.config import FitConfig, Hardware
+    from fastmtl.training.fit import FitJob, run_fit
 
     rows: dict[str, np.ndarray] = {}
     batches = []
@@ -220,11 +221,11 @@ def train(exp: Experiment, plan: list[tuple[str, np.ndarray]], batch_size: int) 
         start = len(rows.get(name, ()))
         rows[name] = np.concatenate([rows.get(name, places[:0]), places])
         batches.append((list(rows).index(name), start, start + len(places)))
-    fit = FitConfig(epochs=1, batch_size=batch_size, precision=resolve_precision("auto", Hardware()))
+    fit = FitConfig(epochs=1, batch_size=batch_size).resolved(Hardware(), exp.encoder)
     with tempfile.TemporaryDirectory() as out:
         job = FitJob(
-            title="train", pool=exp.pool, encoder=exp.encoder, rows=rows, fit=fit, sampling=Planned(tuple(batches)),
-            seed=0, pad_id=0, out=Path(out), where=Hardware(),
+            title="train", pool=exp.pool, encoder=exp.encoder, rows=RowSet.of(exp.tasks, rows), fit=fit,
+            sampling=Planned(tuple(batches)), seed=0, pad_id=0, out=Path(out), hardware=Hardware(),
         )  # fmt: skip
         records = run_fit(job)
     return Timed(records["fit_s"], records["steps"])
@@ -248,7 +249,7 @@ def top_k(path: Path, k: int) -> np.ndarray:
 
 def cell_starts(folder: Path) -> list[float]:
     """When each cell of a sweep started, in seconds, in the order in which they ran."""
-    from fastmtl.sweep import read
+    from fastmtl.cli.sweep import read
 
     return [cell.started for cell in read(folder)]
 
@@ -264,6 +265,6 @@ def on_ranks(scratch: Path, ranks: int, quick: bool) -> dict[str, float]:
             Path(folder), None, f"encoder={encoder}", f"data.rows_per_task={rows}", "proxy.examples_per_task=24",
             "budget=10", "proxy.fit.epochs=1", "scoring.shard_rows=22", "trainer=cpu", f"trainer.devices={ranks}",
         )  # fmt: skip
-        training = exp.proxy[0].records["fit_s"]
-        scoring = sum(artifact.records["wall_s"] for artifact in exp.scores) / ranks
+        training = exp.proxy()[0].records["fit_s"]
+        scoring = sum(artifact.records["wall_s"] for artifact in exp.scores()) / ranks
     return {"training": training, "scoring": scoring}

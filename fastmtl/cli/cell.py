@@ -46,7 +46,7 @@ def run_cell(experiment: Experiment, cfg: DictConfig) -> float | None:
     shown = [task for task, count in result["counts"].items() if count], threshold
     if bandit:
         write_bandit(bandit, beliefs, *shown)
-    logger = _logger(cfg, out, result)
+    logger = cell_logger(cfg, out, result)
     if logger is not None:
         config = OmegaConf.to_container(cfg, resolve=True)
         assert isinstance(config, dict)
@@ -61,7 +61,7 @@ def run_cell(experiment: Experiment, cfg: DictConfig) -> float | None:
     return result["headline"]
 
 
-def _logger(cfg: DictConfig, out: Path, result: Result) -> Any:
+def cell_logger(cfg: DictConfig, out: Path, result: Result) -> Any:
     """The cell's logger, or None for `logger=none`; a W&B run has the cell's id, so that a repeated cell updates it."""
     if not cfg.logger or "_target_" not in cfg.logger:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import traceback
 from pathlib import Path
@@ -15,7 +16,7 @@ from omegaconf import DictConfig
 
 from fastmtl.cli.callback import CompareCells, ignore_schema_warnings
 from fastmtl.cli.compose import build, conf_dir, in_words
-from fastmtl.cli.messages import CONFIG_ERRORS, in_one_line, say
+from fastmtl.cli.messages import CONFIG_ERRORS, in_one_line, say, set_up_process
 from fastmtl.cli.overrides import check_choices, quote_unicode
 from fastmtl.cli.sweep import running
 from fastmtl.errors import UserError
@@ -32,7 +33,19 @@ def _run(cfg: DictConfig) -> float | None:
     try:
         return _cell(cfg)[0]
     except (UserError, *CONFIG_ERRORS) as error:  # it would pass through Hydra, which adds lines of its own
+        _forget(Path(HydraConfig.get().runtime.output_dir))
         sys.exit(say("fastmtl", _message(error)))
+
+
+def _forget(run: Path) -> None:
+    """Remove the folder of a run that was refused, if all it has is Hydra's copy of the configuration."""
+    if {path.name for path in run.iterdir()} != {".hydra"} or Path.cwd().is_relative_to(run):
+        return
+    shutil.rmtree(run)
+    for parent in run.parents:
+        if Path.cwd().is_relative_to(parent) or any(parent.iterdir()):
+            return
+        parent.rmdir()
 
 
 def _cell(cfg: DictConfig) -> tuple[float | None, Experiment]:
@@ -65,7 +78,7 @@ def _cell_of_a_sweep(cfg: DictConfig) -> float | None:
 
 def main() -> None:
     """Entry point of `fastmtl`."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    set_up_process()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let Hydra raise, so that its errors too are one line here
     ignore_schema_warnings()
     CompareCells.watch, CompareCells.failed = None, 0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastmtl.cli.compose import compose, values
-from fastmtl.cli.messages import check_folder_name, in_one_line, log_to_terminal
+from fastmtl.cli.messages import check_folder_name, in_one_line, log_to_terminal, set_up_process
 from fastmtl.errors import UserError
 
 
@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_intermixed_args(arguments)
     with in_one_line("fastmtl-relations"):
         log_to_terminal()
+        set_up_process()
         check_folder_name(given.name)
         if given.seeds < 1:
             raise UserError(f"--seeds {given.seeds} is out of range; use 1 or more")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastmtl.cli.compose import compose
-from fastmtl.cli.messages import in_one_line, log_to_terminal
+from fastmtl.cli.messages import in_one_line, log_to_terminal, set_up_process
 from fastmtl.errors import UserError
 from fastmtl.reporting.frame import BASELINES, Result
 from fastmtl.reporting.report import FILTERS, read, write
@@ -28,9 +28,11 @@ def projected(results: Sequence[Result], rows_per_task: int) -> dict[str, Part]:
     from fastmtl.reporting import projection
     from fastmtl.reporting.page import Part
 
-    scored = [one for one in results if any(stage["stage"] == "proxy" for stage in one["stages"])]
+    scored = [one for one in results if one["command"] and any(stage["stage"] == "proxy" for stage in one["stages"])]
     if not scored:
-        raise UserError("no cell has a proxy to show; add selection=feature_similarity, or leave --projection out")
+        raise UserError(
+            "no cell of a command has a proxy to show; add selection=feature_similarity, or leave --projection out"
+        )
     exp = compose(*shlex.split(scored[0]["command"])[1:])
     made = projection.projections(TaskRelations(exp), rows_per_task)
     primaries = dict.fromkeys(one["primary"] for one in results)
@@ -54,6 +56,7 @@ def main() -> None:
     folder = Path(given.study) if os.sep in given.study else given.output / "studies" / given.study
     with in_one_line("fastmtl-report"):
         log_to_terminal()
+        set_up_process()
         results = read(folder, given.where)
         out = given.out or given.output / "reports" / folder.name
         more = projected(results, given.projection) if given.projection else {}

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.errors import HydraException
 
-from fastmtl.cli.compose import build, compose, values
-from fastmtl.cli.messages import check_folder_name, command_line, in_one_line, log_to_terminal
+from fastmtl.cli.compose import build, compose, in_words, values
+from fastmtl.cli.messages import check_folder_name, command_line, in_one_line, log_to_terminal, set_up_process
 from fastmtl.cli.sweep import held
 from fastmtl.errors import UserError
 
@@ -155,7 +156,10 @@ def parse(overrides: list[str]) -> tuple[tuple[str, ...], dict[str, BaseDistribu
     `a,b`: one of these; `range(2,9)`: a whole number, 9 excluded; `interval(0,0.3)`: any number between, with
     `tag(log,interval(1e-5,1e-3))` on a logarithmic scale; `tag(int,interval(1,64))`: a whole number, 64 included.
     """
-    parsed = OverridesParser.create().parse_overrides(overrides)
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except HydraException as error:
+        raise UserError(in_words(error)) from error
     swept = [one for one in parsed if one.is_sweep_override()]
     if not swept:
         raise UserError("nothing to search; give a key several values: KEY=a,b or 'KEY=tag(log,interval(1e-5,1e-3))'")
@@ -206,6 +210,7 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     with in_one_line("fastmtl-tune"):
         log_to_terminal()
+        set_up_process()
         check_folder_name(arguments.name)
         Search(arguments.name, *parse(arguments.overrides), arguments.trials, arguments.seeds).run()
 

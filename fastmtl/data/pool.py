@@ -204,7 +204,7 @@ class TaskPool:
             for task, folder in zip(self.tasks, self.folders)
             for split in task.splits
         }
-        sizes = [len(self._rows[name, "train"]) for name in self.names]
+        sizes = [len(self._rows[name, "train"]) if self.has_split(name, "train") else 0 for name in self.names]
         self.starts = np.concatenate([[0], np.cumsum(sizes)])
         """(T + 1,) int64: first row id of each task, and N."""
 

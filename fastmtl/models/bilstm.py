@@ -53,9 +53,9 @@ class BiLSTMSpec:
     learning_rate: Portion = 1e-3
     hidden_size: Count = 256
     layers: Count = 2
-    embeddings: Annotated[str, Field(min_length=1)] | None = None
+    embeddings: Annotated[str, Field(min_length=1, description="the path of a file of word vectors")] | None = None
     embedding_size: Count | None = None
-    tokenizer: Annotated[str, Field(min_length=1)] = "minilm"
+    tokenizer: Annotated[str, Field(min_length=1, description="minilm, or what else encoder.name takes")] = "minilm"
     dropout: Rate = 0.25
 
     def identity(self) -> list[Any]:

@@ -38,6 +38,7 @@ def check(experiment: Experiment) -> None:
             check_measured(task)
     if hasattr(plan.selector, "check"):
         plan.selector.check([name for name in names if name != experiment.primary])
+    _check_early_stopping(experiment)
     _check_order(experiment)
     _check_weighting(experiment)
 
@@ -98,6 +99,19 @@ def check_proxy_tasks(proxy: ProxyPlan, primary: str, names: Sequence[str]) -> N
             raise UserError(f"proxy.tasks names {name!r}, which is no task; choose from {', '.join(names)}")
     if proxy.tasks is not None and primary not in proxy.tasks:
         raise UserError(f"proxy.tasks lacks the primary {primary!r}; add it")
+
+
+def _check_early_stopping(experiment: Experiment) -> None:
+    """Fine-tuning alone has rows that choose the epoch."""
+    for name, fit in (
+        ("proxy", experiment.proxy_plan.fit), ("multitask", experiment.multitask_fit),
+        ("bandit", experiment.bandit_plan.fit), ("relations", experiment.relations_plan.fit),
+    ):  # fmt: skip
+        if fit.early_stopping is not None:
+            raise UserError(
+                f"{name}.fit.early_stopping={fit.early_stopping}: no rows choose an epoch of this fit; use null, and "
+                "finetune.fit.early_stopping"
+            )
 
 
 def _check_order(experiment: Experiment) -> None:

@@ -337,7 +337,7 @@ class Experiment:
             return None
         if self.selection_plan.predictor is None:
             return self._bandit()
-        features = tuple(Features(single, "corrected") for single in self.single_stages)
+        features = tuple(Features(single) for single in self.single_stages)
         return PredictedUtilities(self.primary, read_predictor(self.selection_plan.predictor), features)
 
     def _bandit(self) -> Bandit:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from fastmtl.errors import UserError
 from fastmtl.pipelines.checks import check_measured
 from fastmtl.pipelines.experiment import Experiment
-from fastmtl.relations.features import Variant
 from fastmtl.relations.gains import Relations
 from fastmtl.stages.affinities import Affinities
 from fastmtl.stages.features import Features
@@ -50,9 +49,9 @@ class TaskRelations:
         """See `joint_stage`."""
         return self.experiment.context.get(self.joint_stage(*tasks))
 
-    def features(self, task: str, variant: Variant = "corrected") -> Artifact:
+    def features(self, task: str) -> Artifact:
         """What the task's data and its learning curve alone say."""
-        return self.experiment.context.get(Features(self.joint_stage(task), variant))
+        return self.experiment.context.get(Features(self.joint_stage(task)))
 
     @cached_property
     def _proxy(self) -> Proxy:

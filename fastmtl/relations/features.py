@@ -1,29 +1,25 @@
 """The features from which Bingel & Søgaard (2017, section 3 and table 2) predict what an auxiliary task gains.
 
 Fourteen of a task: seven of its data, seven of the training loss when it is trained alone. A pair of tasks has those of
-the main task, those of the auxiliary task and their ratios: 42. `variant="paper"` is what the published code computes;
-the default corrects it where it does not measure what it is meant to.
+the main task, those of the auxiliary task and their ratios: 42.
 
-    feature          definition                                             `paper`, where it differs
+    feature          definition
     size             training sequences
     labels           distinct training labels
-    tokens_per_type  training tokens by distinct ones                       sequences cut at 30 places, with end symbol
+    tokens_per_type  training tokens by distinct ones
     oov              % of training tokens that the vocabulary lacks
-    label_entropy    of the training labels, in nats                        sequences cut at 30 places
-    frobenius        norm of the matrix of counts, sequence by word         words as scikit-learn's CountVectorizer cuts
-    jsd              Jensen-Shannon divergence of the distributions of
-                     training and test words, in nats
-    gradient_P       slope of the loss at P = 10, 20, 30, 50, 70 % of       difference of the two neighbouring points,
-                     training: least squares over the nearest tenth of      by step
+    label_entropy    of the training labels, in nats
+    frobenius        norm of the matrix of counts, sequence by word
+    jsd              Jensen-Shannon divergence of the distributions of training and test words, in nats
+    gradient_P       slope of the loss at P = 10, 20, 30, 50, 70 % of training: least squares over the nearest tenth of
                      the points, by share of training
-    curve_a, curve_c of L(x) = a ln(c x + 1) + b, x the share of training,  of a ln(c i + d) + b over steps i,
-                     1 <= c <= number of points; ln c                       every tenth point; c
-    ratio            (m - a) / (|m| + |a|), main m, auxiliary a             m / a
+    curve_a, curve_c of L(x) = a ln(c x + 1) + b, x the share of training, 1 <= c <= number of points; ln c
+    ratio            (m - a) / (|m| + |a|), main m, auxiliary a
 
-The published code's divergence compares word ids with label ids, a slip that depends on the order in which all corpora
-were read: it is no definition and has no variant. Its curve has four parameters for three degrees of freedom, since b
-takes what d gives; and its gradient is the noise of two batches. The ratio is a monotone function of m / a for features
-of one sign, and stays in [-1, 1] where a gradient is nearly zero.
+The published code differs: it reads 30 places of a sequence; its divergence compares word ids with label ids, a slip;
+its gradient is the noise of two batches; its curve a ln(c i + d) + b has four parameters for three degrees of freedom;
+and its ratio m / a has no value at 0, while ours is a monotone function of it that stays in [-1, 1]. The study
+`experiments/task_relations` computes what it computes.
 """
 
 from __future__ import annotations
@@ -32,7 +28,7 @@ import math
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from itertools import chain, permutations
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -42,7 +38,6 @@ from fastmtl.errors import UserError
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-Variant = Literal["corrected", "paper"]
 Rows = Sequence[Sequence[str]]
 
 POSITIONS = (10, 20, 30, 50, 70)
@@ -51,12 +46,10 @@ DATA = ("size", "labels", "tokens_per_type", "oov", "label_entropy", "frobenius"
 CURVE = (*(f"gradient_{p}" for p in POSITIONS), "curve_a", "curve_c")
 ROLES = ("main", "aux", "ratio")
 FEWEST_POINTS = 10
-PLACES = 30
-"""Of a sequence that the published code reads; the first is a start symbol."""
 
 
 def data_features(
-    task: str, tokens: Rows, labels: Rows, test_tokens: Rows, vocabulary: Container[str], variant: Variant = "corrected"
+    task: str, tokens: Rows, labels: Rows, test_tokens: Rows, vocabulary: Container[str]
 ) -> dict[str, float]:
     """The features `DATA` of a task's n training sequences.
 
@@ -72,58 +65,44 @@ def data_features(
     inventory = set(chain.from_iterable(labels))
     if len(inventory) < 2:
         raise UserError(f"all training labels of task {task!r} are {next(iter(inventory), None)!r}; leave it out")
-    read: Counter[str | None] = Counter(words)
-    terms = tokens
-    if variant == "paper":
-        from sklearn.feature_extraction.text import CountVectorizer
-
-        cut = PLACES - 1
-        ends = sum(len(row) < cut for row in tokens)
-        read = Counter(chain.from_iterable(row[:cut] for row in tokens)) + Counter([None] * ends)
-        terms = [CountVectorizer().build_analyzer()(" ".join(row)) for row in tokens]
-        labels = [row[:cut] for row in labels]
     values = (
         len(tokens),
         len(inventory),
-        read.total() / len(read),
+        words.total() / len(words),
         100 * sum(n for word, n in words.items() if word not in vocabulary) / words.total(),
         _entropy(Counter(chain.from_iterable(labels))),
-        math.sqrt(sum(n * n for row in terms for n in Counter(row).values())),
+        math.sqrt(sum(n * n for row in tokens for n in Counter(row).values())),
         _divergence(words, test_words),
     )
     return dict(zip(DATA, map(float, values)))
 
 
-def curve_features(task: str, steps: ArrayLike, losses: ArrayLike, variant: Variant = "corrected") -> dict[str, float]:
+def curve_features(task: str, steps: ArrayLike, losses: ArrayLike) -> dict[str, float]:
     """The features `CURVE` of the training loss (n,) after so many steps (n,) of training on the task alone.
 
     `UserError` for fewer than ten points, for losses that are no numbers, for steps that go back and for gaps: steps
-    more than twice as far apart as they mostly are. The published code looks for none of the last two.
+    more than twice as far apart as they mostly are.
     """
     steps, losses = np.asarray(steps, dtype=float), np.asarray(losses, dtype=float)
     assert steps.shape == losses.shape, "a point is a step and a loss"
-    fewest = FEWEST_POINTS if variant == "corrected" else 4 * 10  # its fit of four parameters reads every tenth point
-    if len(steps) < fewest:
-        raise UserError(f"the learning curve of {task!r} has {len(steps)} points, not {fewest} or more; log more often")
+    if len(steps) < FEWEST_POINTS:
+        raise UserError(
+            f"the learning curve of {task!r} has {len(steps)} points, not {FEWEST_POINTS} or more; log more often"
+        )
     if not np.isfinite(losses).all():
         step = steps[~np.isfinite(losses)][0]
         raise UserError(f"the loss of {task!r} at step {step:g} is no number; train again with a lower learning rate")
-    if variant == "paper":
-        at = [len(steps) * p // 100 for p in POSITIONS]
-        slopes = [(losses[i + 1] - losses[i - 1]) / (steps[i + 1] - steps[i - 1]) for i in at]
-        values = (*slopes, *_free_log_curve(task, steps[:5000:10], losses[:5000:10]))
-    else:
-        apart = np.diff(steps)
-        wide = apart > 2 * np.median(apart)
-        if (apart <= 0).any():
-            step = steps[1:][apart <= 0][0]
-            raise UserError(f"the log of {task!r} goes back to step {step:g}; keep its last run (curves.last_run)")
-        if wide.any():
-            low, high = steps[:-1][wide][0], steps[1:][wide][0]
-            raise UserError(f"the log of {task!r} has a gap from step {low:g} to {high:g}; train it again")
-        share = steps / steps[-1]
-        a, c = log_curve(share, losses)
-        values = (*(_slope_at(p / 100, share, losses) for p in POSITIONS), a, math.log(c))
+    apart = np.diff(steps)
+    wide = apart > 2 * np.median(apart)
+    if (apart <= 0).any():
+        step = steps[1:][apart <= 0][0]
+        raise UserError(f"the log of {task!r} goes back to step {step:g}; keep its last run")
+    if wide.any():
+        low, high = steps[:-1][wide][0], steps[1:][wide][0]
+        raise UserError(f"the log of {task!r} has a gap from step {low:g} to {high:g}; train it again")
+    share = steps / steps[-1]
+    a, c = log_curve(share, losses)
+    values = (*(_slope_at(p / 100, share, losses) for p in POSITIONS), a, math.log(c))
     return dict(zip(CURVE, map(float, values)))
 
 
@@ -149,12 +128,11 @@ def log_curve(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 def pair_table(
     features: Mapping[str, Mapping[str, float]],
     pairs: Iterable[tuple[str, str]] | None = None,
-    variant: Variant = "corrected",
 ) -> DataFrame:
     """A row for each pair (main, aux), of all tasks unless `pairs` says which; columns as `main/size`, `ratio/oov`.
 
     `features` has the same names for every task. `UserError` for a task or feature that is missing, a value that is no
-    finite number, and in the paper's variant a ratio to zero.
+    finite number.
     """
     from pandas import DataFrame, MultiIndex
 
@@ -171,16 +149,8 @@ def pair_table(
             if task not in features:
                 raise UserError(f"there are no features of task {task!r}; known are {', '.join(features)}")
         m, a = (np.array([features[task][name] for name in names]) for task in (main, aux))
-        if variant == "paper":
-            if not a.all():
-                zero = names[int(np.flatnonzero(a == 0)[0])]
-                raise UserError(
-                    f"the ratio of {zero!r} to task {aux!r} has no value, for it is 0; use variant='corrected'"
-                )
-            ratio = m / a
-        else:
-            both = np.abs(m) + np.abs(a)
-            ratio = np.divide(m - a, both, out=np.zeros_like(both), where=both > 0)
+        both = np.abs(m) + np.abs(a)
+        ratio = np.divide(m - a, both, out=np.zeros_like(both), where=both > 0)
         rows.append(np.concatenate([m, a, ratio]))
     index = MultiIndex.from_tuples(pairs, names=["main", "aux"])
     return DataFrame(rows, index, [f"{role}/{name}" for role in ROLES for name in names])
@@ -208,18 +178,3 @@ def _slope(x: np.ndarray, y: np.ndarray) -> float:
 def _slope_at(place: float, x: np.ndarray, y: np.ndarray) -> float:
     near = np.argsort(np.abs(x - place), kind="stable")[: max(5, len(x) // 10)]
     return _slope(x[near], y[near])
-
-
-def _free_log_curve(task: str, steps: np.ndarray, losses: np.ndarray) -> tuple[float, float]:
-    """(a, c) of a ln(c i + d) + b from scipy's start, without bounds, as published: one of many equal solutions."""
-    from scipy.optimize import curve_fit
-
-    def curve(i: np.ndarray, b: float, a: float, c: float, d: float) -> np.ndarray:
-        return b + a * np.log(c * i + d)
-
-    try:
-        with np.errstate(invalid="ignore"):
-            _, a, c, _ = curve_fit(curve, steps, losses)[0]
-    except RuntimeError as error:
-        raise UserError(f"the paper's curve does not fit the losses of {task!r}; use variant='corrected'") from error
-    return float(a), float(c)

@@ -1,9 +1,7 @@
 """Predict from features of two tasks whether the one gains by the other, and say how good the prediction is.
 
-A logistic regression on features scaled to [0, 1], as Bingel & Søgaard (2017, section 4) have it. In the variant
-"paper" the scaling has seen all rows before they are split, and the intercept is penalised (liblinear, the default of
-their scikit-learn). The default scales within each fold, cuts what lies outside the range seen, and leaves the
-intercept alone.
+A logistic regression on features scaled to [0, 1], after Bingel & Søgaard (2017, section 4): it scales within each
+fold, cuts what lies outside the range seen, and leaves the intercept alone.
 
 `x` is a table of `features.pair_table`, indexed by (main, aux); `gain` a number for each of its rows, positive for a
 gain. Everything follows from the `seed`.
@@ -12,7 +10,7 @@ gain. Everything follows from the `seed`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,13 +18,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fastmtl.errors import UserError
-from fastmtl.relations.features import Variant, pair_table
+from fastmtl.relations.features import pair_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
 """Rows to fit on and rows held out, for each fold."""
+Model = Callable[[np.ndarray, np.ndarray], Any]
+"""Features (P, F) and whether a pair gains (P,) -> what has scikit-learn's `predict`."""
 
 
 class Accuracy(NamedTuple):
@@ -37,24 +37,31 @@ class Accuracy(NamedTuple):
     fold_f1: float
 
 
-def cross_validated(
-    x: DataFrame, gain: Series, folds: Folds, variant: Variant = "corrected", keep: int = 0
-) -> Accuracy:
-    """How well held-out rows are predicted; with `keep`, from so many features chosen inside each fold.
+def fitted(x_PF: np.ndarray, y_P: np.ndarray) -> Any:
+    """The regression on scaled features as a scikit-learn pipeline, or what always says the one class that there is."""
+    from sklearn.dummy import DummyClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import MinMaxScaler
 
-    They are chosen by recursive elimination, the smallest coefficient first. `UserError` where x and gain do not
-    belong together, hold a value that is no number, or where all pairs gain or none does.
+    if len(set(y_P)) < 2:
+        return DummyClassifier().fit(x_PF, y_P)
+    return make_pipeline(MinMaxScaler(clip=True), LogisticRegression()).fit(x_PF, y_P)
+
+
+def cross_validated(x: DataFrame, gain: Series, folds: Folds, model: Model = fitted) -> Accuracy:
+    """How well held-out rows are predicted.
+
+    Raises:
+        UserError: x and gain do not belong together, hold a value that is no number, or all pairs gain or none does.
     """
-    return _accuracy(gain.to_numpy() > 0, held_out(x, gain, folds, variant, keep), folds)
+    return accuracy(gain.to_numpy() > 0, held_out(x, gain, folds, model), folds)
 
 
-def held_out(
-    x: DataFrame, gain: Series, folds: Folds, variant: Variant = "corrected", keep: int = 0
-) -> list[np.ndarray]:
+def held_out(x: DataFrame, gain: Series, folds: Folds, model: Model = fitted) -> list[np.ndarray]:
     """What is said of the rows held out of each fold (n,): True for a gain; see `cross_validated`."""
-    x_PF, y_P = _checked(x, gain)
-    x_PF = _scaled_before(x_PF, variant)
-    return [_fitted(x_PF[fit], y_P[fit], variant, keep).predict(x_PF[out]) for fit, out in folds]
+    x_PF, y_P = checked(x, gain)
+    return [model(x_PF[fit], y_P[fit]).predict(x_PF[out]) for fit, out in folds]
 
 
 def shuffled_folds(rows: int, seed: int, folds: int = 5) -> Folds:
@@ -81,7 +88,7 @@ def trivial(gain: Series, folds: Folds) -> dict[str, Accuracy]:
     where there are none.
     """
     y_P = gain.to_numpy() > 0
-    return {name: _accuracy(y_P, said, folds) for name, said in featureless(gain, folds).items()}
+    return {name: accuracy(y_P, said, folds) for name, said in featureless(gain, folds).items()}
 
 
 def featureless(gain: Series, folds: Folds) -> dict[str, list[np.ndarray]]:
@@ -102,7 +109,6 @@ def featureless(gain: Series, folds: Folds) -> dict[str, list[np.ndarray]]:
 def coefficients(
     x: DataFrame,
     gain: Series,
-    variant: Variant = "corrected",
     draws: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -110,53 +116,22 @@ def coefficients(
     """The coefficient of each feature, with an interval: columns value, low, high.
 
     The value is that of all rows, the interval the quantiles over draws of whole main tasks with replacement, for pairs
-    of one main task are not independent. In the paper's variant both are over random 80 % of the rows, and the value
-    is the mean. Both say how stable a penalised coefficient is, not that it differs from zero.
+    of one main task are not independent. It says how stable a penalised coefficient is, not that it differs from zero.
     """
     from pandas import DataFrame
 
-    x_PF, y_P = _checked(x, gain)
-    x_PF = _scaled_before(x_PF, variant)
+    x_PF, y_P = checked(x, gain)
     rng = np.random.default_rng(seed)
     mains, group_P = np.unique(x.index.get_level_values("main"), return_inverse=True)
 
     def drawn() -> np.ndarray:
-        if variant == "paper":
-            return rng.permutation(len(y_P))[: round(0.8 * len(y_P))]
         return np.concatenate([np.flatnonzero(group_P == g) for g in rng.integers(len(mains), size=len(mains))])
 
     samples = [rows for rows in (drawn() for _ in range(draws)) if len(set(y_P[rows])) > 1]
-    fitted = np.array([_fitted(x_PF[rows], y_P[rows], variant)[-1].coef_[0] for rows in samples])
+    drawings = np.array([fitted(x_PF[rows], y_P[rows])[-1].coef_[0] for rows in samples])
     tail = (1 - confidence) / 2
-    low, high = np.quantile(fitted, [tail, 1 - tail], axis=0)
-    value = fitted.mean(axis=0) if variant == "paper" else _fitted(x_PF, y_P, variant)[-1].coef_[0]
-    return DataFrame({"value": value, "low": low, "high": high}, index=x.columns)
-
-
-def permutation_importance(
-    x: DataFrame, gain: Series, folds: Folds, groups: Mapping[str, Sequence[str]], repeats: int = 20, seed: int = 0
-) -> Series:
-    """Accuracy on held-out rows that is lost where the columns of a group are shuffled together; mean over repeats.
-
-    Columns are shuffled over all rows, not within a fold: where a fold holds one main task its features are constant.
-    """
-    from pandas import Series
-
-    x_PF, y_P = _checked(x, gain)
-    rng = np.random.default_rng(seed)
-    models = [_fitted(x_PF[fit], y_P[fit], "corrected") for fit, _ in folds]
-
-    def accuracy(values_PF: np.ndarray) -> float:
-        said = [model.predict(values_PF[out]) for model, (_, out) in zip(models, folds)]
-        return _accuracy(y_P, said, folds).accuracy
-
-    def shuffled(names: Sequence[str]) -> np.ndarray:
-        columns, copy = x.columns.get_indexer(list(names)), x_PF.copy()
-        copy[:, columns] = x_PF[rng.permutation(len(x_PF))][:, columns]
-        return copy
-
-    whole = accuracy(x_PF)
-    return Series({g: whole - np.mean([accuracy(shuffled(n)) for _ in range(repeats)]) for g, n in groups.items()})
+    low, high = np.quantile(drawings, [tail, 1 - tail], axis=0)
+    return DataFrame({"value": fitted(x_PF, y_P)[-1].coef_[0], "low": low, "high": high}, index=x.columns)
 
 
 @dataclass(frozen=True)
@@ -172,7 +147,7 @@ class GainPredictor:
     @classmethod
     def fit(cls, x: DataFrame, gain: Series) -> GainPredictor:
         """Fit to all rows of a corrected table; errors as of `cross_validated`."""
-        scaler, regression = _fitted(*_checked(x, gain), "corrected")
+        scaler, regression = fitted(*checked(x, gain))
         low, span, weights = (tuple(map(float, a)) for a in (scaler.data_min_, 1 / scaler.scale_, regression.coef_[0]))
         return cls(tuple(x.columns), low, span, weights, float(regression.intercept_[0]))
 
@@ -207,7 +182,7 @@ class GainPredictor:
             raise UserError(f"{path} is no saved predictor ({error}); fit one and save it there") from error
 
 
-def _checked(x: DataFrame, gain: Series) -> tuple[np.ndarray, np.ndarray]:
+def checked(x: DataFrame, gain: Series) -> tuple[np.ndarray, np.ndarray]:
     """Features (P, F) and whether a pair gains (P,)."""
     if not x.index.equals(gain.index):
         raise UserError(
@@ -232,30 +207,8 @@ def _numbers(x: DataFrame) -> np.ndarray:
     return x_PF
 
 
-def _scaled_before(x_PF: np.ndarray, variant: Variant) -> np.ndarray:
-    from sklearn.preprocessing import MinMaxScaler
-
-    return MinMaxScaler().fit_transform(x_PF) if variant == "paper" else x_PF
-
-
-def _fitted(x_PF: np.ndarray, y_P: np.ndarray, variant: Variant, keep: int = 0) -> Any:
-    """A pipeline that ends in the regression, or what always says the one class that there is."""
-    from sklearn.dummy import DummyClassifier
-    from sklearn.feature_selection import RFE
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import MinMaxScaler
-
-    if len(set(y_P)) < 2:
-        return DummyClassifier().fit(x_PF, y_P)
-    regression = LogisticRegression(solver="liblinear" if variant == "paper" else "lbfgs")
-    steps = [] if variant == "paper" else [MinMaxScaler(clip=True)]
-    return make_pipeline(*steps, *([RFE(regression, n_features_to_select=keep)] if keep else []), regression).fit(
-        x_PF, y_P
-    )
-
-
-def _accuracy(y_P: np.ndarray, said: Iterable[np.ndarray], folds: Folds) -> Accuracy:
+def accuracy(y_P: np.ndarray, said: Iterable[np.ndarray], folds: Folds) -> Accuracy:
+    """How often what is `said` of the rows held out of each fold is so."""
     said, true = list(said), [y_P[out] for _, out in folds]
     all_said, all_true = np.concatenate(said), np.concatenate(true)
     fold_f1 = float(np.mean([_f1(t, s) for t, s in zip(true, said)]))

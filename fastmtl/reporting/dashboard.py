@@ -89,7 +89,7 @@ def report(entity: str, project: str, study: str, results: Sequence[Result]) -> 
         )
         for name, panels in view.sections.items():
             blocks += [wr.H2(name), wr.PanelGrid(runsets=[runs], panels=_laid_out(panels))]
-    commands = "\n".join(result["command"] for result in results)
+    commands = "\n".join(result["command"] for result in results if result["command"])
     blocks += [wr.H1("Commands"), wr.MarkdownBlock(f"```\n{commands}\n```")]
     return wr.Report(entity=entity, project=project, title=f"{study}: selectors compared", blocks=blocks, width="fluid")
 

@@ -51,7 +51,7 @@ def write(
             save(picture.figure, out / "figures" / f"{name}_{picture.name}.svg")
         for table in part.tables:
             (out / "tables" / f"{name}_{_slug(table.title)}.csv").write_text(table.csv())
-    commands = list(dict.fromkeys(cells["command"]))
+    commands = [command for command in dict.fromkeys(cells["command"]) if command]  # cells of notebooks have none
     write_page(out / "report.html", title, list(parts.values()), commands, {n: version(n) for n in VERSIONS})
     (out / "tables.tex").write_text("\n\n".join(t.latex() for part in parts.values() for t in part.tables) + "\n")
     (out / "report.md").write_text(text(parts, figures=True) + "\n")

@@ -67,16 +67,24 @@ class KeepBest(Callback):
         self._best = tuple(state_dict["best"])
 
 
-class EarlyStop(Callback):
-    """Ends training when `KeepBest` has kept no new epoch for `patience` epochs."""
+class Stop(Callback):
+    """Ends training after `max_steps` steps, or when `KeepBest` has kept no new epoch for `patience` epochs.
 
-    def __init__(self, patience: int) -> None:
-        self.patience = patience
+    Lightning's own `max_steps` skips the validation of an epoch that it cuts short, and so the choice of its weights.
+    """
+
+    def __init__(self, max_steps: int | None, patience: int | None) -> None:
+        self.max_steps, self.patience = max_steps, patience
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Compare the optimizer's steps; validation still follows."""
+        if self.max_steps is not None and trainer.global_step >= self.max_steps:
+            trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compare the best epoch with this one; both are the same on every rank."""
         best = next((one for one in trainer.callbacks if isinstance(one, KeepBest)), None)  # type: ignore[attr-defined]
-        if best is not None and trainer.current_epoch - best.epoch >= self.patience:
+        if self.patience is not None and best is not None and trainer.current_epoch - best.epoch >= self.patience:
             trainer.should_stop = True
 
 
@@ -147,11 +155,12 @@ class Curves(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Collect; every tenth step and at the end of an epoch, make a point of each value that occurred."""
+        """Collect; every tenth step and at the last of an epoch, make a point of each value that occurred."""
         for name, (value, weight) in outputs["curves"].items():
             self._waiting.setdefault(name, []).append(torch.stack([value * weight, weight]))
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if stepped and (trainer.global_step % CURVE_EVERY_N_STEPS == 0 or trainer.is_last_batch):
+        is_last = trainer.is_last_batch or trainer.should_stop
+        if stepped and (trainer.global_step % CURVE_EVERY_N_STEPS == 0 or is_last):
             names = sorted(self._waiting)
             sums = torch.stack([torch.stack(self._waiting[name]).sum(0) for name in names])
             for name, (value, weight) in zip(names, sums.tolist()):

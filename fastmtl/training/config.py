@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from fastmtl.errors import UserError
-from fastmtl.options import Count, Fraction, Natural, NonNegative, Portion, Rate, options
+from fastmtl.options import Count, Fraction, Natural, NonNegative, OptionError, Portion, Rate, options
 
 
 @options
@@ -50,12 +50,24 @@ class FitConfig:
     optimizer: Literal["adamw", "adadelta"] = "adamw"
     max_steps: Count | None = None
     early_stopping: Count | None = None
-    callbacks: Mapping[str, Any] = Field(default_factory=dict)
+    callbacks: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
 
     def resolved(self, hardware: Hardware, encoder: Any) -> FitConfig:
         """The same with what this encoder and hardware make of null and auto: keys say what was used."""
         rate = encoder.learning_rate if self.learning_rate is None else self.learning_rate
         return replace(self, learning_rate=rate, precision=resolve_precision(self.precision, hardware))
+
+
+def by_batches(epochs: None = None, **options: Any) -> FitConfig:
+    """A fit whose length is a number of batches, which it passes in one epoch.
+
+    Raises:
+        OptionError: `epochs` is set, which could change nothing, or another option does not fit.
+    """
+    if epochs is not None:
+        problem = f"={epochs!r} does not apply; use null, and set bandit.rounds or relations.batches"
+        raise OptionError("epochs", problem)
+    return FitConfig(epochs=1, **options)
 
 
 @options

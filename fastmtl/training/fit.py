@@ -27,6 +27,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from safetensors.torch import save_file
 
 from fastmtl.data.batching.online import OnlineSampling, is_rewarded_by_validation
@@ -39,7 +40,7 @@ from fastmtl.models.inference import DTYPES
 from fastmtl.models.multitask import MultiTaskModel, ProxyModel, load_weights
 from fastmtl.models.roofline import gemm_flops_per_s
 from fastmtl.store import WEIGHTS
-from fastmtl.training.callbacks import Curves, EarlyStop, Feedback, KeepBest, OneBar, full_state
+from fastmtl.training.callbacks import Curves, Feedback, KeepBest, OneBar, Stop, full_state
 from fastmtl.training.checkpoint import Checkpoint
 from fastmtl.training.config import FitConfig, Hardware
 from fastmtl.training.datamodule import TaskData
@@ -107,6 +108,7 @@ def run_fit(job: FitJob) -> dict[str, Any]:
     started = time.perf_counter()
     if hardware.is_distributed:
         # What does not fit together is said here, in one line, rather than by every rank.
+        _callbacks(job.fit)
         data = _data(job)
         if job.fit.freeze_layers or job.fit.freeze_embeddings:
             _module(job, data)
@@ -169,7 +171,8 @@ def train(job: FitJob) -> None:
     resume = None
     if job.resume is not None and job.hardware.checkpoint_minutes is not None:
         resume = Checkpoint(job.resume, 60 * job.hardware.checkpoint_minutes, data)
-    own = [curves, Feedback(), *([best] if best else []), bar, *([resume] if resume else [])]
+    stop = Stop(job.fit.max_steps, job.fit.early_stopping)
+    own = [stop, curves, Feedback(), *([best] if best else []), bar, *([resume] if resume else [])]
     trainer = _trainer(job, [*own, *_callbacks(job.fit)])
     peak = PeakMemory(job.hardware.device)
     started = time.perf_counter()
@@ -274,7 +277,6 @@ def _trainer(job: FitJob, callbacks: list[Callback]) -> pl.Trainer:
         accumulate_grad_batches=hardware.accumulate,
         precision=_LIGHTNING_PRECISION[job.fit.precision],  # type: ignore[arg-type]
         max_epochs=job.fit.epochs,
-        max_steps=job.fit.max_steps or -1,
         profiler=hardware.profiler,
         gradient_clip_val=job.fit.max_grad_norm or None,
         callbacks=callbacks,
@@ -292,19 +294,19 @@ def _trainer(job: FitJob, callbacks: list[Callback]) -> pl.Trainer:
 
 
 def _callbacks(fit: FitConfig) -> list[Callback]:
-    """The callbacks that the user asked for, and early stopping."""
+    """The callbacks that the user asked for."""
     made: list[Callback] = []
     for name, options in fit.callbacks.items():
         module, _, called = str(options.get("_target_", "")).rpartition(".")
         try:
             cls = getattr(import_module(module), called)
             made.append(cls(**{key: value for key, value in options.items() if key != "_target_"}))
-        except (ImportError, AttributeError, ValueError, TypeError) as error:
+            if not isinstance(made[-1], Callback):
+                raise TypeError(f"{called} is no Lightning callback")
+        except (ImportError, AttributeError, ValueError, TypeError, MisconfigurationException) as error:
             raise UserError(
                 f"callbacks.{name}={dict(options)!r} cannot be made ({error}); give _target_ and its options"
             ) from None
-    if fit.early_stopping is not None:
-        made.append(EarlyStop(fit.early_stopping))
     return made
 
 

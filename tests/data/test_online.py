@@ -14,7 +14,7 @@ from fastmtl.errors import UserError
 
 POLICIES: list[OnlineSampling] = [
     ThompsonSampling(batches_per_round=3),
-    ThompsonSampling(batches_per_round=1, decay=0.1, reward="smoothed"),
+    ThompsonSampling(batches_per_round=1, decay=0.1, reward="not_worse_than_previous"),
     ThompsonSampling(batches_per_round=2, warmup_rounds=3),
     ThompsonSampling(batches_per_round=2, warmup_rounds=1, episode=0.2),
     Exp3Sampling(),
@@ -112,7 +112,7 @@ def test_an_episode_ends_when_as_many_rows_were_seen_and_the_next_compares_with_
     warm: int, first: int
 ) -> None:
     policy = ThompsonSampling(
-        batches_per_round=2, rounds=12, warmup_rounds=warm, episode=1.0, reward="better_than_best"
+        batches_per_round=2, rounds=12, warmup_rounds=warm, episode=1.0, reward="not_worse_than_previous"
     )
     order = online(policy, [40, 60, 60])  # 160 rows are five rounds of two batches of 16
     assert order.episode == 5
@@ -127,7 +127,7 @@ def test_an_episode_ends_when_as_many_rows_were_seen_and_the_next_compares_with_
     assert starts == [first]
     assert ends == [done for done in (first + 5, first + 10, first + 15) if done <= warm + 12]
     order = online(policy, [40, 60, 60])
-    values = iter([0.5] * first + [0.8, 0.7, 0.6, 0.9, 1.0, 0.6, 0.6])
+    values = iter([0.5] * first + [0.8, 0.7, 0.6, 0.9, 1.0, 0.6, 0.55])
     for i in range(2 * (first + 7)):
         order[i]
         if i % 2:

@@ -27,9 +27,11 @@ from fastmtl.models.inference import Inference, forward_rows
 from fastmtl.models.multitask import MultiTaskModel, ProxyModel, load_weights
 from fastmtl.models.packed import can_pack
 from fastmtl.tasks import TaskSpec
+from fastmtl.training.config import FitConfig, Hardware
 from fastmtl.training.finetuned import load_finetuned
 from fastmtl.training.fit import FitJob, run_fit
-from fastmtl.training.modules import FitConfig, encoder_layers, freeze, training_flops
+from fastmtl.training.modules import encoder_layers, freeze, training_flops
+from tests.helpers.toy import row_sets
 
 SPEC = BiLSTMSpec(max_length=32, hidden_size=5, layers=2, embedding_size=7, tokenizer="tiny", dropout=0.0)
 CPU = Inference(pad_id=0, device=torch.device("cpu"))
@@ -343,8 +345,15 @@ def test_another_size_than_the_files_is_refused(glove: Callable[..., str]) -> No
 
 
 def test_the_identity_is_of_what_changes_the_feature_and_the_tokenizers_of_ids_alone() -> None:
-    assert SPEC.identity() == replace(SPEC, max_length=64, learning_rate=0.5).identity()
-    for change in ({"hidden_size": 6}, {"layers": 1}, {"embedding_size": 8}, {"tokenizer": "minilm"}, {"dropout": 0.1}):
+    assert SPEC.identity() == replace(SPEC, learning_rate=0.5).identity()
+    for change in (
+        {"max_length": 64},
+        {"hidden_size": 6},
+        {"layers": 1},
+        {"embedding_size": 8},
+        {"tokenizer": "minilm"},
+        {"dropout": 0.1},
+    ):
         assert SPEC.identity() != replace(SPEC, **change).identity()  # type: ignore[arg-type]
     assert SPEC.tokenizer_identity() == replace(SPEC, hidden_size=6, layers=1).tokenizer_identity()
     assert SPEC.tokenizer_identity() != replace(SPEC, max_length=64).tokenizer_identity()
@@ -365,17 +374,17 @@ def test_a_file_is_identified_by_its_content_not_its_place(glove: Callable[..., 
 @pytest.mark.parametrize(
     ("values", "named"),
     [
-        ({"hidden_size": 0}, "encoder.hidden_size=0"),
-        ({"hidden_size": 1.5}, "encoder.hidden_size=1.5"),
-        ({"layers": None}, "encoder.layers=None is not a whole number of 1 or more"),
-        ({"layers": True}, "encoder.layers=True"),
-        ({"max_length": 3}, "encoder.max_length=3 is not a whole number of 4 or more"),
-        ({"embedding_size": "abc"}, "encoder.embedding_size='abc'"),
-        ({"dropout": 1}, "encoder.dropout=1 is out of range"),
-        ({"dropout": "abc"}, "encoder.dropout='abc'"),
-        ({"embeddings": 3}, "encoder.embeddings=3 is no name; give the path"),
-        ({"embeddings": ""}, "encoder.embeddings='' is no name"),
-        ({"tokenizer": None}, "encoder.tokenizer=None is no name; use minilm"),
+        ({"hidden_size": 0}, "hidden_size=0"),
+        ({"hidden_size": 1.5}, "hidden_size=1.5"),
+        ({"layers": None}, "layers=None does not fit; use a whole number of 1 or more"),
+        ({"layers": True}, "layers=True"),
+        ({"max_length": 3}, "max_length=3 does not fit; use a whole number of 4 or more"),
+        ({"embedding_size": "abc"}, "embedding_size='abc'"),
+        ({"dropout": 1}, "dropout=1 does not fit; use a number of 0 or more and below 1"),
+        ({"dropout": "abc"}, "dropout='abc'"),
+        ({"embeddings": 3}, "embeddings=3 does not fit; use the path of a file"),
+        ({"embeddings": ""}, "embeddings='' does not fit; use the path of a file"),
+        ({"tokenizer": None}, "tokenizer=None does not fit; use minilm"),
     ],
 )
 def test_a_bad_setting_is_named(values: dict[str, Any], named: str) -> None:
@@ -404,21 +413,21 @@ SMALL = [
 def test_every_stage_runs_and_the_folder_gives_the_model_back(tmp_path: Path) -> None:
     cascade = ["scoring.cascade=[small,large]", "scoring.levels.small.layers=1", "scoring.precision=bf16"]
     exp = compose(*SMALL, *cascade, "finetune.fit.freeze_layers=1", f"paths.output={tmp_path}")
-    assert [reader.encoder.layers for reader in exp.readers] == [1, 2]
+    assert [one.encoder.layers for one in exp.passes] == [1, 2]
     assert len(exp.selected()) == 20
-    model, task = load_finetuned(exp.finetune.path)
+    model, task = load_finetuned(exp.finetune().path)
     assert model.encoder.spec == exp.encoder
     assert not model.training
     source, places = exp.pool.split(exp.primary, "validation"), np.arange(50)
     logits = forward_rows(model.encoder, model.heads[task.name], source, places, CPU, "test")
-    told = pyarrow.parquet.read_table(exp.finetune.path / "validation.parquet")
+    told = pyarrow.parquet.read_table(exp.finetune().path / "validation.parquet")
     shown = torch.from_numpy(logits).softmax(1)[:, 0].numpy()
     np.testing.assert_allclose(told[f"p_{task.labels[0]}"].to_numpy()[:50], shown, atol=1e-5)
     text = exp.pool.split(exp.primary, "validation").texts([0])[0]
     ids, starts = model.encoder.spec.make_tokenizer()([text["text_a"]], [text["text_b"]])
     assert ids[0] == source.ids[: source.offsets[1]].tolist()
     assert starts[0] == source.second[0]
-    assert json.loads((exp.finetune.path / "config.json").read_text())["spec"] == "BiLSTMSpec"
+    assert json.loads((exp.finetune().path / "config.json").read_text())["spec"] == "BiLSTMSpec"
 
 
 def test_word_vectors_serve_the_chain_and_may_be_frozen(tmp_path: Path) -> None:
@@ -430,7 +439,7 @@ def test_word_vectors_serve_the_chain_and_may_be_frozen(tmp_path: Path) -> None:
         *SMALL, f"encoder.embeddings={tmp_path}/glove.txt", "encoder.embedding_size=null", "selection=none",
         "finetune.fit.freeze_embeddings=true", f"paths.output={tmp_path}",
     )  # fmt: skip
-    kept = load_finetuned(exp.finetune.path)[0].encoder.embedding_module()
+    kept = load_finetuned(exp.finetune().path)[0].encoder.embedding_module()
     assert isinstance(kept, nn.Embedding)
     assert torch.equal(kept.weight, exp.encoder.build().embedding_module().weight)  # type: ignore[union-attr]
     # Of the sample's words none is unknown.
@@ -442,10 +451,11 @@ def test_word_vectors_serve_the_chain_and_may_be_frozen(tmp_path: Path) -> None:
 def test_two_ranks_train_what_one_device_trains(tmp_path: Path, pool: Any, strategy: Any) -> None:
     fit = FitConfig(epochs=2, batch_size=7, learning_rate=1e-3, max_grad_norm=0.1, precision="fp32", dropout=0.0)
     weights = []
-    for name, where in (("one", Hardware("cpu")), ("two", Hardware("cpu", devices=2, strategy=strategy))):
+    for name, hardware in (("one", Hardware("cpu")), ("two", Hardware("cpu", devices=2, strategy=strategy))):
         job = FitJob(
-            title=name, pool=pool, encoder=SPEC, rows={task: np.arange(12) for task in pool.names},  # type: ignore[arg-type]
-            fit=fit, sampling=Proportional(), seed=0, pad_id=0, out=tmp_path / name, where=where,
+            title=name, pool=pool, encoder=SPEC, fit=fit, sampling=Proportional(), seed=0, pad_id=0,  # type: ignore[arg-type]
+            out=tmp_path / name, hardware=hardware,
+            **row_sets(pool, rows={task: np.arange(12) for task in pool.names}),
         )  # fmt: skip
         job.out.mkdir()
         run_fit(job)

@@ -155,9 +155,11 @@ def test_the_cost_of_a_forward_pass_by_hand(encoder: Encoder) -> None:
     assert encoder.forward_flops(np.array([], dtype=np.int64)) == 0
 
 
-def test_the_identity_is_of_weights_and_pooling_and_the_tokenizers_of_ids_alone() -> None:
+def test_the_identity_is_of_weights_pooling_and_ids_and_the_tokenizers_of_ids_alone() -> None:
     base = EncoderSpec("tiny", "mean", 128, 1e-3)
-    assert base.identity() == EncoderSpec("tiny", "mean", 64, 5e-5).identity()
+    assert base.identity() == EncoderSpec("tiny", "mean", 128, 5e-5).identity()
+    assert base.identity() != EncoderSpec("tiny", "mean", 64).identity()
+    assert base.identity() != EncoderSpec("tiny", "mean", layers=1).identity()
     assert base.identity() != EncoderSpec("tiny", "cls").identity()
     assert base.tokenizer_identity() == EncoderSpec("tiny", "cls", 128).tokenizer_identity()
     assert base.tokenizer_identity() != EncoderSpec("tiny", "mean", 64).tokenizer_identity()
@@ -193,7 +195,11 @@ def test_a_folder_without_pooler_weights_says_so_rather_than_inventing_them(tmp_
 
 
 @pytest.mark.parametrize(
-    ("values", "named"), [({"pooling": "max"}, r"'max'.*pooler, cls or mean"), ({"max_length": 3}, "max_length=3")]
+    ("values", "named"),
+    [
+        ({"pooling": "max"}, r"^pooling='max' does not fit; use one of pooler, cls, mean$"),
+        ({"max_length": 3}, r"^max_length=3 does not fit; use a whole number of 4 or more$"),
+    ],
 )
 def test_a_bad_setting_is_named(values: dict[str, Any], named: str) -> None:
     with pytest.raises(UserError, match=named):

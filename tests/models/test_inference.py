@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from fastmtl.data.collate import collate
-from fastmtl.data.pool import NO_WORD
 from fastmtl.models import inference
 from fastmtl.models.inference import Inference, forward_rows, forward_tokens
 from fastmtl.models.multitask import MultiTaskModel, ProxyModel
+from fastmtl.tasks.kinds import HIDDEN_LABEL
 
 EXACT = Inference(pad_id=0, device=torch.device("cpu"))
 
@@ -55,7 +55,7 @@ def test_batched_words_equal_those_of_single_rows_in_the_order_asked_for(
     for place, values in zip(places, got):
         batch = collate(rows, np.array([place]), 0)
         with torch.inference_mode():
-            alone = model(batch, "things")[batch["labels"] != NO_WORD]
+            alone = model(batch, "things")[batch["labels"] != HIDDEN_LABEL]
         np.testing.assert_allclose(values, alone.numpy(), atol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""Curves come out of both kinds of logs as they stand there."""
+"""Curves come out of a fit's log as they stand there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fastmtl.errors import UserError
-from fastmtl.relations.curves import Curve, from_log, from_run, last_run, until
+from fastmtl.relations.curves import from_run
 
 
 def test_a_run_has_the_loss_of_the_task_asked_for(tmp_path: Path) -> None:
@@ -19,19 +19,6 @@ def test_a_run_has_the_loss_of_the_task_asked_for(tmp_path: Path) -> None:
     assert (steps.tolist(), losses.tolist()) == ([10, 20], [0.7, 0.5])
     with pytest.raises(UserError, match="no training loss of 'cola'"):
         from_run(path, "cola")
-
-
-def test_an_original_log_may_hold_a_run_that_was_started_again(tmp_path: Path) -> None:
-    path = tmp_path / "loss_tr.log"
-    path.write_text(
-        "".join(f"Iter {i}, task {t}, loss {i / 7}\n" for i in (10, 20, 10, 20, 30) for t in ("ccg", "com"))
-    )
-    curve = from_log(path, "com")
-    assert curve.steps.tolist() == [10, 20, 10, 20, 30]
-    assert curve.losses[-1] == 30 / 7
-    assert last_run(curve).steps.tolist() == [10, 20, 30]
-    assert until(last_run(curve), 20).steps.tolist() == [10, 20]
-    assert isinstance(until(curve, 20), Curve)
 
 
 def test_the_curve_of_a_real_fit_has_features(tmp_path: Path) -> None:

@@ -43,31 +43,15 @@ def test_data_features_are_those_counted_by_hand(task: str) -> None:
     assert tuple(expected) == DATA
 
 
-def test_the_published_code_cuts_sequences_and_counts_end_symbols() -> None:
-    long, short = ["w"] * 40, ["w", "A-b", "x"]
-    tokens, labels = [long, short], [["O"] * 29 + ["B"] * 11, ["O", "O", "B"]]
-    paper = data_features("t", tokens, labels, [["w"]], {"w"}, "paper")
-    assert paper["tokens_per_type"] == (29 + 3 + 1) / 4  # 29 of the 40; w, A-b, x and one end symbol
-    assert paper["label_entropy"] == pytest.approx(-(31 / 32 * log(31 / 32) + 1 / 32 * log(1 / 32)))
-    assert paper["frobenius"] == 0  # CountVectorizer drops words of one letter
-    assert data_features("t", tokens, labels, [["w"]], {"w"})["frobenius"] == sqrt(1600 + 3)
-    assert {name for name in ("size", "labels", "oov", "jsd") if paper[name] != data_features(
-        "t", tokens, labels, [["w"]], {"w"})[name]} == set()  # fmt: skip
-
-
 def test_the_slopes_of_a_straight_line_are_its_slope_by_share_of_training() -> None:
     ours = curve_features("t", STEPS, 3 - 0.002 * STEPS)
     assert [ours[name] for name in CURVE[:5]] == pytest.approx([-2.0] * 5)
 
 
-def test_the_paper_takes_the_neighbours_of_a_point_and_we_smooth() -> None:
+def test_a_slope_is_no_noise_of_two_points() -> None:
     losses = 5 - 0.5 * np.log(STEPS)
-    paper = curve_features("t", STEPS, losses, "paper")
-    assert paper["gradient_30"] == pytest.approx(-0.5 * log(320 / 300) / 20)  # about the point after 30 %, by step
-    assert paper["curve_a"] == pytest.approx(-0.5, rel=1e-3)
     before = curve_features("t", STEPS, losses)["gradient_30"]
     losses[31] += 1.0
-    assert curve_features("t", STEPS, losses, "paper")["gradient_30"] == pytest.approx(paper["gradient_30"] + 1 / 20)
     assert abs(curve_features("t", STEPS, losses)["gradient_30"] - before) < 5  # where 1 / 20 by step is 50 by share
 
 
@@ -93,8 +77,6 @@ def test_pairs_have_main_auxiliary_and_ratio() -> None:
     assert len(table) == 6
     assert table.loc[("m", "a")].tolist() == [300, -0.1, 100, 0, 0.5, -1]
     assert table.loc[("a", "z"), "ratio/g"] == 0
-    paper = pair_table({t: {"size": f["size"]} for t, f in features.items()}, [("a", "m")], "paper")
-    assert paper.loc[("a", "m"), "ratio/size"] == pytest.approx(1 / 3)
     full = {t: dict.fromkeys([*DATA, *CURVE], 1.0) for t in "ab"}
     assert pair_table(full).shape == (2, 42)
 
@@ -106,7 +88,6 @@ def test_bad_input_is_said_in_one_line() -> None:
     features = {"m": {"g": 1.0}, "a": {"g": 0.0}}
     cases = {
         "has 9 points": lambda: curve_features("t", STEPS[:9], good[:9]),
-        "has 39 points": lambda: curve_features("t", STEPS[:39], good[:39], "paper"),
         "at step 20 is no number": lambda: curve_features("t", STEPS, np.r_[1.0, np.nan, good[2:]]),
         "gap from step 500 to 530": lambda: curve_features("t", STEPS[gap], good[gap]),
         "goes back to step 10": lambda: curve_features("t", twice, good),
@@ -116,7 +97,6 @@ def test_bad_input_is_said_in_one_line() -> None:
         "feature 'g' of task 'b' is missing": lambda: pair_table({"m": {"g": 1.0}, "b": {}}),
         "feature 'g' of task 'c' is missing or no number": lambda: pair_table({"m": {"g": 1.0}, "c": {"g": np.nan}}),
         "no features of task 'q'": lambda: pair_table(features, [("m", "q")]),
-        "to task 'a' has no value": lambda: pair_table(features, [("m", "a")], "paper"),
     }
     for said, call in cases.items():
         with pytest.raises(UserError) as raised:

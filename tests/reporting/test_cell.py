@@ -1,99 +1,78 @@
-"""From a finished experiment, here a hand-made one, to its result, its folder and its log."""
+"""From a finished experiment to its result, its folder and its report."""
+
+from __future__ import annotations
 
 import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 from hydra.types import RunMode
-from omegaconf import OmegaConf
 
-from fastmtl.reporting import cell
-from fastmtl.selection.rows import Random
-from fastmtl.selection.tasks import BestTasks
-from fastmtl.store import Artifact
+from fastmtl.cli import cell
+from fastmtl.cli.compose import build, values
+from fastmtl.reporting.result import summarize
+from tests.helpers.cells import SMALL
 
-BANDIT = {
-    "arms": ["rte", "mnli", "qqp"],
-    "utilities": {"rte": 2 / 3, "mnli": 2 / 3, "qqp": 0.5},
-    "rounds": [
-        {"arm": "qqp", "value": 0.5, "reward": None, "alpha": [2, 1, 1], "beta": [1, 1, 1]},
-        {"arm": "mnli", "value": 0.6, "reward": 1.0, "alpha": [2, 2, 1], "beta": [1, 1, 1]},
-    ],
-}
-TRIALS = [
-    {"ratio": [1, 1], "value": 0.55, "ask_s": 0.1, "stages": [["finetune", "x"]], "wall_s": 6.0, "flops": 6e9},
-    {"ratio": [3, 1], "value": 0.58, "ask_s": 0.1, "stages": [["finetune", "y"]], "wall_s": 6.0, "flops": 6e9},
-]
-MIXING = {"tasks": ["rte", "mnli"], "ratio": [3, 1], "trials": TRIALS}
-FINETUNE = {"validation": {"accuracy": 0.6, "loss": 0.7}, "best_epoch": 1}
+SEARCHES = [
+    "selection=autosem", "selection.selector.threshold=0.6", "mixing=autosem_grid", "mixing.trials=2",
+    "bandit.rounds=3", "bandit.policy.warmup_rounds=1", "bandit.policy.validation_rows=20", "budget=60",
+]  # fmt: skip
+PLAIN = ["selection=random", "budget=60"]
 
 
-def experiment(folder: Path, searches: bool) -> Any:
-    def made(stage: str, wall_s: float, flops: float = 0.0, **files: Any) -> Artifact:
-        path = folder / stage
-        path.mkdir()
-        for name, content in files.items():
-            (path / f"{name}.json").write_text(json.dumps(content))
-        return Artifact(stage, "0", path, {"records": {"wall_s": wall_s, **({"flops": flops} if flops else {})}}, False)
-
-    parts = {
-        "pool": made("pool", 100.0),
-        "utilities": made("utilities", 8.0, 8e9, bandit=BANDIT) if searches else None,
-        "selection": made("selection", 0.5, counts={"mnli": 60, "qqp": 0}),
-        "mixing": made("mixing", 6.2, 6e9, mixing=MIXING) if searches else None,
-        "multitask": made("multitask", 4.0, 4e9),
-        "finetune": made("finetune", 2.0, 2e9, metrics=FINETUNE),
-    }
-    pool = SimpleNamespace(
-        fingerprint="0123456789", task=lambda name: SimpleNamespace(metrics=["accuracy"]),
-        split=lambda task, split: np.arange(277), flags_of=lambda rows: None,
-        by_task=lambda rows: {"mnli": rows},
-    )  # fmt: skip
-    plan = SimpleNamespace(name="autosem", selector=BestTasks(threshold=0.6) if searches else Random())
-    named = {**parts, "pool": pool}
-    return SimpleNamespace(
-        primary="rte", budget=60, seed=0, readers=(), singles=(), encoder=SimpleNamespace(name="tiny"),
-        protocol=SimpleNamespace(name="strict"),
-        selection_plan=plan, selected=lambda: np.arange(60), candidates=lambda: np.arange(90),
-        artifacts=lambda stage="finetune": [part for part in parts.values() if part], **named,
-    )  # fmt: skip
+def configuration(output: Path, searches: bool) -> Any:
+    return values(*SMALL, *(SEARCHES if searches else PLAIN), "trainer=cpu", "logger=none", f"paths.output={output}")
 
 
-def test_a_result_has_the_same_keys_with_and_without_searches(tmp_path: Path) -> None:
-    for name in ("with", "without"):
-        (tmp_path / name).mkdir()
-    found, plain = (
-        cell.summarize(experiment(tmp_path / name, searches), {})
-        for name, searches in (("with", True), ("without", False))
-    )
-    assert list(found) == list(plain)
-    assert (plain["utilities"], plain["mixing"]) == (None, None)
-    assert plain["total"] == {"wall_s": 6.5, "flops": 6e9}
-    assert found["utilities"] == BANDIT["utilities"]
-    assert found["mixing"] == {
-        "tasks": ["rte", "mnli"],
-        "ratio": [3, 1],
-        "trials": [{"ratio": [1, 1], "value": 0.55}, {"ratio": [3, 1], "value": 0.58}],
-    }
-    assert found["total"] == {"wall_s": 20.7, "flops": 20e9}  # both trials: one in mixing, one as the cell's own stages
+def test_a_result_has_the_same_keys_with_and_without_searches(session_output: Path) -> None:
+    searched, plain = (build(configuration(session_output, searches)) for searches in (True, False))
+    found, without = summarize(searched), summarize(plain)
+    assert list(found) == list(without)
+    assert (without["utilities"], without["mixing"]) == (None, None)
+    bandit, mixing = searched.utilities(), searched.mixing()
+    assert bandit is not None
+    assert mixing is not None
+    assert found["utilities"] == bandit.read("bandit.json")["utilities"]
+    written = mixing.read("mixing.json")
+    trials = [{"ratio": one["ratio"], "value": one["value"]} for one in written["trials"]]
+    assert len(trials) == 2
+    assert found["mixing"] == {"tasks": written["tasks"], "ratio": written["ratio"], "trials": trials}
+    # Both trials count: one in `mixing`, one as the cell's own stages; the token pool and the test split never do.
+    for result, more in ((found, ["utilities", "mixing"]), (without, [])):
+        stages = [*more, "leakage", "selection", "multitask", "finetune"]
+        counted = [stage for stage in result["stages"] if stage["stage"] not in ("pool", "test")]
+        assert sorted(stage["stage"] for stage in counted) == sorted(stages)
+        for unit in ("wall_s", "flops"):
+            spent = sum(stage.get(unit, 0) for stage in counted)
+            assert result["total"][unit] == pytest.approx(spent, abs=1e-3)
+    other = next(one for one in written["trials"] if one["ratio"] != written["ratio"])
+    assert mixing.records["flops"] == other["flops"] > 0
 
 
 @pytest.mark.parametrize("searches", [True, False])
-def test_a_run_leaves_result_report_and_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, searches: bool) -> None:
+def test_a_run_leaves_result_report_and_figure(
+    session_output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, searches: bool
+) -> None:
     job = SimpleNamespace(
-        runtime=SimpleNamespace(output_dir=str(tmp_path / "run")), overrides=SimpleNamespace(task=["seed=0"]),
+        runtime=SimpleNamespace(output_dir=str(tmp_path)), overrides=SimpleNamespace(task=["seed=0"]),
         mode=RunMode.RUN,
     )  # fmt: skip
     monkeypatch.setattr(cell.HydraConfig, "get", lambda: job)
-    cfg = OmegaConf.create({"stage": "report", "logger": None, "study": None, "paths": {"keep_weights": True}})
-    assert cell.run_cell(experiment(tmp_path, searches), cfg) == 0.6
-    report, figure = (tmp_path / "run/report.md").read_text(), tmp_path / "run/figures/cell_posteriors.svg"
+    cfg = configuration(session_output, searches)
+    experiment = build(cfg)
+    headline = cell.run_cell(experiment, cfg)
+    assert headline == experiment.finetune().read("metrics.json")["validation"][experiment.task.metrics[0]]
+    report, figure = (tmp_path / "report.md").read_text(), tmp_path / "figures/cell_posteriors.svg"
     assert ("cell_posteriors.svg" in report) == figure.exists() == searches
-    assert ("Utility of each task" in (tmp_path / "run/report.html").read_text()) == searches
+    assert ("Utility of each task" in (tmp_path / "report.html").read_text()) == searches
     if searches:
         assert "dashed: tasks above 0.6 are chosen" in figure.read_text()
-        assert "| 3:1 " in report
-    assert json.loads((tmp_path / "run/result.json").read_text())["command"] == "fastmtl seed=0"
+        mixing = experiment.mixing()
+        assert mixing is not None
+        for trial in mixing.read("mixing.json")["trials"]:
+            assert f"| {':'.join(map(str, trial['ratio']))} " in report
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["command"] == "fastmtl seed=0"
+    assert result == json.loads(json.dumps({**summarize(experiment), "study": None, "command": "fastmtl seed=0"}))

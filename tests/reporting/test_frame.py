@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fastmtl.errors import UserError
-from fastmtl.reporting.frame import arms, as_ever, frame, read_results, settings
+from fastmtl.reporting.frame import arms, frame, read_results, settings
 from tests.reporting.test_study import plain
 
 
@@ -32,10 +32,10 @@ def test_baselines_come_first_then_budgets_and_seeds_in_order() -> None:
 def test_an_arm_is_named_by_what_tells_it_from_others_of_its_selection() -> None:
     def similar(**config: object) -> dict[str, object]:
         return plain(
-            selection="similar", id=str(config), config={"selection.scorer.loss": "ce", "a.fit.epochs": 1} | config
+            selection="similar", id=str(config), config={"scores.scorer.loss": "ce", "a.fit.epochs": 1} | config
         )
 
-    first, second, third = similar(), similar(**{"selection.scorer.loss": "bce"}), similar(**{"a.fit.epochs": 2})
+    first, second, third = similar(), similar(**{"scores.scorer.loss": "bce"}), similar(**{"a.fit.epochs": 2})
     assert frame([first])["arm"].tolist() == ["similar"]
     assert frame([first, second])["arm"].tolist() == ["similar loss=bce", "similar loss=ce"]
     both = frame([first, third, plain(config={"a.fit.epochs": 2})])
@@ -45,24 +45,41 @@ def test_an_arm_is_named_by_what_tells_it_from_others_of_its_selection() -> None
 
 def test_a_whole_part_that_some_cells_do_without_is_told_in_a_word() -> None:
     def searched(**config: object) -> dict[str, object]:
-        told = {"search._target_": "X", "search.proposals": "gp", "search.trials": 20} | config
+        told = {"mixing.search": "X", "mixing.search.proposals": "gp", "mixing.search.trials": 20} | config
         return plain(id=str(config), config={"a.fit.epochs": 1} | told)
 
     without = plain(id="without", config={"a.fit.epochs": 1})
-    assert frame([without, searched()])["arm"].tolist() == ["random", "random search=none"]
-    fewer = searched(**{"search.trials": 5})
+    assert frame([without, searched()])["arm"].tolist() == ["random", "random mixing=none"]
+    fewer = searched(**{"mixing.search.trials": 5})
     assert frame([without, searched(), fewer])["arm"].tolist() == [
-        "random search.trials=20", "random search.trials=5", "random search=none",
+        "random mixing.trials=20", "random mixing.trials=5", "random mixing=none",
     ]  # fmt: skip
 
 
-def test_a_cell_from_before_an_option_is_of_the_arm_that_has_it_as_ever() -> None:
-    old, new = plain(id="old", config={"a.fit.epochs": 1}), plain(id="new", config={"a.fit.optimizer": "adadelta"})
-    new["config"]["a.fit.epochs"] = 1
-    assert frame([old, new])["arm"].tolist() == ["random a.optimizer=adadelta", "random a.optimizer=adamw"]
-    assert as_ever("a.fit.optimizer", "adamw")
-    assert not as_ever("a.fit.optimizer", "adadelta")
-    assert not as_ever("a.fit.epochs", None)
+def test_an_option_that_is_left_out_is_null_and_2_is_2_0() -> None:
+    given = plain(id="given", config={"a.fit.epochs": 2, "a.layers": None, "a.prior": [1.0, 2.0]})
+    left_out = plain(id="left out", config={"a.fit.epochs": 2.0, "a.prior": [1, 2]})
+    assert frame([given, left_out])["arm"].tolist() == ["random", "random"]
+    two = plain(id="two", config={"a.fit.epochs": 2, "a.layers": 2, "a.prior": [1, 2]})
+    assert frame([given, two])["arm"].tolist() == ["random a.layers=2", "random a.layers=null"]
+
+
+def test_options_of_a_class_are_told_among_cells_that_use_it() -> None:
+    def ordered(name: str, **config: object) -> dict[str, object]:
+        told = {f"multitask.sampling.{key}": value for key, value in config.items()}
+        return plain(id=f"{name}{config}", config={"multitask.sampling": name, **told})
+
+    cells = [ordered("Plain", window=1), ordered("Warm", window=5, heat=2), ordered("Warm", window=5, heat=3)]
+    assert frame(cells)["arm"].tolist() == [
+        "random sampling=Plain", "random sampling=Warm sampling.heat=2", "random sampling=Warm sampling.heat=3",
+    ]  # fmt: skip
+
+
+def test_a_long_value_is_shown_by_a_digest() -> None:
+    cells = [plain(id=str(i), config={"a.weights": [i / 7] * 20}) for i in range(2)]
+    labels = frame(cells)["arm"].tolist()
+    assert len(set(labels)) == 2
+    assert all(len(label) < 30 for label in labels)
 
 
 def test_settings_are_kept_apart() -> None:

@@ -16,11 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from fastmtl.config import build_logger, conf_dir
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
+from fastmtl.cli.cell import cell_logger
+from fastmtl.cli.compose import conf_dir
 from fastmtl.errors import UserError
 from fastmtl.reporting.logs import COLUMNS, log_cell, scalars
 from fastmtl.reporting.rows import selected_rows
@@ -43,7 +44,8 @@ def result(folder: Path, **more: Any) -> dict[str, Any]:
         "id": "0123456789abcdef", "study": "mine", "primary": "rte", "selection": "autosem", "budget": 60, "seed": 3,
         "protocol": "strict", "encoder": "tiny", "pool": "0123", "metric": "accuracy", "validation_rows": 277,
         "auxiliary_rows": 60, "headline": 0.6, "metrics": {"validation": {"accuracy": 0.6, "loss": 0.7}}, "audit": None,
-        "counts": {"mnli": 60, "qqp": 0}, "precision_at_budget": 0.5, "relevant_share": None, "best_epoch": 1,
+        "counts": {"mnli": 60, "qqp": 0},
+        "candidates": {"mnli": 90, "qqp": 90}, "precision_at_budget": 0.5, "relevant_share": None, "best_epoch": 1,
         "stages": stages, "total": {"wall_s": 14.0, "flops": 7e9}, "utilities": {"rte": 0.6, "mnli": 0.7},
         "mixing": {"tasks": ["rte", "mnli"], "ratio": [3, 1], "trials": []}, "config": {}, "command": "fastmtl seed=3",
         **more,
@@ -89,7 +91,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 cfg = compose("config", [f"logger={option}", f"paths.output={folder}", "study=mine", "primary=kitchen"])
             config: Any = OmegaConf.to_container(cfg, resolve=True)
             told = result(folder / "artifacts")
-            log_cell(build_logger(cfg, folder, told), told, config, ROWS, figure)
+            log_cell(cell_logger(cfg, folder, told), told, config, ROWS, figure)
         wandb.teardown()  # its service is a process
     return folder
 
@@ -250,6 +252,11 @@ def test_what_a_cell_does_without_is_no_scalar(tmp_path: Path) -> None:
     assert not [name for name in named if name.startswith(("utility/", "ratio/"))]
 
 
+def finished(pool: Any, selection: Path) -> Any:
+    """What `selected_rows` asks of an experiment."""
+    return SimpleNamespace(pool=pool, selection=lambda: SimpleNamespace(path=selection))
+
+
 @pytest.mark.parametrize(("n", "expected"), [(2, "top 1, top 2, bottom 5, bottom 6"), (4, "top 1, top 2, top 3, top 4, "
                          "bottom 5, bottom 6"), (9, "top 1, top 2, top 3, top 4, top 5, top 6")])  # fmt: skip
 def test_selected_rows_are_those_at_the_ends(tiny_pool: Any, tmp_path: Path, n: int, expected: str) -> None:
@@ -257,7 +264,7 @@ def test_selected_rows_are_those_at_the_ends(tiny_pool: Any, tmp_path: Path, n: 
     pa.parquet.write_table(
         pa.table({**chosen, "score": np.float32([6, 5, 4, 3, 2, np.nan])}), tmp_path / "selection.parquet"
     )
-    rows = selected_rows(SimpleNamespace(pool=tiny_pool, selection=SimpleNamespace(path=tmp_path)), n)  # type: ignore[arg-type]
+    rows = selected_rows(finished(tiny_pool, tmp_path), n)
     assert ", ".join(f"{row['end']} {row['rank']}" for row in rows) == expected
     first, last = rows[0], rows[-1]
     assert (first["task"], first["row"], first["score"], first["label"], first["text_b"]) == ("single", 3, 6, "red", "")
@@ -269,4 +276,4 @@ def test_selected_rows_are_those_at_the_ends(tiny_pool: Any, tmp_path: Path, n: 
 def test_nothing_selected_is_no_row(tiny_pool: Any, tmp_path: Path) -> None:
     columns = {"task": pa.array([], pa.string()), "row": pa.array([], pa.int64()), "score": pa.array([], pa.float32())}
     pa.parquet.write_table(pa.table(columns), tmp_path / "selection.parquet")
-    assert selected_rows(SimpleNamespace(pool=tiny_pool, selection=SimpleNamespace(path=tmp_path))) == []  # type: ignore[arg-type]
+    assert selected_rows(finished(tiny_pool, tmp_path)) == []

@@ -18,6 +18,7 @@ from scipy import stats
 from fastmtl.reporting import plots
 from fastmtl.reporting.compare import comparisons
 from fastmtl.reporting.points import arm_looks
+from tests.reporting.test_compare import predicted
 
 TASKS = ("mnli", "qqp", "$x$ _<b>")
 STAGES = ("pool", "proxy", "scores", "multitask", "finetune")
@@ -50,8 +51,8 @@ def make_cells(
 
 
 @pytest.fixture(scope="module")
-def cells() -> DataFrame:
-    return make_cells()
+def cells(tmp_path_factory: pytest.TempPathFactory) -> DataFrame:
+    return predicted(make_cells(), tmp_path_factory.mktemp("predictions"))
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +124,11 @@ def test_a_difference_is_filled_where_it_is_significant_alone(cells: DataFrame, 
         assert marks[i].get_xdata()[0] == pytest.approx(100 * row["mean"])
         assert same_color(marks[i].get_markerfacecolor(), "white") != row["significant"]
         assert notes[i].endswith("*") == row["significant"]
+    bars = [100 * rows[end] for end in ("low", "high")]
+    drawn = [line.get_xdata() for line in axes.lines if len(set(line.get_ydata())) == 1 and len(line.get_xdata()) == 2]
+    assert [x for x, _ in drawn][: len(rows)] == pytest.approx(bars[0].tolist())
+    assert [x for _, x in drawn][: len(rows)] == pytest.approx(bars[1].tolist())
+    assert "bar: 95 % over seeds and validation rows" in axes.get_xlabel()
     random = plots.differences(cells, compared, "random").axes[0]
     dots = [line.get_xdata() for line in random.lines if line.get_marker() == "."]
     scores = cells.set_index(["arm", "budget", "seed"])["score"].sort_index()

@@ -1,19 +1,23 @@
 """A study's folder of results written by hand -> its report."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from fastmtl.cli.report import main
 from fastmtl.errors import UserError
 from fastmtl.reporting import report
+from tests.reporting.test_compare import write_hits
 from tests.reporting.test_study import plain, row, section
 
 
 def study(folder: Path, primaries: tuple[str, ...] = ("rte", "mrpc"), seeds: int = 3, **more: Any) -> Path:
-    """none, random and similar; similar is 10 points better, give or take one."""
+    """none, random and similar; similar is 10 points better, give or take one, on 1,000 rows."""
     folder.mkdir(parents=True, exist_ok=True)
     for primary in primaries:
         for seed in range(seeds):
@@ -24,6 +28,13 @@ def study(folder: Path, primaries: tuple[str, ...] = ("rte", "mrpc"), seeds: int
                     headline=score,
                     metrics={"validation": {"accuracy": score, "loss": 0.7}}, command=f"fastmtl seed={seed}",
                 ) | more  # fmt: skip
+                predictions = folder.parent / "predictions" / cell["id"]
+                if not predictions.exists():
+                    write_hits(predictions, np.arange(1000) < round(1000 * score))
+                cell["stages"] = [
+                    stage | {"path": str(predictions)} if stage["stage"] == "finetune" else stage
+                    for stage in cell["stages"]
+                ]
                 (folder / f"{cell['id']}.json").write_text(json.dumps(cell))
     return folder
 
@@ -88,9 +99,12 @@ def test_what_does_not_compare_is_refused_and_a_filter_keeps_one(tmp_path: Path)
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     study(tmp_path / "studies" / "mine", ("rte",), seeds=2)
     monkeypatch.setattr(sys, "argv", ["fastmtl-report", "mine", "--output", str(tmp_path)])
-    report.main()
+    main()
     assert "written to" in capsys.readouterr().out
     assert (tmp_path / "reports" / "mine" / "report.html").exists()
     monkeypatch.setattr(sys, "argv", ["fastmtl-report", "yours", "--output", str(tmp_path)])
-    with pytest.raises(SystemExit, match=r"^fastmtl-report: study 'yours' has no finished cells .*; there are mine$"):
-        report.main()
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(r"fastmtl-report: study 'yours' has no finished cells .*; there are mine\n", error)

@@ -22,11 +22,12 @@ def stages(cost: dict[str, tuple[float, float]]) -> list[dict[str, Any]]:
 
 
 def plain(**more: Any) -> dict[str, Any]:
-    """A cell as it was before there were bandits and searches."""
+    """A cell without bandit and search."""
     made = {
         "primary": "rte", "selection": "random", "budget": 60, "seed": 0, "protocol": "strict", "encoder": "tiny",
         "pool": "0123456789", "metric": "accuracy", "validation_rows": 277, "auxiliary_rows": 60, "headline": 0.6,
         "metrics": {"validation": {"accuracy": 0.6, "loss": 0.7}}, "counts": {"mnli": 40, "qqp": 20, "cola": 0},
+        "candidates": {"mnli": 80, "qqp": 80, "cola": 30},
         "audit": None, "precision_at_budget": None, "relevant_share": None, "stages": stages(COST), "best_epoch": 0,
         "utilities": None, "mixing": None, "config": {}, "study": None, "command": "fastmtl", **more,
     }  # fmt: skip

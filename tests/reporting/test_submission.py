@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
 from fastmtl.cli.compose import compose
+from fastmtl.cli.submission import main
+from fastmtl.data.rows import RowSet
 from fastmtl.errors import UserError
-from fastmtl.pipelines.submission import FILES, main, write_submission
-from fastmtl.reporting import submission
-from fastmtl.tasks import GLUE
+from fastmtl.pipelines import submission
+from fastmtl.pipelines.experiment import Experiment
+from fastmtl.pipelines.submission import FILES, write_submission
+from fastmtl.stages.pool import open_pool
+from fastmtl.tasks import GLUE, TaskSpec
 
 BY_NAME = {file.name: file for file in FILES}
 ROWS = 6
@@ -97,6 +103,18 @@ def cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ]  # fmt: skip
 
 
+def experiments(cells: list[str], *tasks: str, seed: int = 0) -> dict[str, Experiment]:
+    """The cell of each task."""
+    return {task: compose(*cells, f"seed={seed}", f"primary={task}") for task in tasks}
+
+
+def official_rows(exp: Experiment, elsewhere: TaskSpec | None) -> RowSet:
+    """All test rows of the primary, or of the data set that stands elsewhere."""
+    task = replace(elsewhere, source=exp.task.source) if elsewhere else exp.task
+    count = len(open_pool(exp.context, [task], exp.encoder).split(task.name, "test"))
+    return RowSet.of([task], {task.name: np.arange(count)}, "test")
+
+
 def artifacts(folder: Path, stage: str) -> set[Path]:
     return set((folder / "outputs/artifacts" / stage).glob("*/manifest.json"))
 
@@ -114,13 +132,8 @@ def test_the_zip_holds_real_predictions_of_all_that_was_asked_for(
         assert header == "index\tprediction"
         assert [line.split("\t")[0] for line in lines] == [str(i) for i in range(ROWS)]
     mnli, stsb = (compose(*cells, "seed=1", f"primary={task}") for task in ("mnli", "stsb"))
-    for name, exp, rows in (
-        ("MNLI-m", mnli, mnli.pool.split("mnli", "test")),
-        ("MNLI-mm", mnli, mnli.test_rows_of(submission.MISMATCHED)),
-        ("AX", mnli, mnli.test_rows_of(submission.DIAGNOSTIC)),
-        ("STS-B", stsb, stsb.pool.split("stsb", "test")),
-    ):
-        made = exp.predicted(rows)
+    for name, exp in (("MNLI-m", mnli), ("MNLI-mm", mnli), ("AX", mnli), ("STS-B", stsb)):
+        made = exp.predicted(official_rows(exp, BY_NAME[name].elsewhere))
         assert made.hit
         assert texts[f"{name}.tsv"] == BY_NAME[name].text(made.path / "test.parquet")
     told = capsys.readouterr().out
@@ -130,7 +143,7 @@ def test_the_zip_holds_real_predictions_of_all_that_was_asked_for(
     assert len(artifacts(tmp_path, "finetune")) == 3  # one MNLI model writes three files
     assert len(artifacts(tmp_path, "test")) == 5
     before = artifacts(tmp_path, "*")
-    write_submission([*cells, "seed=1"], out, ["rte", "mnli"], allow_missing=True)
+    write_submission(experiments(cells, "rte", "mnli", seed=1), out, allow_missing=True)
     assert artifacts(tmp_path, "*") == before
     with zipfile.ZipFile(out) as archive:
         assert archive.namelist() == ["MNLI-m.tsv", "MNLI-mm.tsv", "RTE.tsv", "AX.tsv"]
@@ -151,7 +164,7 @@ def test_missing_files_are_refused_before_anything_is_trained(
     assert message.count("\n") == 1
     for part in (
         "9 of 11 files cannot be made", "MRPC: mrpc was not asked for", "MNLI-m: 5 test rows, the official file has 6",
-        "STS-B: task 'stsb' has no split 'test'", "AX: task 'ax': no file", "--allow-missing leaves them out",
+        "STS-B: task 'stsb' has no test split", "AX: task 'ax': no file", "--allow-missing leaves them out",
     ):  # fmt: skip
         assert part in message
     assert "RTE:" not in message
@@ -162,9 +175,13 @@ def test_missing_files_are_refused_before_anything_is_trained(
 def test_nothing_at_all_is_refused_also_where_files_may_be_missing(tmp_path: Path, cells: list[str]) -> None:
     write_split(tmp_path, "rte", "test", ROWS + 1)
     with pytest.raises(UserError, match=r"11 of 11 files cannot be made .*RTE: 7 test rows, the official file has 6"):
-        write_submission(cells, tmp_path / "x.zip", ["rte"], allow_missing=True)
+        write_submission(experiments(cells, "rte"), tmp_path / "x.zip", allow_missing=True)
 
 
-def test_a_task_that_the_data_lacks_is_named(tmp_path: Path, cells: list[str]) -> None:
-    with pytest.raises(UserError, match=r"'wnli'.*mnli, rte"):
-        write_submission(cells, tmp_path / "x.zip", ["wnli"], allow_missing=True)
+def test_a_task_that_the_data_lacks_is_named(
+    tmp_path: Path, cells: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([*cells, "--tasks", "wnli", "--out", str(tmp_path / "x.zip"), "--allow-missing"])
+    assert re.search(r"'wnli'.*mnli, rte", capsys.readouterr().err)
+    assert not (tmp_path / "x.zip").exists()

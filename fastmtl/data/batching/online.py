@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeGuard, overload
 
 import numpy as np
 
-from fastmtl.bandit import Bandit, BetaBernoulli, Exp3, Ucb1, make_reward, priors
+from fastmtl.bandit import Bandit, BetaBernoulli, Exp3, Reward, Ucb1, priors
 from fastmtl.data.batching.planned import Step, num_batches, one_pass
 from fastmtl.errors import UserError
 from fastmtl.options import Count, Natural, Portion, Positive, Rate, options
@@ -34,12 +34,11 @@ class OnlineSampling(Protocol):
 class ThompsonSampling:
     """AutoSeM's stage 1 as an order of batches: a Beta-Bernoulli bandit with Thompson sampling (Guo et al. 2019, 3.2).
 
-    A round is rewarded by the primary's `metric` on `validation_rows` held-out rows: `reward` `graded` by how far it
-    rose since the round before, `not_worse_than_previous` with 1 if it did not fall (the paper), `better_than_best`
-    and `smoothed` by comparing it with the best and with a moving average. `metric` is its `headline`, which takes few
-    values on few rows, its `loss`, which grows with overconfidence and then rewards whatever undoes it, or the mean
-    `probability` of the right class, which does neither (for a regression the headline is as smooth, and is taken).
-    `prior` and `primary_prior` are (alpha,
+    A round is rewarded by the primary's `metric` on `validation_rows` held-out rows: `reward` `graded` by how far
+    it rose since the round before, `not_worse_than_previous` with 1 if it did not fall (the paper). `metric` is its
+    `headline`, which takes few values on few rows, its `loss`, which grows with overconfidence and then rewards
+    whatever undoes it, or the mean `probability` of the right class, which does neither (for a regression the
+    headline is as smooth, and is taken). `prior` and `primary_prior` are (alpha,
     beta); `decay` draws every arm back to its prior after each round. `rounds` is the length of an epoch; without it
     an epoch is as long as that of `Proportional`. The `warmup_rounds`, which come first and are not among the
     `rounds`, draw each batch's task with equal chances and reward nobody: before the primary is learned at all, values
@@ -51,7 +50,7 @@ class ThompsonSampling:
     batches_per_round: Count = 10
     validation_rows: Count = 256
     metric: Literal["headline", "loss", "probability"] = "probability"
-    reward: Literal["graded", "not_worse_than_previous", "better_than_best", "smoothed"] = "graded"
+    reward: Literal["graded", "not_worse_than_previous"] = "graded"
     prior: tuple[Positive, Positive] = (1.0, 1.0)
     primary_prior: tuple[Positive, Positive] = (2.0, 1.0)
     decay: Rate = 0.01
@@ -133,7 +132,7 @@ class Online(Sequence[Step]):
             raise UserError("sampling by gradient alignment needs an auxiliary task; use sampling=proportional")
         self.arms = list(range(1 if self.joint else 0, len(lengths)))
         self.bandit = sampling.bandit(len(self.arms))
-        self.compare = make_reward(sampling.reward) if isinstance(sampling, ThompsonSampling) else None
+        self.compare = Reward(sampling.reward) if isinstance(sampling, ThompsonSampling) else None
         self.history: list[dict[str, Any]] = []
         self._warmup = sampling.warmup_rounds if isinstance(sampling, ThompsonSampling) else 0
         self._played = 0
