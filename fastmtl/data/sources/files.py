@@ -36,7 +36,7 @@ class FileSource:
     def batches(self, task: TaskSpec, split: str) -> Iterator[pa.RecordBatch]:
         path = self._path(task, split)
         try:
-            yield from _read(path, [*task.text, *([task.label]), *([task.flag] if task.flag else [])])
+            yield from _read(path, [*task.text, task.label, *([task.flag] if task.flag else [])])
         except (pa.ArrowInvalid, UnicodeDecodeError) as error:
             raise UserError(f"task {task.name!r}: {path} cannot be read: {str(error).splitlines()[0]}") from error
 
@@ -185,11 +185,9 @@ def _sentences(path: Path) -> Iterator[list[tuple[str, ...]]]:
                 continue
             if line.strip():
                 words.append(line.strip("\n").split("\t") if "\t" in line else re.split(" +", line.strip(" \n")))
-                width = width or len(words[0])
-                if len(words[-1]) != width:
-                    raise UserError(
-                        f"{path}: line {number} has {len(words[-1])} columns, not {width} as the first; mend it"
-                    )
+                width, found = width or len(words[0]), len(words[-1])
+                if found != width:
+                    raise UserError(f"{path}: line {number} has {found} columns, not {width} as the first; mend it")
             elif words:
                 yield list(zip(*words))
                 words = []
