@@ -36,8 +36,8 @@ class MixingSearch:
 
     `gp`: Gaussian process with an ARD Matern 5/2 kernel and Gaussian noise, logarithmic expected improvement, after
     `random_starts` (6) random ratios (AutoSeM, Guo et al. 2019, section 3.3, which used GP-Hedge). `grid`: coarse
-    ratios first, in a fixed order. Both begin with 1:1:...:1. Entries are whole numbers up to `largest`, the primary's
-    at least 1; 2:2 is tried as 1:1.
+    ratios first, in a fixed order. Both begin with 1:1:...:1. Entries are whole numbers up to `largest`, the
+    primary's at least 1; 2:2 is tried as 1:1.
     """
 
     proposals: Literal["gp", "grid"] = "gp"
@@ -59,14 +59,18 @@ class MixingSearch:
         """
         propose = self._gp(num_tasks, seed) if self.proposals == "gp" else self._grid(num_tasks)
         done: list[Trial] = []
-        while len(done) < self.trials:
-            started = time.perf_counter()
-            try:
-                ratio = propose.send(done[-1].value) if done else next(propose)
-            except StopIteration:
-                break
+        started = time.perf_counter()
+        ratio = next(propose, None)
+        while ratio is not None:
             ask_s = time.perf_counter() - started
             done.append(Trial(ratio, evaluate(ratio), ask_s))
+            if len(done) == self.trials:
+                break
+            started = time.perf_counter()
+            try:
+                ratio = propose.send(done[-1].value)
+            except StopIteration:
+                ratio = None
         return done
 
     def _gp(self, num_tasks: int, seed: int) -> Generator[Mixture, float, None]:

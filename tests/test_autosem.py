@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -97,13 +98,26 @@ def test_under_the_papers_protocol_the_validation_split_rewards_the_bandit(root:
     np.testing.assert_array_equal(bandit.rows["kitchen"], exp.primary_rows[0]["kitchen"])
 
 
-def test_the_rows_are_those_of_the_best_tasks(autosem: Experiment) -> None:
-    told = autosem.utilities().read("bandit.json")["utilities"]
-    auxiliary = sorted((name for name in told if name != "kitchen"), key=lambda name: -told[name])
-    wanted = {name for i, name in enumerate(auxiliary) if i < 2 or told[name] > 0.5}
-    counts = autosem.selection().read("counts.json")
-    assert {name for name, count in counts.items() if count} <= wanted
-    assert sum(counts.values()) == 32
+@pytest.mark.parametrize(
+    ("useful", "chosen"),
+    [
+        ({"farm": 0.3, "tense": 0.2}, {"farm", "tense"}),  # the two best, however bad
+        ({"farm": 0.9, "tense": 0.8, "gossip": 0.6, "answers": 0.5}, {"farm", "tense", "gossip"}),  # all above 0.5
+    ],
+)
+def test_the_rows_are_those_of_the_best_tasks(
+    autosem: Experiment, tmp_path: Path, useful: dict[str, float], chosen: set[str]
+) -> None:
+    """As the bandit's file says, here another one than it wrote."""
+    shutil.copytree(autosem.store.root, tmp_path / "artifacts", ignore=shutil.ignore_patterns("selection"))
+    exp = small(tmp_path, *AUTOSEM, "mixing.trials=3", "budget=64")
+    path = exp.utilities().path / "bandit.json"
+    bandit = json.loads(path.read_text())
+    bandit["utilities"] = {name: useful.get(name, 0.1) for name in bandit["utilities"]} | {"kitchen": 1.0}
+    path.write_text(json.dumps(bandit))
+    counts = exp.selection().read("counts.json")
+    assert {name for name, count in counts.items() if count} == chosen
+    assert sum(counts.values()) == 64
 
 
 def test_the_best_trial_is_the_result_and_nothing_is_trained_twice(autosem: Experiment) -> None:

@@ -20,19 +20,18 @@ from fastmtl import compose
 from fastmtl.pipelines.checks import check_measured
 from fastmtl.relations.predictor import GainPredictor
 from tests.conftest import has_cuda
-from tests.helpers.documents import ROOT, SCRIPTS, Shown, shown
-from tests.test_readme import block
+from tests.helpers.documents import ROOT, SCRIPTS, Shown, files, shown
 
 SHOWN = shown()
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the files that documents speak of."""
-    (tmp_path / "tasks.yaml").write_text(block("yaml", "name: tickets"))
-    (tmp_path / "my_conf/selection").mkdir(parents=True)
-    (tmp_path / "my_conf/selection/bottom_k.yaml").write_text(block("yaml", "my_selectors.BottomK"))
-    (tmp_path / "my_selectors.py").write_text(block("python", "class BottomK"))
+def workplace(command: Shown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that the document and README show, and those that they speak of."""
+    for name, text in (files("README.md") | files(command.document)).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+        monkeypatch.delitem(sys.modules, Path(name).stem, raising=False)  # of another document
     (tmp_path / "GLUE_FOLDER").mkdir()
     (tmp_path / "outputs/relations/mine").mkdir(parents=True)
     GainPredictor(("main/size",), (0.0,), (1.0,), (1.0,), 0.0).save(tmp_path / "outputs/relations/mine/predictor.json")
@@ -142,13 +141,18 @@ def test_commands_are_found_in_every_kind_of_place() -> None:
     swept = "selection=none,random,feature_similarity"
     assert {
         ("README.md", "make test     # set-up, then the tests"),  # in a block
-        ("README.md", "fastmtl --config-dir my_conf selection=bottom_k"),  # in a comment of one
+        ("docs/extending.md", "fastmtl --config-dir my_conf selection=bottom_k"),  # in a comment of one
         ("README.md", "make dashboard STUDY=mine ENTITY=you"),  # in a sentence
         ("conf/config.yaml", "fastmtl stage=selection ..."),
         ("notebooks/02_compare_selectors.ipynb", f"fastmtl -m study=compare {swept} budget=16,32 'seed=range(3)'"),
         ("experiments/sample_arms/run.sh", f'fastmtl -m experiment=demo {swept},full "seed=range(${{SEEDS:-3}})"'),
     } <= lines
     assert any(line.endswith("selection=autosem mixing=autosem_equal") for _, line in lines)  # in a table
+
+
+def test_files_are_found_by_the_comment_that_names_them() -> None:
+    assert "tasks.yaml" in files("README.md")
+    assert {"my_selectors.py", "my_conf/selection/bottom_k.yaml"} <= set(files("docs/extending.md"))
 
 
 def test_the_shell_takes_quotes_comments_and_variables_away(tmp_path: Path) -> None:

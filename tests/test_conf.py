@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 
-from fastmtl.cli.cell import _logger
-from fastmtl.cli.compose import compose, conf_dir
+from fastmtl.cli.cell import cell_logger
+from fastmtl.cli.compose import compose, conf_dir, values
 from fastmtl.data.sources.generated import Generated
 from fastmtl.errors import UserError
 from fastmtl.relations.predictor import GainPredictor
+from tests.conftest import has_cuda
 
 GROUPS = {
     group.name: sorted(option.stem for option in group.glob("*.yaml"))
@@ -58,12 +54,6 @@ def needed(tmp_path: Path) -> dict[str, list[str]]:
     }
 
 
-def has_cuda() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
-
-
 @pytest.mark.parametrize("choice", CHOICES)
 def test_an_option_composes_into_an_experiment(choice: str, needed: dict[str, list[str]]) -> None:
     if choice in ("trainer=gpu", "trainer=ddp", "trainer=fsdp", "trainer=slurm") and not has_cuda():
@@ -73,20 +63,27 @@ def test_an_option_composes_into_an_experiment(choice: str, needed: dict[str, li
         assert compose(choice, *needed.get(choice, [])).primary
 
 
+LOGGERS = {"none": "NoneType", "csv": "CSVLogger", "wandb": "WandbLogger", "tensorboard": "TensorBoardLogger"}
+
+
+def logger_of(option: str, folder: Path) -> Any:
+    cell = {"id": "0123456789abcdef", "primary": "rte", "selection": "none", "budget": None, "seed": 0}
+    return cell_logger(values(f"logger={option}", f"paths.output={folder}"), folder, cell | {"protocol": "strict"})
+
+
 @pytest.mark.usefixtures("own_environment")
 @pytest.mark.parametrize("option", GROUPS["logger"])
-def test_a_logger_is_built_or_its_package_is_asked_for(option: str, tmp_path: Path) -> None:
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(conf_dir(), version_base="1.3"):
-        cfg = hydra_compose("config", [f"logger={option}", f"paths.output={tmp_path}"])
-    cell = {"id": "0123456789abcdef", "primary": "rte", "selection": "none", "budget": None, "seed": 0}
-    try:
-        with mock.patch.dict(os.environ):
-            logger = _logger(cfg, tmp_path, cell | {"protocol": "strict"})
-    except UserError as error:
-        assert "install" in str(error)  # noqa: PT017
-        return
-    assert (logger is None) is (option == "none")
+def test_a_logger_is_built(option: str, tmp_path: Path) -> None:
+    if option in ("wandb", "tensorboard"):
+        pytest.importorskip(option)
+    assert type(logger_of(option, tmp_path)).__name__ == LOGGERS[option]
+
+
+@pytest.mark.usefixtures("own_environment")
+def test_a_logger_without_its_package_asks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytorch_lightning.loggers.wandb._WANDB_AVAILABLE", False)
+    with pytest.raises(UserError, match=r"logger WandbLogger cannot be set up \(.*wandb.*\); install its package"):
+        logger_of("wandb", tmp_path)
 
 
 def test_the_readme_names_exactly_the_options_there_are(root: Path) -> None:

@@ -7,14 +7,17 @@ import pytest
 import torch
 
 from fastmtl.resampling import resampled_scores, row_covariance, weighted_scores
-from fastmtl.tasks import METRICS, TaskSpec
+from fastmtl.tasks import TaskSpec
+from fastmtl.tasks.kinds import kind_of, kinds
 from fastmtl.training.metrics import measure
+
+CORRELATIONS = kind_of("regression").metrics
 
 
 def models(metric: str, m: int = 60, classes: int = 3, n: int = 2) -> tuple[TaskSpec, np.ndarray, np.ndarray]:
     """A task, labels (m,), and predictions (n, m) of which most are right; those of a regression have ties."""
     rng = np.random.default_rng(0)
-    if metric in METRICS["regression"]:
+    if metric in CORRELATIONS:
         labels = rng.integers(0, 6, m) / 2
         return (
             TaskSpec("t", "regression", ("a",), metrics=(metric,)),
@@ -31,7 +34,7 @@ def models(metric: str, m: int = 60, classes: int = 3, n: int = 2) -> tuple[Task
     return TaskSpec("t", "classification", ("a",), tuple("xyz"[:classes]), (metric,)), labels, predictions
 
 
-@pytest.mark.parametrize("metric", [metric for kind in METRICS.values() for metric in kind])
+@pytest.mark.parametrize("metric", [metric for kind in kinds() for metric in kind_of(kind).metrics])
 def test_scores_are_the_metrics_of_training_for_rows_that_count_several_times(metric: str) -> None:
     task, labels, predictions = models(metric)
     weights = np.random.default_rng(1).integers(0, 3, size=(4, len(labels)))
@@ -51,7 +54,7 @@ def test_constant_predictions_have_no_correlation_and_a_matthews_of_zero() -> No
     labels, constant = np.array([0, 0, 1, 0]), np.zeros((1, 4), int)
     assert weighted_scores("matthews", labels, constant, ones) == 0
     assert weighted_scores("f1", labels, constant, ones) == 0
-    for metric in METRICS["regression"]:
+    for metric in CORRELATIONS:
         assert np.isnan(weighted_scores(metric, labels / 1, constant / 1, ones))
 
 

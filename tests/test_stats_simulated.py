@@ -63,7 +63,7 @@ class World:
         return (score[a] - score[b]).mean(axis=1), noise(score[a] - score[b], total, self.rows)
 
 
-def tested(world: World, studies: list[tuple[np.ndarray, Noise]]) -> np.ndarray:
+def p_of(world: World, studies: list[tuple[np.ndarray, Noise]]) -> np.ndarray:
     """p (studies, pairs), all in one call: it is the same arithmetic."""
     mean = np.array([mean for mean, _ in studies])
     parts = [np.array([getattr(told, part) for _, told in studies]) for part in ("seeds", "shared", "own")]
@@ -84,7 +84,7 @@ def test_without_an_effect_one_family_of_twelve_in_twenty_claims_something(
 ) -> None:
     """With two seeds too: no least number of seeds is needed."""
     world, rng = World(rows, seeds, luck, liking), np.random.default_rng(0)
-    p = tested(world, [world.compared(world.hits(rng), FAMILY) for _ in range(studies)])
+    p = p_of(world, [world.compared(world.hits(rng), FAMILY) for _ in range(studies)])
     assert (12 * p.min(axis=1) < 0.05).mean() <= 0.05 + error(0.05, studies)  # Holm's first step
     assert (p < 0.05).mean() <= 0.05 + error(0.05, studies)
 

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -121,25 +120,29 @@ def composed() -> Iterator[Any]:
         yield lambda *overrides: hydra_compose("config", list(overrides), return_hydra_config=True)
 
 
+@pytest.mark.filterwarnings(r"ignore:\s*'hydra/launcher")  # pytest sets aside the filter that the command sets for it
 @pytest.mark.parametrize("name", LAUNCHERS)
-def test_a_launcher_is_made_or_its_package_is_asked_for(
+def test_a_launcher_is_made(name: str, composed: Any) -> None:
+    cfg = composed(f"hydra/launcher={name}")
+    if name == "ray":
+        pytest.importorskip("hydra_plugins.hydra_ray_launcher")
+    assert type(Plugins.instance()._instantiate(cfg.hydra.launcher)).__name__ == LAUNCHERS[name]
+
+
+@pytest.mark.filterwarnings(r"ignore:\s*'hydra/launcher")
+@pytest.mark.parametrize("name", [name for name in LAUNCHERS if name != "basic"])
+def test_a_launcher_without_its_package_asks_for_it(
     name: str, composed: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with warnings.catch_warnings():  # pytest sets aside the filter that the command sets for it
-        warnings.filterwarnings("ignore", r"\s*'hydra/launcher")
-        cfg = composed(f"hydra/launcher={name}", f"hydra.sweep.dir={tmp_path}")
-    try:
-        launcher = Plugins.instance()._instantiate(cfg.hydra.launcher)
-    except RuntimeError:  # of an unknown plugin
-        with pytest.raises(SystemExit):
-            CompareCells().on_multirun_start(cfg)
-        extra = "ray" if name == "ray" else "launchers"
-        assert capsys.readouterr().err == (
-            f"fastmtl: hydra/launcher={name} needs its package; pip install 'fastmtl[{extra}]'\n"
-        )
-        assert name != "basic"
-    else:
-        assert type(launcher).__name__ == LAUNCHERS[name]
+    cfg = composed(f"hydra/launcher={name}", f"hydra.sweep.dir={tmp_path}")
+    cfg.hydra.launcher._target_ = f"of_no_package.{name}.Launcher"
+    with pytest.raises(SystemExit) as stop:
+        CompareCells().on_multirun_start(cfg)
+    assert stop.value.code == 2
+    extra = "ray" if name == "ray" else "launchers"
+    assert capsys.readouterr().err == (
+        f"fastmtl: hydra/launcher={name} needs its package; pip install 'fastmtl[{extra}]'\n"
+    )
 
 
 @pytest.mark.parametrize(

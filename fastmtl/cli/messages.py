@@ -126,13 +126,18 @@ def set_up_process() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 
+class Terminal(logging.Handler):
+    """Messages on standard output, whatever that is when a message comes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), flush=True)
+
+
 def log_to_terminal() -> None:
     """Show the package's messages, as Hydra's logging does for `fastmtl` itself."""
     package = logging.getLogger("fastmtl")
     if not package.handlers:
-        handler = logging.StreamHandler(sys.stdout)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        package.addHandler(handler)
+        package.addHandler(Terminal())
     package.setLevel(logging.INFO)
 
 

@@ -69,13 +69,11 @@ def _texts(
     kind, labels = task.of_kind, []
     for row, value in zip(rows, raw):
         hidden = value is None or value == "" or (codes and value == -1)
-        label = float("nan") if hidden else kind.encode(value, task, codes)
+        label = kind.hidden(task) if hidden else kind.encode(value, task, codes)
         if np.isnan(label).any() and not (hidden and hidden_allowed):
             leave = ", or leave it empty" if hidden_allowed else ""
             raise UserError(f"{row} has label {value!r}; {kind.wanted(task)}{leave}")
         labels.append(label)
-    if (width := max((np.size(label) for label in labels), default=1)) > 1:  # hidden rows of a label with many parts
-        labels = [np.full(width, label) if np.size(label) < width else label for label in labels]
     shown = [pa.array(values, pa.string()) for values in (*texts, [str(value) for value in raw])]
     return texts, np.array(labels, dtype=np.float32), None, shown
 

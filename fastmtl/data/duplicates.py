@@ -76,7 +76,7 @@ def read_texts(folder: Path, split: str) -> Texts:
         columns = []
         for name in task.text:
             column = table.column(name)
-            columns.append((pc.binary_join(column, " ") if task.kind == "tagging" else column).to_pylist())
+            columns.append((pc.binary_join(column, " ") if task.of_kind.reads == "words" else column).to_pylist())
     return Texts(*columns)
 
 

@@ -40,9 +40,11 @@ class WithinTasks(ABC):
         """Ids of the chosen tasks, best first; None where the utilities that decide are not known yet."""
 
     def size(self, candidates: Candidates, budget: int | float, rng: np.random.Generator) -> int:
-        wanted = self.rows.size(candidates, budget, rng)
         tasks = self.chosen(candidates, rng)
-        return wanted if tasks is None else min(wanted, len(candidates.of_tasks(tasks)))
+        within = candidates if tasks is None else candidates.at(candidates.of_tasks(tasks))
+        if self.uses_budget:  # a share is one of all candidates
+            return min(self.rows.size(candidates, budget, rng), len(within))
+        return self.rows.size(within, budget, rng)
 
     def select(self, candidates: Candidates, k: int, rng: np.random.Generator) -> np.ndarray:
         tasks = self.chosen(candidates, rng)

@@ -119,6 +119,8 @@ class TaskSpec:
         missing = {"name", "kind", "text"} - set(values)
         if missing:
             raise UserError(f"task {values.get('name')!r}: key {sorted(missing)[0]!r} is missing")
+        if not isinstance(values.get("splits", {}), Mapping):
+            raise UserError(f"task {values['name']!r}: splits={values['splits']!r} is no mapping; use {{train: FILE}}")
         plain = dict(values)
         for key in ("text", "labels", "metrics"):
             given = plain.get(key) or ()

@@ -43,6 +43,13 @@ class Shown:
         return noted.read_text().split("\0")[:-1]
 
 
+def files(document: str) -> dict[str, str]:
+    """Path -> text of the files that a page shows: blocks that begin with a comment which names one."""
+    blocks = _FENCE.findall((ROOT / document).read_text()) if document.endswith(".md") else []
+    named = ((re.match(r"# ([\w./]+\.(?:py|yaml))\b", block), block) for _, block in blocks)
+    return {found[1]: block for found, block in named if found}
+
+
 def shown() -> list[Shown]:
     """Of README, docs, the studies' pages and scripts, notebooks and the configuration, each line once a document."""
     found = []

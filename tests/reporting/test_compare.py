@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
@@ -22,6 +23,7 @@ from fastmtl.reporting.compare import check_comparable, comparisons, matched, re
 from fastmtl.reporting.row_noise import row_noise
 from fastmtl.resampling import resampled_scores
 from fastmtl.stats import Noise, detectable, half_width, seeds_needed
+from fastmtl.tasks import TaskSpec
 
 NONE, RANDOM, FULL, OURS = ("none", None), ("random", 100), ("full", None), ("feature_similarity", 100)
 FLOPS = {"none": 1e12, "random": 2e12, "feature_similarity": 3e12, "full": 10e12}
@@ -58,11 +60,17 @@ def write_hits(folder: Path, hits: np.ndarray) -> None:
     """Predictions as the stage leaves them, for a task whose labels are not in the order of the alphabet."""
     label = np.resize(["yes", "no"], len(hits)).astype(object)
     prediction = np.where(hits, label, np.where(label == "yes", "no", "yes"))
-    folder.mkdir(parents=True)
-    pandas.DataFrame({
+    write_table(folder, TaskSpec("rte", "classification", ("text",), ("yes", "no")), {
         "row": range(len(hits)), "label": label, "prediction": prediction,
         "p_yes": prediction == "yes", "p_no": prediction == "no",
-    }).to_parquet(folder / "validation.parquet")  # fmt: skip
+    })  # fmt: skip
+
+
+def write_table(folder: Path, task: TaskSpec, columns: Mapping[str, Any]) -> None:
+    """What a `finetune` folder says of its task, and the predictions."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"task": task.to_dict()}))
+    pandas.DataFrame(columns).to_parquet(folder / "validation.parquet")
 
 
 def predicted(cells: pandas.DataFrame, folder: Path, rows: int = 4000) -> pandas.DataFrame:
@@ -294,10 +302,8 @@ def test_tags_are_drawn_again_by_the_row_and_the_negative_one_is_no_hit(
         share = 0.9 if cell["arm"] == "none" else 0.6
         said = [[tag if rng.random() < share else str(rng.choice(["O", "I", "E"])) for tag in row] for row in label]
         path = tmp_path / cell["id"]
-        path.mkdir(parents=True)
-        pandas.DataFrame({"row": range(81), "label": [*label, None], "prediction": [*said, ["B"]]}).to_parquet(
-            path / "validation.parquet"
-        )
+        task = TaskSpec("rte", "tagging", ("words",), ("O", "B", "I", "E"), ("f1_micro",))
+        write_table(path, task, {"row": range(81), "label": [*label, None], "prediction": [*said, ["B"]]})
         cells.loc[i, "finetune"] = str(path)
         f1[cell["arm"]].append(
             f1_score([*chain(*label)], [*chain(*said)], labels=["B", "I", "E"], average="micro", zero_division=0)
@@ -317,12 +323,10 @@ def test_regressions_are_read_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     rng = np.random.default_rng(0)
     for i, cell in cells.iterrows():
         path = tmp_path / cell["id"]
-        path.mkdir(parents=True)
         label = np.linspace(0, 5, 50)
         noise = rng.normal(0, 0.2 if cell["arm"] == "feature_similarity" else 3, 50)
-        pandas.DataFrame({"row": range(50), "label": label, "prediction": label + noise}).to_parquet(
-            path / "validation.parquet"
-        )
+        task = TaskSpec("rte", "regression", ("text",), metrics=("pearson",))
+        write_table(path, task, {"row": range(50), "label": label, "prediction": label + noise})
         cells.loc[i, "finetune"] = str(path)
     assert resampled_mean(cells, monkeypatch) > 0.1
     assert comparisons(cells).iloc[0]["covers"] == "seeds and rows"

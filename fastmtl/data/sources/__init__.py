@@ -24,7 +24,8 @@ def checked_pool(tasks: Sequence[TaskSpec]) -> tuple[TaskSpec, ...]:
     for task in tasks:
         if names.count(task.name) > 1:
             raise UserError(f"task {task.name!r} is declared {names.count(task.name)} times; rename one, or keep one")
-        assert task.source is not None, f"the data option gave task {task.name!r} no source"
+        if task.source is None:
+            raise UserError(f"task {task.name!r} has no source; give TaskSpec(..., source=...)")
     return tuple(tasks)
 
 

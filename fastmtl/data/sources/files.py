@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import chain, islice
@@ -54,8 +56,10 @@ def from_yaml(config: str | None) -> tuple[TaskSpec, ...]:
 
     - files of your own: `{name, kind, text, label, labels, splits: {train: FILE, ...}}`;
     - a GLUE task: `{name: mrpc, source: glue}`, or with `root: FOLDER` from `FOLDER/mrpc/train.parquet`;
-    - a data set of the Hub: `{name, source: hub, dataset: ID, config: NAME, kind, text, ...}`;
-    - the tasks of a class or function of yours: `{source: my_module.my_tasks, option: value}`.
+    - a data set of the Hub: `{name, source: hub, dataset: ID, config: NAME, kind, text, ...}`, whose labels are codes
+      unless `labels_are_codes: false`;
+    - the tasks of a class or function of yours: `{source: my_module.my_tasks, option: value}`. Numbers, true, false and
+      null are such; all else is text.
     """
     if config is None:
         raise UserError("data=files needs the YAML that declares your tasks; pass data.config=FILE.yaml")
@@ -86,21 +90,50 @@ def _declared(entry: Mapping[str, Any], folder: Path) -> tuple[TaskSpec, ...]:
         name, root = values.pop("name", None), values.pop("root", None)
         if values:
             raise UserError(f"task {name!r}: a GLUE task has its own {next(iter(values))}; give name, source and root")
-        return glue.from_hub([name]) if root is None else glue.from_parquet(str(folder / root), [name])
+        if root is None:
+            return glue.from_hub([str(name)])
+        return glue.from_parquet(str(folder / Path(str(root)).expanduser()), [str(name)])
     if source == "hub":
         if "dataset" not in values:
             raise UserError(f"task {values.get('name')!r}: source=hub needs the id of its data set; give dataset")
-        where = {key: values.pop(key) for key in ("dataset", "config", "revision") if key in values}
+        where: dict[str, Any] = {key: values.pop(key) for key in ("dataset", "config", "revision") if key in values}
+        if "labels_are_codes" in values:
+            where["labels_are_codes"] = _typed(values.pop("labels_are_codes"))
         return (TaskSpec.from_dict(values, hub.HubSource(**where)),)
+    return _made(source, {key: _typed(value) for key, value in values.items()})
+
+
+def _made(source: Any, options: Mapping[str, Any]) -> tuple[TaskSpec, ...]:
+    """The tasks that a class or function gives."""
     module, _, called = str(source).rpartition(".")
     try:
         make = getattr(import_module(module), called)
     except (ImportError, AttributeError, ValueError):
         raise UserError(
-            f"task {values.get('name')!r}: source={source!r} is unknown; use files, glue, hub, or the path of a "
-            "function that gives tasks"
+            f"source={source!r} is unknown; use files, glue, hub, or the path of a function that gives tasks"
         ) from None
-    return tuple(make(**values))
+    try:
+        inspect.signature(make).bind(**options)
+    except TypeError as error:
+        raise UserError(f"source={source!r} does not take the options {dict(options)} ({error})") from None
+    given = make(**options)
+    tasks = tuple(given) if isinstance(given, Iterable) else (None,)
+    if not all(isinstance(task, TaskSpec) for task in tasks):
+        raise UserError(f"source={source!r} gives no tasks; return a list of TaskSpec, each with its source")
+    return tasks
+
+
+def _typed(value: Any) -> Any:
+    """Numbers, true, false and null as such: they were read as text for the sake of labels."""
+    if isinstance(value, list):
+        return [_typed(inner) for inner in value]
+    if isinstance(value, dict):
+        return {key: _typed(inner) for key, inner in value.items()}
+    try:
+        typed = json.loads(value)
+    except ValueError:
+        return value
+    return typed if isinstance(typed, int | float | None) else value
 
 
 def _read(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:

@@ -55,6 +55,10 @@ class TaskKind(ABC):
         text = str(value)
         return float(task.labels.index(text)) if text in task.labels else math.nan
 
+    def hidden(self, task: TaskSpec) -> Any:
+        """The label of a row whose label is not known: NaN in the shape that `encode` gives."""
+        return math.nan
+
     def wanted(self, task: TaskSpec) -> str:
         """What a label may be, for an error message."""
         return f"use one of {', '.join(task.labels)}"
@@ -71,7 +75,7 @@ class TaskKind(ABC):
 
     @abstractmethod
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss of logits (B, C) or (B, L, C) against labels as `encode` gives them."""
+        """Mean loss of logits (B, C) or (B, L, C) against labels as `encode` or `answered` gives them."""
 
     def answered(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and labels of all that is to be answered, in the form that the metrics take."""
@@ -129,9 +133,13 @@ def kind_of(name: str, task: str = "") -> TaskKind:
         return import_module(f"{__name__}.{name}").KIND
     module, _, cls = name.rpartition(".")
     try:
-        return getattr(import_module(module), cls)()
-    except (ImportError, AttributeError, ValueError, TypeError):
-        raise UserError(f"task {task!r}: kind={name!r} is unknown; use one of {', '.join(known)}") from None
+        found = getattr(import_module(module), cls)
+    except (ImportError, AttributeError, ValueError):
+        found = None
+    if not (isinstance(found, type) and issubclass(found, TaskKind)):  # what a folder of weights names is not called
+        known_ones = f"{', '.join(known)}, or the path of a class of yours"
+        raise UserError(f"task {task!r}: kind={name!r} is unknown; use one of {known_ones}")
+    return found()
 
 
 @cache
