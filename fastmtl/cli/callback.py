@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from fastmtl.cli.compose import in_words
+from fastmtl.cli.compose import in_words, typed_paths
 from fastmtl.cli.messages import command_line, say
 from fastmtl.cli.sweep import Watch, losses, plan, read
 from fastmtl.errors import UserError
@@ -42,26 +42,27 @@ class CompareCells(Callback):
     def __init__(self, report: bool = True) -> None:
         self.report = report
 
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Refuse a folder that cannot be made before Hydra makes it."""
+        _make(config.hydra.run.dir, config)
+
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Write down all cells; exit where none can run: of an exception Hydra would only warn."""
-
-        def refuse(message: str) -> NoReturn:
-            sys.exit(say("fastmtl", message))
-
         name = config.hydra.runtime.choices["hydra/launcher"]
         if not _found(config.hydra.launcher._target_.rpartition(".")[0]):
             extra = "ray" if name == "ray" else "launchers"
-            refuse(f"hydra/launcher={name} needs its package; pip install 'fastmtl[{extra}]'")
+            _refuse(f"hydra/launcher={name} needs its package; pip install 'fastmtl[{extra}]'")
         params = config.hydra.sweeper.params or {}
         overrides = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
         parser = OverridesParser.create(GlobalHydra.instance().config_loader())
         try:
             cells = BasicSweeper.split_arguments(parser.parse_overrides(overrides), None)[0]
         except HydraException as error:
-            refuse(in_words(error))
+            _refuse(in_words(error))
         if not cells:
-            refuse("the sweep has no cells: a pattern in it matches no option")
+            _refuse("the sweep has no cells: a pattern in it matches no option")
         folder = Path(config.hydra.sweep.dir)
+        _make(folder, config)
         plan(folder, cells, [command_line(cell) for cell in cells])
         CompareCells.watch, CompareCells.failed, CompareCells.reports = Watch(folder), 0, self.report
         CompareCells.watch.start()
@@ -96,8 +97,23 @@ def ignore_schema_warnings() -> None:
     warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
 
 
+def _make(folder: str | Path, config: DictConfig) -> None:
+    try:
+        typed_paths(config)
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except UserError as error:
+        _refuse(str(error))
+    except OSError as error:
+        problem = f"{str(folder)!r} cannot be made ({error.strerror}); name a folder of yours"
+        _refuse(f"paths.output={config.paths.output!r}: {problem}")
+
+
 def _found(module: str) -> bool:
     try:
         return find_spec(module) is not None
     except ModuleNotFoundError:  # of a package that it is in
         return False
+
+
+def _refuse(message: str) -> NoReturn:
+    sys.exit(say("fastmtl", message))
