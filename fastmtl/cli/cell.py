@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.types import RunMode
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from fastmtl.cli.compose import build_logger
 from fastmtl.cli.messages import command_line
+from fastmtl.errors import UserError
 from fastmtl.pipelines.experiment import Experiment
 from fastmtl.reporting import report
 from fastmtl.reporting.figures import draw_bandit, write_bandit
@@ -64,7 +66,8 @@ def cell_logger(cfg: DictConfig, out: Path, result: Result) -> Any:
     if not cfg.logger or "_target_" not in cfg.logger:
         return None
     extra: dict[str, Any] = {}
-    if cfg.logger._target_.endswith("WandbLogger"):
+    kind = cfg.logger._target_.rpartition(".")[2]
+    if kind == "WandbLogger":
         os.environ.setdefault("WANDB_SILENT", "true")  # otherwise a line or more per cell
         if cfg.logger.offline:
             os.environ["WANDB_MODE"] = "offline"  # Lightning sets it too late for `wandb.setup`
@@ -73,8 +76,11 @@ def cell_logger(cfg: DictConfig, out: Path, result: Result) -> Any:
             "id": result["id"], "name": cell_name(result), "group": cfg.logger.group or result["primary"],
             "job_type": result["selection"], "tags": [tag[:64] for tag in tags],  # W&B takes no longer ones
         }  # fmt: skip
-    elif cfg.logger._target_.endswith("CSVLogger"):
+    elif kind == "CSVLogger":
         extra = {"save_dir": str(out)}
-    elif cfg.logger._target_.endswith("TensorBoardLogger"):
+    elif kind == "TensorBoardLogger":
         extra = {"version": f"{cell_name(result)}-{result['id'][:8]}"}
-    return build_logger(cfg, **extra)
+    try:
+        return instantiate(cfg.logger, **extra, _convert_="all")
+    except (InstantiationException, ModuleNotFoundError) as error:
+        raise UserError(f"logger {kind} cannot be set up ({str(error).splitlines()[0]}); install its package") from None

@@ -136,12 +136,9 @@ def build(cfg: DictConfig) -> Experiment:
 
 def _missing(cfg: DictConfig) -> list[str]:
     """Keys without a value that matter: a task passed as `primary` makes up for `data.primary`."""
-    missing = [key for key, node in nodes(cfg) if node == "???"]
-    if "data.primary" in missing:
-        missing.remove("data.primary")
-        if OmegaConf.is_interpolation(cfg, "primary"):
-            missing.append("primary")
-    return missing
+    own = not OmegaConf.is_interpolation(cfg, "primary")
+    missing = [key for key, node in nodes(cfg) if node == "???" and not (own and key == "data.primary")]
+    return ["primary" if key == "data.primary" else key for key in missing]
 
 
 def _name_encoders(cfg: DictConfig) -> None:
@@ -180,12 +177,3 @@ def _as_set(node: DictConfig, place: str, error: OptionError) -> UserError:
         if found := re.fullmatch(r"\$\{([\w.]+)\}", value):
             return UserError(f"{found[1]}{error.field.removeprefix(name)}{error.problem}")
     return error.under(place)
-
-
-def build_logger(cfg: DictConfig, **extra: Any) -> Any:
-    """The cell's logger; `extra` arguments are of its class, beside its options."""
-    try:
-        return instantiate(cfg.logger, **extra, _convert_="all")
-    except (InstantiationException, ModuleNotFoundError) as error:
-        kind = cfg.logger._target_.rsplit(".", 1)[-1]
-        raise UserError(f"logger {kind} cannot be set up ({str(error).splitlines()[0]}); install its package") from None

@@ -61,12 +61,10 @@ def _cell_of_a_sweep(cfg: DictConfig) -> float | None:
     with running(Path(HydraConfig.get().runtime.output_dir)) as status:
         try:
             headline, experiment = _cell(cfg)
-        except (UserError, *CONFIG_ERRORS) as error:
-            status |= {"state": "failed", "error": _message(error)}
-            return None
         except Exception as error:
-            traceback.print_exc()
-            status |= {"state": "failed", "error": f"{type(error).__name__}: {error}"}
+            if not isinstance(error, (UserError, *CONFIG_ERRORS)):
+                traceback.print_exc()
+            status |= {"state": "failed", "error": _message(error)}
             return None
         artifacts = experiment.artifacts(cfg.stage)
         hits = sum(artifact.hit for artifact in artifacts)
@@ -103,7 +101,9 @@ def main() -> None:
 
 
 def _message(error: Exception) -> str:
-    return in_words(error) if isinstance(error, CONFIG_ERRORS) else str(error)
+    if isinstance(error, CONFIG_ERRORS):
+        return in_words(error)
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
 if __name__ == "__main__":

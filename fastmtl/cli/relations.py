@@ -41,7 +41,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cells = {seed: compose(*given.overrides, "budget=1.0", f"seed={seed}") for seed in seeds}
         found = GainMatrix(cells, not given.no_affinities).run()
         print(f"\n{write(found, out, given.name, 'points' if given.points else 'percent')}\n\nwritten to {out}")
-
-
-if __name__ == "__main__":
-    main()

@@ -51,7 +51,3 @@ def main() -> None:
         out = given.out or given.output / "reports" / folder.name
         more = projected(results, given.projection) if given.projection else {}
         print(write(results, out, folder.name, given.reference or BASELINES, more))
-
-
-if __name__ == "__main__":
-    main()

@@ -209,7 +209,3 @@ def main() -> None:
         folder = newest(given.folder)
         cells = read(folder)
         print("\n".join([str(folder), summary(cells), "", matrix(cells), *losses(cells)]))
-
-
-if __name__ == "__main__":
-    main()

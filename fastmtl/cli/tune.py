@@ -199,7 +199,3 @@ def main() -> None:
     with in_one_line("fastmtl-tune"):
         check_folder_name(arguments.name)
         Search(arguments.name, *parse(arguments.overrides), arguments.trials, arguments.seeds).run()
-
-
-if __name__ == "__main__":
-    main()

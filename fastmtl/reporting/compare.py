@@ -96,8 +96,7 @@ def matched(cells: DataFrame, by_rows: RowNoise | None = None) -> DataFrame:
 
     Per seed, the curve of random rows goes from `none` (no rows) over the budgets of `random` to `full` (all rows), and
     is read at the arm's mean `flops` (`stats.at_cost`). `score` and `random` are means over the `n` seeds whose curve
-    gets there; `mean`, `sd`, `low`, `high`, `p`, `covers` are of their difference, without a correction. An arm that
-    costs more than `full` has n = 0.
+    gets there, none for an arm that costs more than `full`; the others are of their difference, without a correction.
     """
     from pandas import DataFrame
 
@@ -119,9 +118,8 @@ def matched(cells: DataFrame, by_rows: RowNoise | None = None) -> DataFrame:
             "random": _sums(random, scores).mean() if seeds else math.nan,
             **_difference(own, random, scores, by_rows)[0],
         })  # fmt: skip
-    return DataFrame(rows, columns=["arm", "budget", "flops", "score", "random", *_DIFFERENCE]).astype(
-        {"budget": _budgets(groups)}
-    )
+    columns = ["arm", "budget", "flops", "score", "random", *_DIFFERENCE]
+    return DataFrame(rows, columns=columns).astype({"budget": cells["budget"].dtype})
 
 
 def recommendation(cells: DataFrame, comparisons: DataFrame, by_rows: RowNoise | None = None) -> str:
@@ -132,12 +130,15 @@ def recommendation(cells: DataFrame, comparisons: DataFrame, by_rows: RowNoise |
     """
     primary = cells["primary"].iloc[0]
     groups = _groups(cells)
-    rows = comparisons[[_selection(cells, reference) == "none" for reference in comparisons["reference"]]]
+    rows = comparisons[comparisons["reference"].isin(cells["arm"][cells["selection"] == "none"])]
     if not len(rows):
         return f"{primary}: nothing can be recommended without cells of `none` and of another arm."
     n = int(rows["n"].max())
     if n < FEW_SEEDS:
-        more = _for_a_point(rows["seeds_for_point"].max())
+        seeds = rows["seeds_for_point"].max()
+        more = "" if math.isnan(seeds) else f"; to see an effect of one point takes about {seeds:,.0f}"
+        if math.isinf(seeds):
+            more = "; on these validation rows no number of seeds shows an effect of one point"
         return f"{primary}: {n} seed{'s' * (n != 1)}, too few to recommend anything ({FEW_SEEDS} at least{more})."
     enough = rows[(rows["n"] >= FEW_SEEDS) & (rows["covers"] == BOTH)]
     if not len(enough):
@@ -145,7 +146,13 @@ def recommendation(cells: DataFrame, comparisons: DataFrame, by_rows: RowNoise |
             f"{primary}: nothing can be recommended, since how much of a difference is due to the validation rows is "
             "unknown: the cells' predictions are gone; repeat the cells' commands."
         )
-    seen = _seen(enough)
+    seen = "All arms make the same predictions with every seed, so what could have been seen is unknown."
+    if enough["detectable"].notna().any():
+        seen = (
+            f"Effects below {_points(enough['detectable'].max())} would not have been seen reliably (80 % power); up to"
+            f" {100 * enough['row_share'].max():.0f} % of the variance is due to the validation rows, and more seeds "
+            "cannot remove it."
+        )
     better = enough[enough["significant"] & (enough["mean"] > 0)]
     if not len(better):
         return f"{primary}: use no auxiliary data; no arm is significantly better than `none` over {n} seeds. {seen}"
@@ -160,26 +167,6 @@ def recommendation(cells: DataFrame, comparisons: DataFrame, by_rows: RowNoise |
         f"{_points(row['high'])}, {row['n']} seeds, p = {row['p_holm']:.2g} after Holm), the cheapest of "
         f"{len(keys)} better arm{'s' * (len(keys) != 1)} that no other one significantly beats. {seen}"
     )
-
-
-def _seen(rows: DataFrame) -> str:
-    """What these comparisons could not have shown, in a sentence."""
-    known = rows[rows["detectable"].notna()]
-    if not len(known):
-        return "All arms make the same predictions with every seed, so what could have been seen is unknown."
-    return (
-        f"Effects below {_points(known['detectable'].max())} would not have been seen reliably (80 % power); up to "
-        f"{100 * known['row_share'].max():.0f} % of the variance is due to the validation rows, and more seeds cannot "
-        "remove it."
-    )
-
-
-def _for_a_point(seeds: float) -> str:
-    if math.isnan(seeds):
-        return ""
-    if math.isinf(seeds):
-        return "; on these validation rows no number of seeds shows an effect of one point"
-    return f"; to see an effect of one point takes about {seeds:,.0f}"
 
 
 def _tested(
@@ -197,12 +184,17 @@ def _tested(
         found, known = _difference(one, two, scores, by_rows)
         rows.append({"arm": key[0], "budget": key[1], "reference": other[0], **found})
         noises.append(known if found["covers"] == BOTH else None)
-    table = DataFrame(rows, columns=["arm", "budget", "reference", *_DIFFERENCE]).astype({"budget": _budgets(groups)})
+    table = DataFrame(rows, columns=["arm", "budget", "reference", *_DIFFERENCE])
+    table = table.astype({"budget": cells["budget"].dtype})
     table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table["p"]))
     table["significant"] = (table["p_holm"] < LEVEL) & (table["covers"] == BOTH)
     alpha = LEVEL / max(1, table["p"].notna().sum())
-    planned = [_planned(mean, known, alpha) for mean, known in zip(table["mean"], noises)]
-    table[list(_PLANNED)] = np.array(planned).reshape(-1, len(_PLANNED))
+    planned = np.full((len(table), len(_PLANNED)), math.nan)
+    for row, mean, known in zip(planned, table["mean"], noises):
+        if known is not None:
+            needed = (seeds_needed(effect, known, alpha=alpha) for effect in (mean, POINT))
+            row[:] = known.row_share, detectable(known, alpha=alpha), *needed
+    table[list(_PLANNED)] = planned
     return table
 
 
@@ -224,14 +216,6 @@ def _difference(a: Sums, b: Sums, scores: Any, by_rows: RowNoise) -> tuple[dict[
     }, known  # fmt: skip
 
 
-def _planned(mean: float, known: Noise | None, alpha: float) -> tuple[float, ...]:
-    """Columns `_PLANNED`."""
-    if known is None:
-        return (math.nan,) * len(_PLANNED)
-    needed = (seeds_needed(effect, known, alpha=alpha) for effect in (mean, POINT))
-    return float(known.row_share), detectable(known, alpha=alpha), *needed
-
-
 def _sums(sums: Sums, scores: Any) -> np.ndarray:
     """(n,)"""
     return np.array([sum(weight * scores[cell] for cell, weight in one.items()) for one in sums])
@@ -246,11 +230,6 @@ def _weights_at(curve: DataFrame, flops: float) -> dict[str, float]:
 def _groups(cells: DataFrame) -> dict[Arm, DataFrame]:
     """The cells of each arm and budget, by seed."""
     return {_key(group.iloc[0]): group.set_index("seed") for _, _, group in arms(cells)}
-
-
-def _budgets(groups: dict[Arm, DataFrame]) -> Any:
-    """The type of the column."""
-    return next(iter(groups.values()))["budget"].dtype
 
 
 def _key(cell: Any) -> Arm:
@@ -269,10 +248,6 @@ def _reference(groups: dict[Arm, DataFrame], key: Arm, reference: str) -> Arm | 
     """The reference at the arm's budget, or else without one."""
     name = _baseline(groups, reference, groups[key]["variant"].iloc[0])
     return next(((name, budget) for budget in (key[1], None) if name and (name, budget) in groups), None)
-
-
-def _selection(cells: DataFrame, arm: str) -> str:
-    return cells["selection"][cells["arm"] == arm].iloc[0]
 
 
 def _named(arm: str, budget: Any) -> str:

@@ -7,7 +7,6 @@ were sent. What there is to show is read off the study's result files, so a pane
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from fastmtl.errors import UserError
 from fastmtl.reporting.figures import COLORS
 from fastmtl.reporting.frame import Result, differing, frame, read_results
 from fastmtl.reporting.logs import BELIEFS, TABLES, curves, scalars, setting
+from fastmtl.store import write_json
 
 MEAN: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
 """Of the runs of one group: the bar or line, and the range about it."""
@@ -59,20 +59,18 @@ def views(results: Sequence[Result]) -> Iterator[View]:
 
 def workspace(entity: str, project: str, study: str, view: View) -> ws.Workspace:
     """One view as a saved view of the project's workspace."""
+    sections = [ws.Section(name=name, panels=panels, is_open=True) for name, panels in view.sections.items()]
     return ws.Workspace(
-        entity=entity,
-        project=project,
-        name=f"{study}: {view.title}",
-        sections=[ws.Section(name=name, panels=panels, is_open=True) for name, panels in view.sections.items()],
+        entity=entity, project=project, name=f"{study}: {view.title}", sections=sections,
         settings=ws.WorkspaceSettings(max_runs=100),
         runset_settings=ws.RunsetSettings(
-            filters=ws.And(ws.Metric("Group") == study, ws.Config("setting") == view.setting),
+            filters=_shown(study, view),
             groupby=[ws.Config(key) for key in view.by],
             order=[ws.Ordering(ws.Summary("score"), ascending=False)],
             run_settings={run: ws.RunSettings(color=color) for run, color in view.colors.items()},
             pinned_columns=[f"summary:{name}" for name in ("score", "aux_rows", "total_flops", "total_wall_s")],
         ),
-    )
+    )  # fmt: skip
 
 
 def report(entity: str, project: str, study: str, results: Sequence[Result]) -> wr.Report:
@@ -82,13 +80,15 @@ def report(entity: str, project: str, study: str, results: Sequence[Result]) -> 
         blocks += [wr.H1(view.title), wr.P(view.text)]
         runs = wr.Runset(  # of the report's own project
             name=study,
-            filters=ws.And(ws.Metric("Group") == study, ws.Config("setting") == view.setting),
+            filters=_shown(study, view),
             groupby=[f"config.{key}" for key in view.by],
             order=[wr.OrderBy(wr.SummaryMetric("score"), ascending=False)],
             run_settings={run: wr.RunSettings(color=color) for run, color in view.colors.items()},
         )
         for name, panels in view.sections.items():
-            blocks += [wr.H2(name), wr.PanelGrid(runsets=[runs], panels=_laid_out(panels))]
+            for panel in panels:  # two abreast, tables over the whole width; the grid moves what would overlap
+                panel.layout = wr.Layout(w=24 if isinstance(panel, wr.WeavePanelSummaryTable) else 12, h=8)
+            blocks += [wr.H2(name), wr.PanelGrid(runsets=[runs], panels=panels)]
     commands = "\n".join(result["command"] for result in results if result["command"])
     blocks += [wr.H1("Commands"), wr.MarkdownBlock(f"```\n{commands}\n```")]
     return wr.Report(entity=entity, project=project, title=f"{study}: selectors compared", blocks=blocks, width="fluid")
@@ -105,6 +105,11 @@ def specification(built: Sequence[ws.Workspace | wr.Report]) -> list[dict[str, A
     return [page._to_model().model_dump(mode="json", by_alias=True, exclude_none=True) for page in built]
 
 
+def _shown(study: str, view: View) -> Any:
+    """Which runs are in a view."""
+    return ws.And(ws.Metric("Group") == study, ws.Config("setting") == view.setting)
+
+
 def _arms(cells: Sequence[Result]) -> dict[str, list[Any]]:
     names = list(dict.fromkeys(name for cell in cells for name in scalars(cell)))
     drawn = dict.fromkeys((stage, name) for cell in cells for stage, _, values in curves(cell) for name in values)
@@ -115,14 +120,15 @@ def _arms(cells: Sequence[Result]) -> dict[str, list[Any]]:
     score = [_bars("score", ["score"]), _scatter("score against compute", "total_flops", log_x=True)]
     score += [_bars("share of truly relevant rows", ["precision_at_budget"])] * ("precision_at_budget" in names)
     of = {group: [name for name in names if name.startswith(f"{group}/")] for group in ("rows", "flops", "wall_s")}
-    return {
+    panels: dict[str, list[Any]] = {
         "Score by arm and budget": score,
         "Auxiliary rows by task": [_bars("rows", of["rows"])],
         "Cost by stage": [_bars("FLOPs", of["flops"]), _bars("seconds", of["wall_s"])],
-        **({"Learning curves": [
+        "Learning curves": [
             wr.LinePlot(title=f"{stage}: {kind}", x=f"{stage}/step", y=y, **MEAN) for (stage, kind), y in kinds.items()
-        ]} if kinds else {}),
-    }  # fmt: skip
+        ],
+    }
+    return {title: drawn for title, drawn in panels.items() if drawn}
 
 
 def _cells(cells: Sequence[Result]) -> dict[str, list[Any]]:
@@ -149,9 +155,8 @@ def _scatter(title: str, x: Any, **more: Any) -> wr.ScatterPlot:
 
 
 def _colors(cells: Sequence[Result]) -> dict[str, str]:
-    arm_of = frame(cells).set_index("id")["arm"]
-    order = list(dict.fromkeys(arm_of))
-    return {run: COLORS[order.index(arm) % len(COLORS)] for run, arm in arm_of.items()}
+    made = frame(cells)
+    return {run: COLORS[i % len(COLORS)] for run, i in zip(made["id"], made["arm"].factorize()[0])}
 
 
 def _options(cells: Sequence[Result]) -> list[str]:
@@ -163,13 +168,6 @@ def _options(cells: Sequence[Result]) -> list[str]:
     # An option that is a class, or that a cell does without, is a group of the configuration.
     groups_of = {name for name, value in told if value == "none" or value.rpartition(".")[2][:1].isupper()}
     return list(dict.fromkeys(f"{name}._target_" if name in groups_of else name for name, _ in told))
-
-
-def _laid_out(panels: Sequence[Any]) -> list[Any]:
-    """Two abreast, tables over the whole width; the grid moves what would overlap."""
-    for panel in panels:
-        panel.layout = wr.Layout(w=24 if isinstance(panel, wr.WeavePanelSummaryTable) else 12, h=8)
-    return list(panels)
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -184,9 +182,7 @@ def main(args: Sequence[str] | None = None) -> None:
     results = read_results(told.output / "studies" / told.study)
     if told.dry_run:
         path = told.output / "dashboards" / f"{told.study}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        built = pages(told.entity, told.project, told.study, results)
-        path.write_text(json.dumps(specification(built), indent=1))
+        write_json(path, specification(pages(told.entity, told.project, told.study, results)))
         print(f"written to {path}")
         return
     try:

@@ -92,7 +92,11 @@ def posteriors(
     gap = 0.2 / _inches(upper)[0]
     for i, x in zip(order, spread([told[i].mode for i in order], gap, 0, 1)):
         leader(upper, (told[i].mode, told[i].peak), (x, 1.05), ("data", "axes fraction"), _color(i))
-        turned = {"rotation": SLANT, "rotation_mode": "anchor", "transform": upper.get_xaxis_transform()}
+        turned: dict[str, Any] = {
+            "rotation": SLANT,
+            "rotation_mode": "anchor",
+            "transform": upper.get_xaxis_transform(),
+        }
         upper.text(x, 1.07, told[i].task, va="center", **turned, **_text(i))
 
 
@@ -136,7 +140,7 @@ def rounds(bandit: Bandit, figure: Figure | SubFigure, threshold: float | None =
         upper.text(1.03, y, told[i].task, transform=upper.get_yaxis_transform(), va="center", **_text(i))
 
 
-def beside_ends(axes: Axes, ends: list[tuple[float, float]], gap: float, colors: Sequence[str]) -> np.ndarray:
+def beside_ends(axes: Axes, ends: Sequence[tuple[float, float]], gap: float, colors: Sequence[str]) -> np.ndarray:
     """Heights of names right of the axes, `gap` inches apart, with a thin line to each end of a curve, from below."""
     low, high = axes.get_ylim()
     places = spread([y for _, y in ends], gap / _inches(axes)[1] * (high - low), low, high)

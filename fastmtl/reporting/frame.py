@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,14 +60,12 @@ def read_results(folder: Path) -> list[Result]:
 
 
 def frame(results: Iterable[Result]) -> DataFrame:
-    """One row a cell, ordered by setting, arm (baselines first), budget and seed.
+    """One row a cell, however often it came, ordered by setting, arm (baselines first), budget and seed.
 
     Those of `COPIED` are as in the result, and `score` is its headline. `variant` is what else of the configuration
     differs between cells of this frame with the same selection, and `arm` both together. `total_flops` and
-    `total_wall_s` are all that the cell needs but for the token pool. With a slash: `validation/METRIC`,
-    `test/METRIC`, `rows/TASK`, `candidates/TASK`, `flops/STAGE`, `wall_s/STAGE`, `key/STAGE`.
-    `finetune` is the folder of the last stage.
-    A cell that came several times counts once.
+    `total_wall_s` are all that the cell needs but for the token pool. With a slash: `validation/METRIC`, `test/METRIC`,
+    `rows/TASK`, `candidates/TASK`, `flops/STAGE`, `wall_s/STAGE`, `key/STAGE`. `finetune` is the last stage's folder.
     """
     from pandas import DataFrame
 
@@ -129,9 +127,7 @@ def _costs(cell: Result) -> dict[str, Any]:
         name = stage["stage"]
         for unit in ("wall_s", "flops"):
             costs[f"{unit}/{name}"] = costs.get(f"{unit}/{name}", 0.0) + (stage.get(unit) or 0.0)
-        costs[f"key/{name}"] = stage["key"]
-        if name == "finetune":
-            costs["finetune"] = stage["path"]
+        costs |= {f"key/{name}": stage["key"]} | ({"finetune": stage["path"]} if name == "finetune" else {})
     return costs
 
 
@@ -151,21 +147,22 @@ def differing(cells: Sequence[Result]) -> list[dict[str, str]]:
     class, such as a sampling, count among the cells that use it.
     """
     configs = [{key: _text(value) for key, value in cell["config"].items()} for cell in cells]
+    parts = [set(map(_part, config)) for config in configs]
     keys = dict.fromkeys(key for config in configs for key in config)
     shown: list[dict[str, str]] = [{} for _ in cells]
     for key in keys:
         parent = max((one for one in keys if key.startswith(f"{one}.")), key=len, default="")
         alike: dict[Any, list[int]] = {}
         for i, config in enumerate(configs):
-            if _has(config, _part(key)):
+            if _part(key) in parts[i]:
                 alike.setdefault(config.get(parent), []).append(i)
         for among in alike.values():
             if len({configs[i].get(key, "null") for i in among}) > 1:
                 for i in among:
                     shown[i].setdefault(option(key), configs[i].get(key, "null"))
     for part in dict.fromkeys(map(_part, keys)):
-        for one, config in zip(shown, configs):
-            if not _has(config, part):
+        for one, having in zip(shown, parts):
+            if part not in having:
                 one[option(part)] = "none"
     for name in dict.fromkeys(name for one in shown for name in one):
         # A proxy has the main model's encoder, and a fit the encoder's learning rate, unless they are given their own.
@@ -184,29 +181,19 @@ def _variants(cells: Sequence[Result]) -> dict[str, tuple[str, str]]:
     named = {}
     for group in groups.values():
         for cell, said in zip(group, differing(group)):
-            texts = {name: f"{_short(name)}={_shortened(value)}" for name, value in said.items()}
-            own, rest = (
-                " ".join(text for name, text in texts.items() if _of_selection(name) == mine) for mine in (True, False)
-            )
-            named[cell["id"]] = own, rest
+            own, rest = [], []
+            for name, value in said.items():
+                text = value if len(value) <= LONGEST else digest(value)[:6]
+                if name.startswith("selection."):  # selection.scorer.loss -> loss
+                    own.append(f"{name.rpartition('.')[2]}={text}")
+                else:  # multitask.fit.epochs -> multitask.epochs
+                    rest.append(f"{name.replace('.fit.', '.')}={text}")
+            named[cell["id"]] = " ".join(own), " ".join(rest)
     return named
 
 
 def _part(key: str) -> str:
     return key.partition(".")[0]
-
-
-def _has(config: Mapping[str, str], part: str) -> bool:
-    return any(_part(key) == part for key in config)
-
-
-def _of_selection(name: str) -> bool:
-    return name.startswith("selection.")
-
-
-def _short(name: str) -> str:
-    """selection.scorer.loss -> loss; multitask.fit.epochs -> multitask.epochs"""
-    return name.rsplit(".", 1)[-1] if _of_selection(name) else name.replace(".fit.", ".")
 
 
 def _text(value: Any) -> str:
@@ -216,7 +203,3 @@ def _text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= LONGEST else digest(text)[:6]

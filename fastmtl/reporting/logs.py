@@ -26,12 +26,9 @@ BELIEFS = "posteriors"
 
 
 def log_cell(
-    logger: Any,
-    result: Result,
-    config: dict[Any, Any],
-    rows: Sequence[dict[str, Any]] = (),
+    logger: Any, result: Result, config: dict[Any, Any], rows: Sequence[dict[str, Any]] = (),
     beliefs: Path | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Write configuration, curves and `scalars`; to W&B also `rows` of the selection and the figure of `beliefs`.
 
     All is read from the artifacts, after the fact: so a cell whose stages were all found is logged as completely as one
@@ -53,7 +50,8 @@ def log_cell(
             **config, "id": result["id"], "budget": result["budget"], "setting": setting(result),
             "command": result["command"],
         })  # fmt: skip
-        points = [] if _has_curves(run) else list(curves(result))
+        # An equal id means equal curves: where the server has that run, logged to its end, there is nothing to append.
+        points = [] if run and run.resumed and run.summary.get("score") is not None else list(curves(result))
         for stage in dict.fromkeys(stage for stage, *_ in points) if run else ():
             run.define_metric(f"{stage}/step", hidden=True)
             run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
@@ -70,8 +68,11 @@ def log_cell(
         logger.finalize("success")
         if run:  # W&B keeps one run open a process; the next cell needs its own
             run.finish()
-    if run:
-        _drop_older(Path(run.dir).parent, run.id)
+    if run:  # without a server W&B starts a folder anew each time; synced one after the other they would add up
+        folder = Path(run.dir).parent
+        for older in folder.parent.glob(f"offline-run-*-{run.id}"):
+            if older != folder:
+                shutil.rmtree(older, ignore_errors=True)
 
 
 def setting(result: Result) -> str:
@@ -95,22 +96,7 @@ def curves(result: Result) -> Iterator[tuple[str, int, dict[str, float]]]:
     first: dict[str, int] = defaultdict(int)
     for artifact in result["stages"]:
         path, stage = Path(artifact["path"]) / "curves.csv", artifact["stage"]
-        if not path.exists():
-            continue
-        with path.open() as file:
-            points = list(csv.DictReader(file))
+        points = list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
         for step, group in groupby(points, key=lambda point: int(point["step"])):
             yield stage, first[stage] + step, {f"{stage}/{point['name']}": float(point["value"]) for point in group}
-        first[stage] += int(points[-1]["step"]) + 1
-
-
-def _has_curves(run: Any) -> bool:
-    """Whether the server's run of this id was logged to its end: an equal id means equal curves, no need to append."""
-    return bool(run and run.resumed and run.summary.get("score") is not None)
-
-
-def _drop_older(folder: Path, run_id: str) -> None:
-    """Without a server W&B starts a folder anew each time; synced one after the other they would add up."""
-    for older in folder.parent.glob(f"offline-run-*-{run_id}"):
-        if older != folder:
-            shutil.rmtree(older, ignore_errors=True)
+        first[stage] += int(points[-1]["step"]) + 1 if points else 0

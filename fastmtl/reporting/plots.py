@@ -12,6 +12,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,6 @@ from fastmtl.reporting.points import (
     MARKERS,
     Looks,
     Point,
-    arm_looks,
     between,
     by_arm,
     difference,
@@ -74,9 +74,7 @@ _GREY = "#555555"
 
 def pictures(cells: DataFrame, compared: DataFrame, looks: Looks | None = None) -> list[Picture]:
     """All figures that the cells of a setting allow."""
-    looks = looks or arm_looks(cells["arm"])
-    points = points_of(cells, looks)
-    made: list[Picture] = []
+    points, made = points_of(cells, looks), []
 
     def add(name: str, title: str, told: Iterable[tuple[str, str]], figure: Figure) -> None:
         made.append(Picture(name, title, "; ".join(f"{of}: {numbers}" for of, numbers in told), figure))
@@ -129,7 +127,7 @@ def budget_curves(cells: DataFrame, looks: Looks | None = None) -> Figure:
     ends.sort(key=lambda end: end[0].mean)
     heights = beside_ends(axes, [(x, p.mean) for p, x in ends], gap, [p.look.color for p, _ in ends])
     for (p, _), y in zip(ends, heights):
-        right = {"transform": axes.get_yaxis_transform(), "clip_on": False}
+        right: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "clip_on": False}
         if p.budget is not None:
             axes.plot(1.05, y, p.look.marker, color=p.look.color, markersize=4.5, **right)
         axes.text(1.09, y, names[p.arm], va="center", linespacing=1.0, **right)
@@ -156,8 +154,7 @@ def pareto(cells: DataFrame, looks: Looks | None = None) -> Figure:
     cost, score = np.array([p.teraflops for p in points]), np.array([p.mean for p in points])
     best = np.flatnonzero(undominated(cost, score))
     best = best[np.argsort(cost[best], kind="stable")]
-    x = [*cost[best], 1.15 * cost.max()]
-    y = [*score[best], score[best[-1]]]
+    x, y = [*cost[best], 1.15 * cost.max()], [*score[best], score[best[-1]]]
     axes.plot(x, y, drawstyle="steps-post", color=_GREY, linewidth=1, linestyle="--", zorder=0)
     axes.set(xscale="log", xlim=(cost.min() / 1.15, x[-1]), ylim=_limits(points))
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -238,10 +235,9 @@ def differences(cells: DataFrame, compared: DataFrame, reference: str, looks: Lo
 @DRAWN
 def projection(coordinates: np.ndarray, tasks: Sequence[str], primary: str, title: str) -> Figure:
     """Rows at their places (N, 2), coloured by their task (N,); the primary's are drawn last, in black."""
-    task_N = np.asarray(tasks)
+    task_N, drawn = np.asarray(tasks), {}
     others = [str(task) for task in np.unique(task_N) if task != primary]
     axes = _axes(WIDTH, WIDTH)
-    drawn = {}
     for i, task in enumerate([*others, primary]):
         color, marker = ("black", "o") if task == primary else (COLORS[1:][i % 9], MARKERS[i % len(MARKERS)])
         x, y = coordinates[task_N == task].T
@@ -282,22 +278,17 @@ def _rows(names: Sequence[str], panels: int) -> list[Axes]:
     row = 0.1 + LINE * max(name.count("\n") + 1 for name in broken)
     width, gap = (WIDTH, 0.0) if panels == 1 else (WIDTH / 2, 0.5)
     figure = Figure((panels * (width + gap), row * len(names)))
-    made = []
     for i in range(panels):
         axes = figure.add_axes((i / panels, 0, width / (width + gap) / panels, 1))
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_yticks(range(len(names)), broken if i == 0 else [""] * len(names))
         axes.tick_params(axis="y", length=0)
         axes.locator_params(axis="x", nbins=5)
-        made.append(axes)
-    return made
+    return figure.axes
 
 
 def _stack(axes: Axes, parts: Sequence[str], value_PR: np.ndarray, ends: Sequence[str]) -> dict[str, Any]:
-    """A bar a row, of one piece a part, named inside where there is room; `ends` is written behind the bars.
-
-    What is left to name in a legend is returned.
-    """
+    """A bar a row, of one piece a part, named inside where there is room, `ends` behind; the pieces by part."""
     left_R = np.zeros(value_PR.shape[1])
     width = axes.get_position().width * _figure(axes).get_figwidth()
     total = value_PR.sum(axis=0).max() or 1
@@ -307,16 +298,15 @@ def _stack(axes: Axes, parts: Sequence[str], value_PR: np.ndarray, ends: Sequenc
             continue
         # A tint that black letters are read on; every second is lighter, so that neighbours differ in grey print.
         fill = tuple(1 - (1 - c) * (0.4 if i % 2 else 0.7) for c in to_rgb(COLORS[1:][i % (len(COLORS) - 1)]))
-        drawn[part] = axes.barh(
+        drawn[part] = bars = axes.barh(
             range(len(value_R)), value_R, left=left_R, height=0.7, color=fill, edgecolor="white", linewidth=0.8,
             hatch="////" if i >= len(COLORS) - 1 else None,
         )  # fmt: skip
-        for y, (value, left) in enumerate(zip(value_R, left_R)):
-            if value / total * width > 0.075 * len(part) + 0.1:
-                axes.text(left + value / 2, y, part, ha="center", va="center_baseline", fontsize=7.5)
+        roomy_R = value_R / total * width > 0.075 * len(part) + 0.1
+        axes.bar_label(bars, [part * bool(roomy) for roomy in roomy_R], label_type="center", fontsize=7.5)
         left_R = left_R + value_R
-    for y, (end, left) in enumerate(zip(ends, left_R)):
-        axes.text(left + 0.02 * total, y, end, va="center_baseline", fontsize=8, clip_on=False)
+    for bars in list(drawn.values())[-1:]:
+        axes.bar_label(bars, ends, padding=3, fontsize=8)
     return drawn
 
 
@@ -325,31 +315,29 @@ def _marks(axes: Axes, point: Point, x: float) -> None:
     look = point.look
     axes.plot(np.full(len(point.scores), x), point.scores, ".", color=look.color, alpha=0.35, markersize=3)
     axes.plot((x, x), point.interval, color=look.color, linewidth=1, alpha=0.8)
-    edge = {"markeredgecolor": "white", "markeredgewidth": 0.5}
+    edge: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.5}
     axes.plot(x, point.mean, look.marker, color=look.color, markersize=5.5, **edge)
 
 
 def _limits(points: Sequence[Point]) -> tuple[float, float]:
     """All seeds, and the intervals as far as they do not press the seeds into a line, as those of two seeds would."""
     scores = np.concatenate([p.scores for p in points])
-    low, high = scores.min(), scores.max()
-    reach = 0.6 * (high - low) or 1.0
+    low, high, reach = scores.min(), scores.max(), 0.6 * np.ptp(scores) or 1.0
     ends = [*scores, *(end for p in points for end in p.interval)]
     return max(np.nanmin(ends), low - reach) - 0.1 * reach, min(np.nanmax(ends), high + reach) + 0.1 * reach
 
 
 def _key(axes: Axes, drawn: Mapping[str, Any], place: Any, anchor: tuple[float, float], width: float = 5.0) -> None:
     """A legend of that many inches outside the axes; its `place` corner is at the anchor, in fractions of the axes."""
-    columns = max(1, int(width / (0.08 * max(map(len, drawn)) + 0.5)))
-    lines = -(-len(drawn) // columns)
+    lines = ceil(len(drawn) / max(1, int(width / (0.08 * max(map(len, drawn)) + 0.5))))
     axes.legend(
-        list(drawn.values()), list(drawn), ncols=-(-len(drawn) // lines), loc=place, bbox_to_anchor=anchor,
+        list(drawn.values()), list(drawn), ncols=ceil(len(drawn) / lines), loc=place, bbox_to_anchor=anchor,
         borderaxespad=0.3, columnspacing=1.2, handletextpad=0.4,
     )  # fmt: skip
 
 
 def _score(cells: DataFrame) -> str:
-    return f"{cells['primary'].iloc[0]} {cells['metric'].iloc[0]} x100"
+    return "{primary} {metric} x100".format(**cells.iloc[0])
 
 
 def _legend(points: Sequence[Point]) -> str:

@@ -41,10 +41,7 @@ class RowNoise:
 
 
 def row_noise(cells: DataFrame) -> RowNoise:
-    """Of all cells of a setting that have their predictions, on the same resamples.
-
-    With a fixed seed of its own: the same cells make the same table.
-    """
+    """Of all cells of a setting that have their predictions, on the same resamples, always of the same seed."""
     import pandas
 
     predictions, labels, rows, score = {}, np.empty(0), None, None
