@@ -17,8 +17,7 @@ import published
 import yaml
 
 from fastmtl.errors import UserError
-from fastmtl.relations.curves import Curve
-from fastmtl.relations.features import CURVE, DATA, ROLES, curve_features, pair_table
+from fastmtl.relations.features import CURVE, DATA, ROLES, Curve, curve_features, pair_table
 from fastmtl.relations.gains import gains
 from fastmtl.relations.predictor import (
     Accuracy,

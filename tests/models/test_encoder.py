@@ -30,10 +30,10 @@ def encoder(tiny: EncoderSpec) -> Encoder:
 
 @pytest.fixture
 def fresh_cache() -> Any:
-    for cached in (module._folder, module._weights_id):
+    for cached in (module._folder, module._content_id):
         cached.cache_clear()
     yield
-    for cached in (module._folder, module._weights_id):
+    for cached in (module._folder, module._content_id):
         cached.cache_clear()
 
 

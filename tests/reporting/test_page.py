@@ -134,7 +134,8 @@ def test_a_browser_never_scrolls_the_page_sideways(page: str, width: int, tmp_pa
         "</iframe><script>onload = () => { document.body.dataset.width = "
         "frames[0].document.documentElement.scrollWidth }</script>"
     )
-    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={max(width, 500)},4000"]
+    alone = ["--no-first-run", "--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}"]
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={max(width, 500)},4000", *alone]
     dumped = subprocess.run([*command, "--dump-dom", frame.as_uri()], capture_output=True, text=True, check=True).stdout
     measured = re.search(r'data-width="(\d+)"', dumped)
     assert measured
