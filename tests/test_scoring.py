@@ -23,7 +23,6 @@ from tests.helpers.cells import SMALL
 from tests.helpers.cli import QUIET, start_cli
 from tests.helpers.waiting import wait_for
 
-
 CELL = [*SMALL, "budget=60", "data.leakage=report"]
 """All rows stay, so that they can be counted."""
 
