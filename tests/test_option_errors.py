@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,9 @@ from fastmtl.cli.compose import build, in_words
 from fastmtl.cli.messages import CONFIG_ERRORS, in_one_line
 from fastmtl.errors import UserError
 from fastmtl.relations.predictor import GainPredictor
+from fastmtl.reporting.result import study_folder
 from fastmtl.training.config import FitConfig
+from tests.helpers.cli import run_here
 from tests.helpers.config import changed, composed, leaves, options
 
 FIX = re.compile(r"; (use|give|pass|name|choose|write|did you mean|the options are|set|point|lower|raise|drop|see) ")
@@ -54,7 +57,7 @@ def hint_of(target: str, key: str) -> Any:
     name = key.rpartition(".")[2]
     if (fields := getattr(made, "__pydantic_fields__", None)) is None:
         return get_type_hints(made, include_extras=True)[name]
-    return Annotated[(fields[name].annotation, *fields[name].metadata)] if fields[name].metadata else fields[name].annotation
+    return Annotated[(fields[name].annotation, *fields[name].metadata, None)]
 
 
 def parts(hint: Any) -> Iterator[Any]:
@@ -91,11 +94,11 @@ PLAIN = {
     "primary": ["[1,2]", "nobody"],
     "budget": ["nonsense", "0", "1.5", "true"],
     "seed": ["nonsense", "-1", "0.5", "true"],
-    "study": ["[1,2]", "../up", "5.5"],
+    "study": ["[1,2]", "../up"],
     "stage": ["[1,2]", "nonsense"],
     "mixing": ["nonsense"],
     "callbacks": ["nonsense"],
-    "paths.output": ["[1,2]", "5", "/dev/null/x"],
+    "paths.output": ["[1,2]", "5"],
     "paths.artifacts": ["[1,2]", "5", "/dev/null/x"],
     "paths.keep_weights": ["nonsense", "5"],
     "data.primary": ["[1,2]", "nobody"],
@@ -135,13 +138,9 @@ tasks:
 
 
 def told(base: tuple[str, ...], override: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line of `fastmtl BASE OVERRIDE`, by the steps of its entry point without composing the base anew."""
+    """The one line of `fastmtl BASE OVERRIDE`."""
     with pytest.raises(SystemExit) as stop, in_one_line("fastmtl"):
-        try:
-            grouped = override.partition("=")[0] in ("mixing", "callbacks")
-            prepared(composed(*base, override) if grouped else changed(base, override))
-        except CONFIG_ERRORS as error:
-            raise UserError(in_words(error)) from error
+        run(base, override)
     out, err = capsys.readouterr()
     assert stop.value.code == 2
     assert out == ""
@@ -150,8 +149,15 @@ def told(base: tuple[str, ...], override: str, capsys: pytest.CaptureFixture[str
     return err
 
 
-def prepared(cfg: Any) -> None:
-    build(cfg)
+def run(base: tuple[str, ...], override: str) -> None:
+    """The steps of the entry point up to the first stage; `base` is composed once for all."""
+    try:
+        grouped = override.partition("=")[0] in ("mixing", "callbacks")
+        cfg = composed(*base, override) if grouped else changed(base, override)
+        build(cfg)
+        study_folder(cfg.study, cfg.paths.output)
+    except CONFIG_ERRORS as error:
+        raise UserError(in_words(error)) from error
 
 
 @pytest.mark.parametrize(("base", "key", "value"), rows())
@@ -159,8 +165,9 @@ def test_a_bad_value_is_one_line_with_key_value_and_fix(
     base: tuple[str, ...], key: str, value: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = told(base, f"{key}={value}", capsys)
-    assert re.search(rf"(?<![\w.]){re.escape(key)}\b(?!\.\w)", line), line
-    assert value.strip("[]{}").split(",")[-1].split(" ")[-1] in line
+    named = "primary" if key == "data.primary" else key  # which is what it is the default of
+    assert re.search(rf"(?<![\w.]){re.escape(named)}\b(?!\.\w)", line), line
+    assert any(one.lower() in line.lower() for one in re.split("[^\\w./-]+", value) if one)
     assert FIX.search(line), line
 
 
@@ -170,5 +177,74 @@ def test_a_bad_value_is_one_line_with_key_value_and_fix(
 def test_a_misspelt_key_is_one_line_with_the_right_one(
     base: tuple[str, ...], key: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = told(base, f"{key}s=1", capsys)
-    assert f"'{key}s' is not a key of the configuration; did you mean '{key}'?" in line
+    line = told(base, f"{key}z=1", capsys)
+    assert f"'{key}z' is not a key of the configuration; did you mean '{key}'?" in line
+
+
+# --- the command as a whole ------------------------------------------------------------------------------------------
+
+WHOLE = [
+    (["proxy.fit.epochs=0"], "proxy.fit.epochs=0 does not fit; use a whole number of 1 or more"),
+    (["+proxy.fit.epoch=3"], "proxy.fit.epoch is unknown; the options are epochs"),
+    (["proxy.fit.epoch=3"], "'proxy.fit.epoch' is not a key of the configuration; did you mean 'proxy.fit.epochs'?"),
+    (["proxy.encoder=5"], "proxy.encoder=5 does not fit; use an option of its group"),
+    (["proxy.encoder=nobody"], "proxy.encoder=nobody is not an option; choose from auto, "),
+    (["selection=autosem", "bandit.fit.epochs=3"], "bandit.fit.epochs=3 does not apply; use null"),
+    (["+bandit.fit.epochs=3"], "bandit.fit.epochs=3 does not apply"),
+    (["relations.fit.epochs=3"], "relations.fit.epochs=3 does not apply"),
+    (["bandit.policy.rounds=3"], "bandit.policy.rounds=3 does not apply; use null, and set bandit.rounds"),
+    (["multitask.fit.early_stopping=3"], "multitask.fit.early_stopping=3"),
+    (["mixing=autosem_grid", "mixing.random_starts=3"], "mixing.random_starts=3 does not apply to a grid; use null"),
+    (["mixing=autosem_equal", "mixing.random_starts=3"], "mixing.random_starts=3 does not apply to a grid; use null"),
+    (["protocol=paper", "protocol.holdout=0.2"], "'protocol.holdout' is not a key of the selected options"),
+    (["selection=random", "+selection.scorer={_target_: fastmtl.scoring.discriminator.Discriminator}"],
+     "selection=random: its selector reads no scores; drop selection.scorer"),
+    (["data.source.seed=-1"], "data.source.seed=-1 does not fit; use a whole number of 0 or more"),
+    (["stage=nowhere"], "stage='nowhere' is unknown; choose from pool, "),
+    (["study=../up"], "study='../up' cannot name a folder; use letters"),
+    (["study=[a,b]"], "study=['a', 'b'] does not fit; use a text or null"),
+    (["paths.keep_weights=maybe"], "paths.keep_weights='maybe' does not fit; use true or false"),
+    (["paths.output=[a,b]"], "paths.output=['a', 'b'] does not fit; use a text"),
+    (["paths.output=/dev/null/x"], "paths.output='/dev/null/x': "),
+    (["paths.output=/proc/x"], "paths.output='/proc/x': "),
+    (["paths.output=a_file"], "paths.output='a_file': "),
+    (["paths.artifacts=/dev/null"], "paths.artifacts='/dev/null' cannot be written to; name a folder of yours"),
+    (["paths.artifacts=/proc/x"], "paths.artifacts='/proc/x' cannot be written to"),
+    (["paths.artifacts=a_file"], "paths.artifacts='a_file' cannot be written to; name a folder of yours"),
+    (["paths.artifacts=a_file/below"], "paths.artifacts='a_file/below' cannot be written to; name a folder of yours"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("overrides", "said"), WHOLE, ids=[" ".join(overrides) for overrides, _ in WHOLE])
+def test_the_command_refuses_in_one_line_and_leaves_nothing(overrides: list[str], said: str, tmp_path: Path) -> None:
+    (tmp_path / "a_file").touch()
+    ended = run_here(tmp_path, "debug=smoke", *overrides)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith(f"fastmtl: {said}")
+    assert ended.err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a_file"]
+
+
+def test_a_read_only_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the system says it of one that is mounted read-only, which no mode of a folder can imitate for root."""
+
+    def access(path: Any, mode: int, real: Any = os.access) -> bool:
+        return real(path, mode) and not (mode & os.W_OK and Path(path) == tmp_path / "mounted")
+
+    (tmp_path / "mounted").mkdir()
+    monkeypatch.setattr(os, "access", access)
+    ended = run_here(tmp_path, "debug=smoke", "paths.artifacts=mounted/artifacts")
+    assert ended.code == 2
+    assert ended.err == "fastmtl: paths.artifacts='mounted/artifacts' cannot be written to; name a folder of yours\n"
+    assert [path.name for path in tmp_path.rglob("*")] == ["mounted"]
+
+
+def test_a_run_that_was_refused_removes_no_folder_with_anything_in_it(tmp_path: Path) -> None:
+    (tmp_path / "outputs/runs").mkdir(parents=True)
+    (tmp_path / "outputs/runs/mine").touch()
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/mine").touch()
+    run_here(tmp_path, "budget=0")
+    run_here(tmp_path, "budget=0", "hydra.run.dir=here")
+    assert {path.name for path in tmp_path.rglob("*")} >= {"outputs", "runs", "mine", "here"}
+    assert [path.name for path in (tmp_path / "outputs/runs").iterdir()] == ["mine"]

@@ -174,7 +174,7 @@ def check_mixed(folder: Path, code: int | None, out: str) -> None:
     )  # fmt: skip
     assert len(list(folder.glob("outputs/artifacts/finetune/*/manifest.json"))) == 1
     assert len({result["id"] for result in read_cells(folder / "sweep")}) == 1
-    assert out.count("fastmtl: failed: seed=-1 is not a whole number") == 2
+    assert out.count("fastmtl: failed: seed=-1 does not fit; use a whole number") == 2
     assert out.count("repeat: fastmtl") == 2
     assert "2 of 4 cells did not finish" in out
     assert "Traceback" not in out

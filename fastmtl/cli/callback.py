@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from fastmtl.cli.compose import in_words
+from fastmtl.cli.compose import in_words, typed_paths
 from fastmtl.cli.messages import command_line, say
 from fastmtl.cli.sweep import Watch, losses, plan, read
 from fastmtl.errors import UserError
@@ -44,6 +44,10 @@ class CompareCells(Callback):
     def __init__(self, report: bool = True) -> None:
         self.report = report
 
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Refuse a folder that cannot be made before Hydra makes it."""
+        _make(config.hydra.run.dir, config)
+
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Write down all cells. It exits where none can run: of an exception Hydra would only warn."""
         name = config.hydra.runtime.choices["hydra/launcher"]
@@ -60,6 +64,7 @@ class CompareCells(Callback):
         if not cells:
             _refuse("the sweep has no cells: a pattern in it matches no option")
         folder = Path(config.hydra.sweep.dir)
+        _make(folder, config)
         plan(folder, cells, [command_line(cell) for cell in cells])
         CompareCells.watch, CompareCells.failed, CompareCells.reports = Watch(folder), 0, self.report
         CompareCells.watch.start()
@@ -93,6 +98,19 @@ class CompareCells(Callback):
 def ignore_schema_warnings() -> None:
     """Silence Hydra: our options of hydra/launcher have the names of those that the launchers' packages register."""
     warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
+
+
+def _make(folder: str | Path, config: DictConfig) -> None:
+    try:
+        typed_paths(config)
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except UserError as error:
+        _refuse(str(error))
+    except OSError as error:
+        _refuse(
+            f"paths.output={config.paths.output!r}: {str(folder)!r} cannot be made ({error.strerror}); name a folder "
+            "of yours"
+        )
 
 
 def _found(module: str) -> bool:

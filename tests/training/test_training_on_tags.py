@@ -24,6 +24,7 @@ from fastmtl.pipelines.experiment import Experiment
 from fastmtl.reporting.rows import selected_rows
 from fastmtl.training.config import FitConfig, Hardware
 from fastmtl.training.finetuned import load_finetuned, predict
+from tests.helpers.cells import ONE_EPOCH
 from tests.helpers.fits import CPU, ROWS, assert_same_weights, finished, fit_file, weights
 
 
@@ -111,10 +112,8 @@ tasks:
 - {name: parts, kind: tagging, text: words, label: tags, labels: [D, N, V], splits: {train: b.jsonl}}
 - {name: mood, kind: classification, text: text, labels: [good, bad], splits: {train: c.jsonl}}
 """  # noqa: E501
-SMALL = [
-    "data=files", "data.leakage=report", "primary=things", "budget=20", "proxy.examples_per_task=8",
-    "proxy.fit.epochs=1", "multitask.fit.epochs=1", "finetune.fit.epochs=1", "trainer=cpu",
-]  # fmt: skip
+CELL = ["data=files", "data.leakage=report", "primary=things", "budget=20", "proxy.examples_per_task=8", "trainer=cpu",
+        *ONE_EPOCH]  # fmt: skip
 BILSTM = ["encoder=bilstm", "encoder.tokenizer=tiny", "encoder.hidden_size=8", "encoder.layers=1"]
 
 
@@ -138,7 +137,7 @@ def cell(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Experiment]:
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
     (folder / "tasks.yaml").write_text(TASKS)
     own = [f"data.config={folder / 'tasks.yaml'}", f"paths.output={folder}"]
-    return lambda *overrides: compose(*SMALL, *own, *overrides)
+    return lambda *overrides: compose(*CELL, *own, *overrides)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import yaml
 
 from fastmtl.data.sources import BATCH_ROWS, checked_pool, glue, hash_files, hub
 from fastmtl.errors import UserError
+from fastmtl.options import OptionError, checked
 from fastmtl.tasks import TaskSpec
 
 
@@ -49,6 +50,7 @@ class FileSource:
         return path
 
 
+@checked
 def from_yaml(config: str | None) -> tuple[TaskSpec, ...]:
     """The tasks listed under `tasks:` of a YAML file; file paths are relative to its own folder.
 
@@ -68,15 +70,16 @@ def from_yaml(config: str | None) -> tuple[TaskSpec, ...]:
         # BaseLoader keeps every scalar as typed: labels named no and yes must not turn into booleans.
         listing = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except FileNotFoundError:
-        raise UserError(f"data.config={config!r} does not exist; pass the YAML that declares your tasks") from None
+        raise OptionError("config", f"={config!r} does not exist; pass the YAML that declares your tasks") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"data.config={config!r} is not YAML: {' '.join(str(error).split())}") from None
+        raise OptionError("config", f"={config!r} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(listing, dict) or not isinstance(listing.get("tasks"), list) or not listing["tasks"]:
-        raise UserError(f"data.config={config!r} has no list `tasks:`; see `Your own files` in the README")
+        raise OptionError("config", f"={config!r} has no list `tasks:`; see `Your own files` in the README")
     tasks: list[TaskSpec] = []
     for entry in listing["tasks"]:
         if not isinstance(entry, dict):
-            raise UserError(f"data.config={config!r}: {entry!r} is not a task; give name, kind, text, labels, splits")
+            problem = f"={config!r}: {entry!r} is not a task; give name, kind, text, labels, splits"
+            raise OptionError("config", problem)
         tasks += _declared(entry, path.parent)
     return checked_pool(tasks)
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from fastmtl.data import sample, tagging
 from fastmtl.data.sources import BATCH_ROWS, checked_pool
+from fastmtl.options import Natural, checked
 from fastmtl.tasks import TaskSpec
 
 
@@ -32,12 +33,14 @@ class Generated:
         yield from pa.table(_rows(self.suite, self.seed)[task.name][split]).to_batches(BATCH_ROWS)
 
 
-def sample_tasks(seed: int = 0) -> tuple[TaskSpec, ...]:
+@checked
+def sample_tasks(seed: Natural = 0) -> tuple[TaskSpec, ...]:
     """One small primary and auxiliaries of known use to it."""
     return checked_pool([replace(task, source=Generated("sample", seed, True)) for task in sample.SPECS])
 
 
-def tagging_tasks(seed: int = 0) -> tuple[TaskSpec, ...]:
+@checked
+def tagging_tasks(seed: Natural = 0) -> tuple[TaskSpec, ...]:
     """Tagging tasks over one language, some of which help each other and some do not."""
     return checked_pool([replace(task, source=Generated("tagging", seed, False)) for task in tagging.SPECS])
 
