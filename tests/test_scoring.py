@@ -15,8 +15,8 @@ from fastmtl.cli.compose import compose
 from fastmtl.errors import UserError
 from fastmtl.pipelines.experiment import Experiment
 from fastmtl.plans import CascadeLevel, SelectionPlan
+from fastmtl.reporting.report import comparison
 from fastmtl.reporting.result import summarize
-from fastmtl.reporting.study import comparison
 from fastmtl.scoring.base import Needs, ScoringInputs
 from fastmtl.selection.rows import TopK
 from tests.helpers.cells import SMALL

@@ -242,7 +242,7 @@ def ended(folder: Path) -> int:
 
 def table(results: list[dict[str, Any]]) -> str:
     """What the sweep prints, without its seconds."""
-    from fastmtl.reporting.study import comparison
+    from fastmtl.reporting.report import comparison
 
     plain = json.loads(json.dumps(results))
     for result in plain:

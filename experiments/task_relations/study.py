@@ -188,7 +188,7 @@ def importance(x: pd.DataFrame, gain: pd.Series, repeats: int) -> Table:
 
 
 def main(folder: Path, out: Path, repeats: int = 100) -> None:
-    from fastmtl.reporting.heatmap import heat_map
+    from fastmtl.reporting.relations import heat_map
 
     evaluated, losses = read(folder)
     base = gains_at(evaluated, SINGLE, PAIR)

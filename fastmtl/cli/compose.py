@@ -60,13 +60,8 @@ def conf_dir() -> str:
 def compose(*overrides: str) -> Experiment:
     """The experiment that `fastmtl OVERRIDES` would run, for notebooks and scripts.
 
-    `compose("data=sample", "encoder=tiny", "budget=200").selection()` builds everything up to the selection.
-
-    Args:
-        overrides: `KEY=VALUE` or `GROUP=OPTION`, as on the command line.
-
-    Raises:
-        UserError: An override is wrong.
+    `compose("data=sample", "encoder=tiny", "budget=200").selection()` builds everything up to the selection. A
+    `UserError` says what is wrong with an override.
     """
     return build(values(*overrides))
 
@@ -111,7 +106,7 @@ def build(cfg: DictConfig) -> Experiment:
     for key in _missing(cfg):
         raise UserError(f"{key} is not set; pass {key}=VALUE")
     _name_encoders(cfg)
-    budget, rows = cfg.budget, cfg.data.rows_per_task
+    rows = cfg.data.rows_per_task
     parts = {
         key: _made(OmegaConf.select(cfg, node))
         for key, node in {
@@ -130,7 +125,7 @@ def build(cfg: DictConfig) -> Experiment:
         tasks=checked_pool(tuple(_made(cfg.data.source))),
         store=Store(paths.artifacts),
         primary=cfg.primary,
-        budget=budget,
+        budget=cfg.budget,
         seed=plain.seed,
         mixing_search=_made(cfg.mixing) if cfg.get("mixing") else None,
         leakage_rule=cfg.data.leakage,
@@ -169,9 +164,11 @@ def _made(node: DictConfig) -> Any:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, UserError):
             cause = cause.__cause__
+        text, _, key = map(str.strip, str(error).rpartition("full_key:"))
         if isinstance(cause, OptionError):
-            raise _as_set(node, _full_key(error), cause) from None
-        raise cause or UserError(_first_line(error)) from None
+            raise _as_set(node, key, cause) from None
+        # For another reason, such as a class path that does not exist.
+        raise cause or UserError(f"{key}: {' '.join(text.split())[:300]}") from None
 
 
 def _as_set(node: DictConfig, place: str, error: OptionError) -> UserError:
@@ -185,23 +182,8 @@ def _as_set(node: DictConfig, place: str, error: OptionError) -> UserError:
     return error.under(place)
 
 
-def _full_key(error: InstantiationException) -> str:
-    return str(error).rsplit("full_key:", 1)[-1].strip()
-
-
-def _first_line(error: InstantiationException) -> str:
-    """An instantiation that failed for another reason, such as a class path that does not exist."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip() and "full_key" not in line]
-    return f"{_full_key(error)}: {' '.join(lines)[:300]}"
-
-
 def build_logger(cfg: DictConfig, **extra: Any) -> Any:
-    """The cell's logger, or None for `logger=none`.
-
-    Args:
-        cfg: The whole configuration.
-        extra: Arguments that the logger's class takes beside its options.
-    """
+    """The cell's logger; `extra` arguments are of its class, beside its options."""
     try:
         return instantiate(cfg.logger, **extra, _convert_="all")
     except (InstantiationException, ModuleNotFoundError) as error:

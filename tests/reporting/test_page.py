@@ -14,8 +14,8 @@ import pytest
 
 from fastmtl.reporting import plots
 from fastmtl.reporting.compare import comparisons
-from fastmtl.reporting.page import Part, write_page
-from fastmtl.reporting.table import Table
+from fastmtl.reporting.page import write_page
+from fastmtl.reporting.table import Part, Table
 from tests.reporting.test_plots import make_cells
 
 EVIL = "<script>alert('x')</script>&\"$_--><b>"

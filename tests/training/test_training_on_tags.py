@@ -21,7 +21,7 @@ from fastmtl.models.encoder import EncoderSpec
 from fastmtl.models.inference import Inference
 from fastmtl.models.multitask import MultiTaskModel, load_weights
 from fastmtl.pipelines.experiment import Experiment
-from fastmtl.reporting.rows import selected_rows
+from fastmtl.reporting.result import selected_rows
 from fastmtl.training.config import FitConfig, Hardware
 from fastmtl.training.finetuned import load_finetuned, predict
 from tests.helpers.cells import ONE_EPOCH
