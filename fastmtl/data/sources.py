@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
@@ -20,7 +20,7 @@ import pyarrow.json
 import pyarrow.parquet
 import yaml
 
-from fastmtl.data import sample, tagging
+from fastmtl.data import departments, sample, tagging
 from fastmtl.errors import UserError
 from fastmtl.tasks import GLUE, TaskSpec
 
@@ -62,12 +62,25 @@ class Sample:
 
     def fingerprint(self, task: TaskSpec) -> str:
         """See `Source`."""
-        rows = json.dumps(_generated(self.suite, self.seed)[task.name])
+        rows = json.dumps(_generated(self.suite, **asdict(self))[task.name])
         return hashlib.sha256(rows.encode()).hexdigest()
 
     def batches(self, task: TaskSpec, split: str) -> Iterator[pa.RecordBatch]:
         """See `Source`."""
-        yield from pa.table(_generated(self.suite, self.seed)[task.name][split]).to_batches(BATCH_ROWS)
+        yield from pa.table(_generated(self.suite, **asdict(self))[task.name][split]).to_batches(BATCH_ROWS)
+
+
+@dataclass(frozen=True)
+class Departments(Sample):
+    """The generated suite about a mail-order house; the fields are the arguments of `departments.generate`."""
+
+    share: float = 0.28
+    noise: float = 0.0
+    overlap: float = 0.3
+    size: float = 1.0
+    shift: float = 1.0
+    lookalikes: float = 0.03
+    suite: ClassVar[ModuleType] = departments
 
 
 @dataclass(frozen=True)
@@ -79,8 +92,8 @@ class Tagging(Sample):
 
 
 @lru_cache(maxsize=2)
-def _generated(suite: ModuleType, seed: int) -> dict[str, dict[str, dict[str, list[Any]]]]:
-    return suite.generate(seed)
+def _generated(suite: ModuleType, **dials: float) -> dict[str, dict[str, dict[str, list[Any]]]]:
+    return suite.generate(**dials)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,302 @@
+"""A generated suite about a mail-order house: one small primary task, and a pile of which a known part is worth reading.
+
+`chats` is the primary: every message belongs to one of eight departments, and a few have been sorted by hand. A message
+names two goods of its department and one of another, so that the goods alone decide; there are so many that the sorted
+messages show about half of them. Mails, calls and forum posts were sorted in the same way; the reception's book says
+only to which floor a visitor was sent, two departments to a floor, and visitors ask for other things than goods too.
+Reviews, captions of photos and diaries have nothing to do with it, though they may name goods. An old bot guessed the
+department of messages that look like the primary's: its labels are noise.
+
+So the primary's score rises smoothly with the relevant rows that are read: each one shows goods of which it knew little.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastmtl.tasks import TaskSpec
+
+Row = tuple[str, float, bool]
+"""Text, label, and whether the primary's rule decides the label."""
+Writer = Callable[[random.Random, int], Row]
+
+GOODS: dict[str, tuple[str, ...]] = {
+    name: tuple(words.split())
+    for name, words in {
+        "kitchen": "pan pot kettle wok ladle whisk spatula grater colander saucepan plate bowl cup mug fork spoon saucer "
+        "teapot jug goblet toaster blender oven fridge freezer mixer microwave dishwasher stove grill tray jar corkscrew "
+        "sieve peeler thermos canister coaster apron cleaver",
+        "garden": "rake spade hoe trowel wheelbarrow hose sprinkler mower pitchfork sickle rose tulip fern cactus lily "
+        "orchid ivy lavender bonsai sunflower fence gate shed greenhouse trellis pond fountain gazebo arbor birdhouse "
+        "hammock parasol barbecue lantern planter flowerpot scarecrow sundial deckchair hedge",
+        "sports": "racket bat net puck javelin discus paddle frisbee football dartboard dumbbell treadmill trampoline "
+        "barbell stopwatch hurdle baton medal trophy whistle ski sled snowboard skate surfboard canoe kayak snorkel "
+        "wetsuit raft bicycle helmet saddle pedal tent rucksack compass oar parachute goggle",
+        "clothing": "shirt blouse sweater jacket coat cardigan vest hoodie tunic blazer skirt dress gown robe kilt sari "
+        "kimono corset poncho cape boot sandal slipper sneaker loafer clog sock stocking garter lace scarf belt tie hat "
+        "glove mitten shawl bonnet beret veil",
+        "office": "pencil pen eraser stapler notebook envelope folder binder ruler highlighter printer scanner laptop "
+        "keyboard monitor projector calculator router modem copier desk bookcase whiteboard cabinet wastebasket lectern "
+        "drawer shelf swivel safe calendar diary ledger stamp postcard clipboard label atlas planner inkwell",
+        "toys": "doll puppet kite marble puzzle teddy balloon rattle dollhouse mask jigsaw domino chessboard pinball "
+        "tricycle scooter swing slide sandbox seesaw crib stroller pacifier bib cradle highchair playpen nightlight "
+        "mobile bottle robot dinosaur unicorn dragon pirate wizard princess astronaut knight fairy",
+        "music": "guitar violin cello harp banjo mandolin ukulele lute viola fiddle flute trumpet clarinet oboe trombone "
+        "saxophone tuba bassoon harmonica recorder piano drum cymbal xylophone tambourine organ accordion gong triangle "
+        "bell amplifier microphone loudspeaker turntable headphone metronome tuner songbook radio stereo",
+        "workshop": "hammer saw drill wrench screwdriver chisel axe mallet clamp crowbar nail screw bolt hinge bracket "
+        "washer rivet hook padlock chain brush roller ladder primer varnish lacquer stencil scraper sander trestle "
+        "socket fuse switch cable bulb plug valve pipe faucet battery",
+    }.items()
+}
+"""Department -> what it sells; no word is sold by two."""
+DEPARTMENTS, FLOORS = tuple(GOODS), ("first", "second", "third", "fourth")
+
+_CHATS = (
+    ("", "hi, ", "hello, ", "hey, ", "hello again, ", "good morning, ", "sorry, "),
+    ("the {} and the {} came but the {} did not", "do you still have the {}, the {} or the {}",
+     "can I swap the {} for the {} and keep the {}", "my {} is fine, my {} is not, and where is my {}",
+     "is the {} in one box with the {} and the {}", "I got your {} and your {} instead of your {}",
+     "who can tell me about the {}, the {} and the {}", "how do I pay for my {}, my {} and my {}",
+     "does the {} cost more than the {} or the {}", "I lost the bill for this {}, that {} and the {}"),
+    ("", ", thanks", ", please", ", can you check", ", it is urgent", ", any news"),
+)  # fmt: skip
+_MAILS = (
+    ("Dear team, ", "Dear madam, ", "To whom it may concern, ", "Dear sir, "),
+    ("we ordered a new {}, {} and {} last week", "I am writing because of one {}, one {} and one {} on my bill",
+     "the parcel held another {} and {} than the {} shown", "I would like to return one {}, one {} and one {}",
+     "kindly send us prices of every {}, {} and {}", "last month we bought some {}, {} and {} from you"),
+    (". Kind regards", ". Yours, Maria", ". Many thanks in advance", ". Yours faithfully", ". Best wishes, Tom"),
+)  # fmt: skip
+_CALLS = (
+    ("Caller ", "Man ", "Woman ", "Old client ", "Caller from abroad "),
+    ("says {}, {} and {} arrived late", "asked twice for {} or {}, then for {}", "wants {} and {} sent with {}",
+     "complains of {}, also of {} and {}", "cannot find {}, {} or {} on our pages", "has {} but needs {} and {}"),
+    (", will ring again", ", was polite", ", no number left", ", line was bad", ", promised an answer"),
+)  # fmt: skip
+_FORUM = (
+    ("Anyone else? ", "Solved: ", "Question for experts: ", "Just my opinion: ", "First post: "),
+    ("their {} beats any {} and even the best {}", "never put some {} next to {} and {}",
+     "after years with {} and {} I tried {}", "which {} suits an old {} and a cheap {}",
+     "we compared {}, {} and {} for a month", "a friend found {}, {} and {} on sale"),
+    ("", ", what do you think", ", see my other thread", ", lol", ", hope it helps", ", up vote if you agree"),
+)  # fmt: skip
+_VISITORS = (
+    ("A man ", "A couple ", "Two girls ", "An old lady ", "A family ", "A tourist "),
+    ("looked for {}, {} and {}", "had come about {}, {} and {}", "brought back {}, {} and {}",
+     "was shown where {}, {} and {} are"),
+    ("", " at noon", " before we closed", " this morning", " in a hurry"),
+)  # fmt: skip
+_SERVICES = ("the toilets/the lockers/the cash machine/the lost property office", "the cafe/the bakery/a glass of water/"
+             "the smoking area", "a hairdresser/the tailor/the photo booth/the key service",
+             "the manager/a job interview/the accountant/the training room")  # fmt: skip
+_ASKED = ("asked for {}", "had come about {}", "was sent to {}", "could not find {}", "wanted to see {}")
+
+_REVIEWS = ("I think this {item} is {mood}", "what a {mood} {item}", "we found the {item} really {mood}",
+            "the {item} felt {mood} to me", "overall, a {mood} {item}", "my wife calls this {item} {mood}")  # fmt: skip
+_VERDICTS = ("", " from start to finish", ", if you ask me", " and I would say so again", ", like the last one")
+_ITEMS = tuple("film novel album show hotel restaurant phone game concert series podcast cruise".split())
+_MOODS = ("wonderful brilliant charming delightful great lovely superb thrilling".split(),
+          "awful boring dreadful horrible terrible dull poor disappointing".split())  # fmt: skip
+_SUBJECTS = "dog cat boy girl man woman child monkey puppy bear".split()
+_COLORS = "brown young tiny tired happy wet".split()
+_MOTIONS = "sleeping sitting eating walking dancing running".split()
+_PLACES, _SCENES = ("near", "beside", "behind", "under"), tuple("rock lake tree couch park river bus wall".split())
+_NAMES = "Maria Tom Alice Henry Laura Oscar Julia Martin Emma Victor".split()
+_TENSES = (
+    "walked talked looked traveled smiled returned worked waited".split(),
+    "walks talks looks travels smiles returns works waits".split(),
+    "walk talk look travel smile return work wait".split(),
+)
+_MANNERS = ("slowly", "quietly", "alone", "with friends", "for a while", "in the rain", "again", "without a plan")
+_ABOUT = tuple("weather wedding exam train garden song holiday doctor".split())
+
+Frames = tuple[tuple[str, ...], ...]
+"""Beginnings, middles with three places for goods, and ends."""
+
+
+def _goods(rng: random.Random, department: int) -> list[str]:
+    """Two goods of a department and one of another, in any order."""
+    other = (department + rng.randrange(1, len(DEPARTMENTS))) % len(DEPARTMENTS)
+    named = [*rng.sample(GOODS[DEPARTMENTS[department]], 2), rng.choice(GOODS[DEPARTMENTS[other]])]
+    rng.shuffle(named)
+    return named
+
+
+def _fill(rng: random.Random, frames: Frames, goods: list[str]) -> str:
+    start, middle, end = (rng.choice(part) for part in frames)
+    return _sentence(start + middle.format(*goods) + end)
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + "."
+
+
+@dataclass(frozen=True)
+class _Sorted:
+    """Writes rows about goods: labelled by department, by floor (`merged` departments to a label), or by chance.
+
+    A share `shift` of the rows is in the task's own `frames`, the others are in the primary's. A share `noise` of the
+    labels is drawn again among the others; such a row is not relevant.
+    """
+
+    frames: Frames
+    merged: int = 1
+    shift: float = 1.0
+    noise: float = 0.0
+
+    def __call__(self, rng: random.Random, index: int) -> Row:
+        department = index % len(DEPARTMENTS)
+        frames = self.frames if rng.random() < self.shift else _CHATS
+        text = _fill(rng, frames, _goods(rng, department))
+        label, labels = department // self.merged, len(DEPARTMENTS) // self.merged
+        wrong = rng.random() < self.noise
+        moved = (label + rng.randrange(1, labels)) % labels
+        return text, moved if wrong else label, not wrong
+
+
+def _guess(rng: random.Random, index: int) -> Row:
+    """As the primary's, but the label says nothing of the text."""
+    return _fill(rng, _CHATS, _goods(rng, rng.randrange(len(DEPARTMENTS)))), index % len(DEPARTMENTS), False
+
+
+def _service(rng: random.Random, index: int) -> Row:
+    """What else visitors want; each service is on one floor."""
+    wanted = rng.choice(_SERVICES[index % 4].split("/"))
+    text = rng.choice(_VISITORS[0]) + rng.choice(_ASKED).format(wanted) + rng.choice(_VISITORS[2])
+    return _sentence(text), index % 4, False
+
+
+@dataclass(frozen=True)
+class _Unrelated:
+    """Writes rows whose label has nothing to do with goods; a share `overlap` of them names one all the same."""
+
+    write: Callable[[random.Random, int, str | None], tuple[str, float]]
+    overlap: float
+
+    def __call__(self, rng: random.Random, index: int) -> Row:
+        good = rng.choice(GOODS[rng.choice(DEPARTMENTS)])
+        text, label = self.write(rng, index, good if rng.random() < self.overlap else None)
+        return _sentence(text), label, False
+
+
+def _review(rng: random.Random, index: int, good: str | None) -> tuple[str, float]:
+    item = good or rng.choice(_ITEMS)
+    return rng.choice(_REVIEWS).format(item=item, mood=rng.choice(_MOODS[index % 2])) + rng.choice(_VERDICTS), index % 2
+
+
+def _photo(rng: random.Random, index: int, good: str | None) -> tuple[str, float]:
+    """How much two animals or people move, 0 to 5 each, averaged."""
+    motions = [rng.randrange(len(_MOTIONS)) for _ in range(2)]
+    one, two = (f"a {rng.choice(_COLORS)} {rng.choice(_SUBJECTS)} {_MOTIONS[motion]}" for motion in motions)
+    return f"{one} and {two} {rng.choice(_PLACES)} the {good or rng.choice(_SCENES)}", sum(motions) / 2
+
+
+def _entry(rng: random.Random, index: int, good: str | None) -> tuple[str, float]:
+    """When it happens."""
+    verb = ("will " if index % 3 == 2 else "") + rng.choice(_TENSES[index % 3])
+    about = f"because of the {good or rng.choice(_ABOUT)}"
+    return f"{rng.choice(_NAMES)} and {rng.choice(_NAMES)}'s cousin {verb} {rng.choice(_MANNERS)} {about}", index % 3
+
+
+def _auxiliary(name: str, labels: tuple[str, ...] = DEPARTMENTS) -> TaskSpec:
+    return TaskSpec(name, "classification" if labels else "regression", ("text",), labels, flag="relevant")
+
+
+PRIMARY = "chats"
+SPECS: tuple[TaskSpec, ...] = (
+    TaskSpec(PRIMARY, "classification", ("text",), DEPARTMENTS,
+             splits={name: name for name in ("train", "validation", "test")}),
+    _auxiliary("mails"), _auxiliary("calls"), _auxiliary("forum"), _auxiliary("floors", FLOORS), _auxiliary("bot"),
+    _auxiliary("reviews", ("positive", "negative")), _auxiliary("photos", ()),
+    _auxiliary("diary", ("past", "present", "future")),
+)  # fmt: skip
+"""The primary first; the auxiliaries carry the hidden flag `relevant` in their training rows."""
+
+_PRIMARY_ROWS = {"train": 120, "validation": 800, "test": 240}
+_AUXILIARY_ROWS, _VALIDATION_ROWS = 2400, 80
+_RELEVANT = {"mails": 0.3, "calls": 0.25, "forum": 0.25, "floors": 0.2}
+_IRRELEVANT = {"floors": 0.16, "reviews": 0.28, "photos": 0.28, "diary": 0.28}
+"""How the relevant rows, and the others but for the bot's, are spread over the tasks."""
+
+
+def _parts(
+    share: float, noise: float, overlap: float, size: float, shift: float, lookalikes: float
+) -> dict[str, list[tuple[Writer, int]]]:
+    """Who writes how many training rows of each auxiliary task."""
+    rows = size * _AUXILIARY_ROWS
+    left = rows * (1 - share - lookalikes)
+    parts: dict[str, list[tuple[Writer, int]]] = {spec.name: [] for spec in SPECS if spec.name != PRIMARY}
+    frames = {"mails": _MAILS, "calls": _CALLS, "forum": _FORUM, "floors": _VISITORS}
+    for name, part in _RELEVANT.items():
+        parts[name].append((_Sorted(frames[name], 2 if name == "floors" else 1, shift, noise), round(rows * share * part)))
+    others = {"floors": _service, **{n: _Unrelated(w, overlap) for n, w in
+              (("reviews", _review), ("photos", _photo), ("diary", _entry))}}
+    for name, part in _IRRELEVANT.items():
+        parts[name].append((others[name], round(left * part)))
+    parts["bot"].append((_guess, round(rows * lookalikes)))
+    return parts
+
+
+def _rows(rng: random.Random, parts: list[tuple[Writer, int]], taken: set[str]) -> list[Row]:
+    """Rows of one split, shuffled; no text that is taken, and none twice."""
+    rows: list[Row] = []
+    for write, size in parts:
+        index = 0
+        while index < size:
+            row = write(rng, index)  # the row's place fixes its label, hence the balance
+            if row[0] not in taken:
+                taken.add(row[0])
+                rows.append(row)
+                index += 1
+    rng.shuffle(rows)
+    return rows
+
+
+def _columns(spec: TaskSpec, split: str, rows: list[Row]) -> dict[str, list[Any]]:
+    labels = [float(row[1]) if spec.kind == "regression" else int(row[1]) for row in rows]
+    columns: dict[str, list[Any]] = {"text": [row[0] for row in rows], "label": labels}
+    return columns | ({"relevant": [int(row[2]) for row in rows]} if spec.flag and split == "train" else {})
+
+
+def generate(
+    seed: int = 0, *, share: float = 0.28, noise: float = 0.0, overlap: float = 0.3, size: float = 1.0,
+    shift: float = 1.0, lookalikes: float = 0.03,
+) -> dict[str, dict[str, dict[str, list[Any]]]]:  # fmt: skip
+    """All rows as task -> split -> column -> values; labels are codes of `SPECS`, or floats for a regression.
+
+    Args:
+        seed: Other rows of the same kind. The primary's rows depend on it alone, on none of the dials below.
+        share: Share of the auxiliary rows that are about the primary's decision.
+        noise: Share of those whose label is wrong; they are not flagged as relevant.
+        overlap: Share of the reviews, photos and diaries that name goods.
+        size: Auxiliary rows, as a multiple of 2,400.
+        shift: Share of the rows about the primary's decision that are in their own register, not in the primary's.
+        lookalikes: Share of the auxiliary rows that the bot guessed: the primary's register, and labels by chance.
+    """
+    parts = _parts(share, noise, overlap, size, shift, lookalikes)
+    taken: set[str] = set()
+    rng = random.Random(f"{seed}/{PRIMARY}")
+    rows = {split: _rows(rng, [(_Sorted(_CHATS), n)], taken) for split, n in _PRIMARY_ROWS.items()}
+    suite = {PRIMARY: {split: _columns(SPECS[0], split, part) for split, part in rows.items()}}
+    for spec in SPECS[1:]:
+        # One generator per task, seeded by text: a task more leaves the others' rows as they were.
+        rng, seen = random.Random(f"{seed}/{spec.name}"), set(taken)
+        held = [(write, _VALIDATION_ROWS // len(parts[spec.name])) for write, _ in parts[spec.name]]
+        rows = {"validation": _rows(rng, held, seen), "train": _rows(rng, parts[spec.name], seen)}
+        suite[spec.name] = {split: _columns(spec, split, rows[split]) for split in ("train", "validation")}
+    return suite
+
+
+def vocabulary() -> list[str]:
+    """Every lower-cased word that the suite can hold, sorted; punctuation is left out, contractions are split."""
+    tables = (
+        list(GOODS.values()), _CHATS, _MAILS, _CALLS, _FORUM, _VISITORS, _SERVICES, _ASKED, _REVIEWS, _VERDICTS, _ITEMS,
+        _MOODS, _SUBJECTS, _COLORS, _MOTIONS, _PLACES, _SCENES, _NAMES, _TENSES, _MANNERS, _ABOUT,
+        "a and the because of cousin will s",
+    )  # fmt: skip
+    return sorted(set(re.findall(r"[a-z]+", re.sub(r"\{\w*\}", " ", repr(tables)).lower())))
