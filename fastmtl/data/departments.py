@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,77 +24,68 @@ Row = tuple[str, float, bool]
 """Text, label, and whether the primary's rule decides the label."""
 Writer = Callable[[random.Random, int], Row]
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 GOODS: dict[str, tuple[str, ...]] = {
-    name: tuple(words.split())
-    for name, words in {
-        "kitchen": "pan pot kettle wok ladle whisk spatula grater colander saucepan plate bowl cup mug fork spoon saucer "
-        "teapot jug goblet toaster blender oven fridge freezer mixer microwave dishwasher stove grill tray jar corkscrew "
-        "sieve peeler thermos canister coaster apron cleaver",
-        "garden": "rake spade hoe trowel wheelbarrow hose sprinkler mower pitchfork sickle rose tulip fern cactus lily "
-        "orchid ivy lavender bonsai sunflower fence gate shed greenhouse trellis pond fountain gazebo arbor birdhouse "
-        "hammock parasol barbecue lantern planter flowerpot scarecrow sundial deckchair hedge",
-        "sports": "racket bat net puck javelin discus paddle frisbee football dartboard dumbbell treadmill trampoline "
-        "barbell stopwatch hurdle baton medal trophy whistle ski sled snowboard skate surfboard canoe kayak snorkel "
-        "wetsuit raft bicycle helmet saddle pedal tent rucksack compass oar parachute goggle",
-        "clothing": "shirt blouse sweater jacket coat cardigan vest hoodie tunic blazer skirt dress gown robe kilt sari "
-        "kimono corset poncho cape boot sandal slipper sneaker loafer clog sock stocking garter lace scarf belt tie hat "
-        "glove mitten shawl bonnet beret veil",
-        "office": "pencil pen eraser stapler notebook envelope folder binder ruler highlighter printer scanner laptop "
-        "keyboard monitor projector calculator router modem copier desk bookcase whiteboard cabinet wastebasket lectern "
-        "drawer shelf swivel safe calendar diary ledger stamp postcard clipboard label atlas planner inkwell",
-        "toys": "doll puppet kite marble puzzle teddy balloon rattle dollhouse mask jigsaw domino chessboard pinball "
-        "tricycle scooter swing slide sandbox seesaw crib stroller pacifier bib cradle highchair playpen nightlight "
-        "mobile bottle robot dinosaur unicorn dragon pirate wizard princess astronaut knight fairy",
-        "music": "guitar violin cello harp banjo mandolin ukulele lute viola fiddle flute trumpet clarinet oboe trombone "
-        "saxophone tuba bassoon harmonica recorder piano drum cymbal xylophone tambourine organ accordion gong triangle "
-        "bell amplifier microphone loudspeaker turntable headphone metronome tuner songbook radio stereo",
-        "workshop": "hammer saw drill wrench screwdriver chisel axe mallet clamp crowbar nail screw bolt hinge bracket "
-        "washer rivet hook padlock chain brush roller ladder primer varnish lacquer stencil scraper sander trestle "
-        "socket fuse switch cable bulb plug valve pipe faucet battery",
-    }.items()
-}
-"""Department -> what it sells; no word is sold by two."""
+    "red": _words("""pan pot kettle wok ladle whisk  guitar violin cello harp banjo mandolin
+                     bicycle helmet saddle pedal tent rucksack  hammer saw drill wrench screwdriver chisel"""),
+    "orange": _words("""plate bowl cup fork spoon teapot  shirt blouse sweater jacket coat vest
+                        pencil pen eraser stapler notebook envelope  flute trumpet clarinet oboe trombone saxophone"""),
+    "yellow": _words("""toaster blender oven fridge freezer dishwasher  robot dinosaur unicorn dragon pirate wizard
+                        boot sandal slipper sneaker loafer clog  racket bat puck javelin paddle frisbee"""),
+    "green": _words("""rake spade hoe trowel wheelbarrow sprinkler  piano organ accordion drum cymbal xylophone
+                       printer scanner laptop keyboard monitor router  sofa armchair stool bench cushion ottoman"""),
+    "blue": _words("""rose tulip fern cactus lily orchid  nail screw bolt hinge bracket rivet
+                      doll puppet kite marble puzzle balloon  treadmill dumbbell barbell trampoline stopwatch hurdle"""),
+    "violet": _words("""hammock parasol barbecue lantern flowerpot sundial  bracelet necklace ring earring brooch locket
+                        desk bookcase cabinet shelf drawer lectern  amplifier microphone loudspeaker turntable radio stereo"""),
+    "brown": _words("""pillow blanket mattress quilt towel curtain  crib stroller pacifier bib cradle highchair
+                       brush roller ladder varnish stencil scraper  scarf belt hat glove mitten shawl"""),
+    "gray": _words("""ski sled snowboard canoe kayak surfboard  socket fuse switch bulb battery cable
+                      camera lens tripod telescope binocular microscope  skirt dress gown robe kilt kimono"""),
+}  # fmt: skip
+"""Department -> what it answers for, four lines of six goods; no good belongs to two."""
 DEPARTMENTS, FLOORS = tuple(GOODS), ("first", "second", "third", "fourth")
 
 _CHATS = (
     ("", "hi, ", "hello, ", "hey, ", "hello again, ", "good morning, ", "sorry, "),
-    ("the {} and the {} came but the {} did not", "do you still have the {}, the {} or the {}",
-     "can I swap the {} for the {} and keep the {}", "my {} is fine, my {} is not, and where is my {}",
-     "is the {} in one box with the {} and the {}", "I got your {} and your {} instead of your {}",
-     "who can tell me about the {}, the {} and the {}", "how do I pay for my {}, my {} and my {}",
-     "does the {} cost more than the {} or the {}", "I lost the bill for this {}, that {} and the {}"),
+    ("the {} has not come", "do you still have this {}", "can I swap the {}", "my {} is broken", "where is my {}",
+     "is the {} in the same box", "I got the wrong {}", "who can help me with a {}", "how do I pay for the {}",
+     "I lost the bill for my {}", "which {} is the cheapest", "does your {} come in white"),
     ("", ", thanks", ", please", ", can you check", ", it is urgent", ", any news"),
 )  # fmt: skip
 _MAILS = (
-    ("Dear team, ", "Dear madam, ", "To whom it may concern, ", "Dear sir, "),
-    ("we ordered a new {}, {} and {} last week", "I am writing because of one {}, one {} and one {} on my bill",
-     "the parcel held another {} and {} than the {} shown", "I would like to return one {}, one {} and one {}",
-     "kindly send us prices of every {}, {} and {}", "last month we bought some {}, {} and {} from you"),
-    (". Kind regards", ". Yours, Maria", ". Many thanks in advance", ". Yours faithfully", ". Best wishes, Tom"),
+    ("Dear team, ", "Dear madam, ", "To whom it may concern, ", "Dear sir, ", "Good day, "),
+    ("we ordered one {} last week", "I am writing because of the {} on my bill", "our parcel held another {}",
+     "I would like to return one {}", "kindly send us prices of every {}", "last month we bought a {} from you",
+     "our {} was sent to an old address"),
+    (". Kind regards", ". Yours, Maria", ". Many thanks", ". Yours faithfully", ". Best wishes, Tom"),
 )  # fmt: skip
 _CALLS = (
-    ("Caller ", "Man ", "Woman ", "Old client ", "Caller from abroad "),
-    ("says {}, {} and {} arrived late", "asked twice for {} or {}, then for {}", "wants {} and {} sent with {}",
-     "complains of {}, also of {} and {}", "cannot find {}, {} or {} on our pages", "has {} but needs {} and {}"),
+    ("Caller: ", "Man on the phone: ", "Woman on the phone: ", "Old client: ", "From abroad: "),
+    ("{} arrived late", "second question about {}", "wants {} sent today", "complains of {}", "cannot find {} on our pages",
+     "has another {} now", "forgot to order {}"),
     (", will ring again", ", was polite", ", no number left", ", line was bad", ", promised an answer"),
 )  # fmt: skip
 _FORUM = (
     ("Anyone else? ", "Solved: ", "Question for experts: ", "Just my opinion: ", "First post: "),
-    ("their {} beats any {} and even the best {}", "never put some {} next to {} and {}",
-     "after years with {} and {} I tried {}", "which {} suits an old {} and a cheap {}",
-     "we compared {}, {} and {} for a month", "a friend found {}, {} and {} on sale"),
+    ("their {} beats all others", "never buy some used {}", "after years I tried a new {}", "which {} suits a beginner",
+     "we tested every {} for a month", "a friend found some {} on sale", "this {} is worth it"),
     ("", ", what do you think", ", see my other thread", ", lol", ", hope it helps", ", up vote if you agree"),
 )  # fmt: skip
 _VISITORS = (
-    ("A man ", "A couple ", "Two girls ", "An old lady ", "A family ", "A tourist "),
-    ("looked for {}, {} and {}", "had come about {}, {} and {}", "brought back {}, {} and {}",
-     "was shown where {}, {} and {} are"),
-    ("", " at noon", " before we closed", " this morning", " in a hurry"),
+    ("A man: ", "A couple: ", "Two girls: ", "An old lady: ", "A family: ", "A tourist: "),
+    ("looking for {}", "had come about some {}", "brought back {}", "show me {}", "nobody answers about {}"),
+    ("", ", at noon", ", before we closed", ", this morning", ", in a hurry"),
 )  # fmt: skip
-_SERVICES = ("the toilets/the lockers/the cash machine/the lost property office", "the cafe/the bakery/a glass of water/"
-             "the smoking area", "a hairdresser/the tailor/the photo booth/the key service",
-             "the manager/a job interview/the accountant/the training room")  # fmt: skip
-_ASKED = ("asked for {}", "had come about {}", "was sent to {}", "could not find {}", "wanted to see {}")
+_SERVICES = (
+    ("the toilets", "the lockers", "the cash machine", "the lost property office"),
+    ("the cafe", "the bakery", "a glass of water", "the smoking area"),
+    ("a hairdresser", "the tailor", "the photo booth", "the key service"),
+    ("the manager", "a job interview", "the accountant", "the training room"),
+)
 
 _REVIEWS = ("I think this {item} is {mood}", "what a {mood} {item}", "we found the {item} really {mood}",
             "the {item} felt {mood} to me", "overall, a {mood} {item}", "my wife calls this {item} {mood}")  # fmt: skip
@@ -115,21 +106,17 @@ _TENSES = (
 _MANNERS = ("slowly", "quietly", "alone", "with friends", "for a while", "in the rain", "again", "without a plan")
 _ABOUT = tuple("weather wedding exam train garden song holiday doctor".split())
 
-Frames = tuple[tuple[str, ...], ...]
-"""Beginnings, middles with three places for goods, and ends."""
+Frames = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+"""Beginnings, middles with a place for what is named, and ends."""
 
 
-def _goods(rng: random.Random, department: int) -> list[str]:
-    """Two goods of a department and one of another, in any order."""
-    other = (department + rng.randrange(1, len(DEPARTMENTS))) % len(DEPARTMENTS)
-    named = [*rng.sample(GOODS[DEPARTMENTS[department]], 2), rng.choice(GOODS[DEPARTMENTS[other]])]
-    rng.shuffle(named)
-    return named
+def _good(rng: random.Random, department: int | None = None) -> str:
+    """Of a department, or of any."""
+    return rng.choice(GOODS[rng.choice(DEPARTMENTS) if department is None else DEPARTMENTS[department]])
 
 
-def _fill(rng: random.Random, frames: Frames, goods: list[str]) -> str:
-    start, middle, end = (rng.choice(part) for part in frames)
-    return _sentence(start + middle.format(*goods) + end)
+def _fill(rng: random.Random, starts: Sequence[str], middles: Sequence[str], ends: Sequence[str], named: str) -> str:
+    return _sentence(rng.choice(starts) + rng.choice(middles).format(named) + rng.choice(ends))
 
 
 def _sentence(text: str) -> str:
@@ -138,10 +125,10 @@ def _sentence(text: str) -> str:
 
 @dataclass(frozen=True)
 class _Sorted:
-    """Writes rows about goods: labelled by department, by floor (`merged` departments to a label), or by chance.
+    """Writes rows about goods, labelled by department, or by floor where `merged` departments make a label.
 
-    A share `shift` of the rows is in the task's own `frames`, the others are in the primary's. A share `noise` of the
-    labels is drawn again among the others; such a row is not relevant.
+    Beginning, middle and end are each from the task's own `frames` with the probability `shift`, else from the
+    primary's. A share `noise` of the labels is drawn again among the others: no rule gives them.
     """
 
     frames: Frames
@@ -151,8 +138,8 @@ class _Sorted:
 
     def __call__(self, rng: random.Random, index: int) -> Row:
         department = index % len(DEPARTMENTS)
-        frames = self.frames if rng.random() < self.shift else _CHATS
-        text = _fill(rng, frames, _goods(rng, department))
+        parts = (own if rng.random() < self.shift else chat for own, chat in zip(self.frames, _CHATS, strict=True))
+        text = _fill(rng, *parts, _good(rng, department))
         label, labels = department // self.merged, len(DEPARTMENTS) // self.merged
         wrong = rng.random() < self.noise
         moved = (label + rng.randrange(1, labels)) % labels
@@ -161,14 +148,13 @@ class _Sorted:
 
 def _guess(rng: random.Random, index: int) -> Row:
     """As the primary's, but the label says nothing of the text."""
-    return _fill(rng, _CHATS, _goods(rng, rng.randrange(len(DEPARTMENTS)))), index % len(DEPARTMENTS), False
+    return _fill(rng, *_CHATS, _good(rng)), index % len(DEPARTMENTS), False
 
 
 def _service(rng: random.Random, index: int) -> Row:
     """What else visitors want; each service is on one floor."""
-    wanted = rng.choice(_SERVICES[index % 4].split("/"))
-    text = rng.choice(_VISITORS[0]) + rng.choice(_ASKED).format(wanted) + rng.choice(_VISITORS[2])
-    return _sentence(text), index % 4, False
+    wanted = rng.choice(_SERVICES[index % 4])
+    return _fill(rng, *_VISITORS, wanted), index % 4, False
 
 
 @dataclass(frozen=True)
@@ -179,7 +165,7 @@ class _Unrelated:
     overlap: float
 
     def __call__(self, rng: random.Random, index: int) -> Row:
-        good = rng.choice(GOODS[rng.choice(DEPARTMENTS)])
+        good = _good(rng)
         text, label = self.write(rng, index, good if rng.random() < self.overlap else None)
         return _sentence(text), label, False
 
@@ -218,7 +204,7 @@ SPECS: tuple[TaskSpec, ...] = (
 """The primary first; the auxiliaries carry the hidden flag `relevant` in their training rows."""
 
 _PRIMARY_ROWS = {"train": 120, "validation": 800, "test": 240}
-_AUXILIARY_ROWS, _VALIDATION_ROWS = 2400, 80
+_AUXILIARY_ROWS, _VALIDATION_ROWS = 2000, 80
 _RELEVANT = {"mails": 0.3, "calls": 0.25, "forum": 0.25, "floors": 0.2}
 _IRRELEVANT = {"floors": 0.16, "reviews": 0.28, "photos": 0.28, "diary": 0.28}
 """How the relevant rows, and the others but for the bot's, are spread over the tasks."""
@@ -265,7 +251,7 @@ def _columns(spec: TaskSpec, split: str, rows: list[Row]) -> dict[str, list[Any]
 
 def generate(
     seed: int = 0, *, share: float = 0.28, noise: float = 0.0, overlap: float = 0.3, size: float = 1.0,
-    shift: float = 1.0, lookalikes: float = 0.03,
+    shift: float = 0.5, lookalikes: float = 0.025,
 ) -> dict[str, dict[str, dict[str, list[Any]]]]:  # fmt: skip
     """All rows as task -> split -> column -> values; labels are codes of `SPECS`, or floats for a regression.
 
@@ -274,8 +260,9 @@ def generate(
         share: Share of the auxiliary rows that are about the primary's decision.
         noise: Share of those whose label is wrong; they are not flagged as relevant.
         overlap: Share of the reviews, photos and diaries that name goods.
-        size: Auxiliary rows, as a multiple of 2,400.
-        shift: Share of the rows about the primary's decision that are in their own register, not in the primary's.
+        size: Auxiliary rows, as a multiple of 2,000.
+        shift: Share of the rows about the primary's decision that are in their own register throughout; the others
+            say what the primary's say between a beginning and an end of their own.
         lookalikes: Share of the auxiliary rows that the bot guessed: the primary's register, and labels by chance.
     """
     parts = _parts(share, noise, overlap, size, shift, lookalikes)
@@ -295,7 +282,7 @@ def generate(
 def vocabulary() -> list[str]:
     """Every lower-cased word that the suite can hold, sorted; punctuation is left out, contractions are split."""
     tables = (
-        list(GOODS.values()), _CHATS, _MAILS, _CALLS, _FORUM, _VISITORS, _SERVICES, _ASKED, _REVIEWS, _VERDICTS, _ITEMS,
+        list(GOODS.values()), _CHATS, _MAILS, _CALLS, _FORUM, _VISITORS, _SERVICES, _REVIEWS, _VERDICTS, _ITEMS,
         _MOODS, _SUBJECTS, _COLORS, _MOTIONS, _PLACES, _SCENES, _NAMES, _TENSES, _MANNERS, _ABOUT,
         "a and the because of cousin will s",
     )  # fmt: skip

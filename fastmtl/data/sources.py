@@ -78,8 +78,8 @@ class Departments(Sample):
     noise: float = 0.0
     overlap: float = 0.3
     size: float = 1.0
-    shift: float = 1.0
-    lookalikes: float = 0.03
+    shift: float = 0.5
+    lookalikes: float = 0.025
     suite: ClassVar[ModuleType] = departments
 
 
