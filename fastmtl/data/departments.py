@@ -51,33 +51,37 @@ DEPARTMENTS, FLOORS = tuple(GOODS), ("first", "second", "third", "fourth")
 
 _CHATS = (
     ("", "hi, ", "hello, ", "hey, ", "hello again, ", "good morning, ", "sorry, "),
-    ("the {} has not come", "do you still have this {}", "can I swap the {}", "my {} is broken", "where is my {}",
-     "is the {} in the same box", "I got the wrong {}", "who can help me with a {}", "how do I pay for the {}",
-     "I lost the bill for my {}", "which {} is the cheapest", "does your {} come in white"),
+    ("the {} came but the {} did not", "do you still have the {} and the {}", "can I swap the {} for the {}",
+     "my {} is fine but my {} is broken", "where are my {} and my {}", "is the {} in one box with the {}",
+     "I got the {} instead of the {}", "who can tell me about this {} and that {}", "is your {} cheaper than the {}",
+     "how do I pay for the {} and the {}", "I lost the bill for my {} and this {}", "does the {} need its own {}"),
     ("", ", thanks", ", please", ", can you check", ", it is urgent", ", any news"),
 )  # fmt: skip
 _MAILS = (
     ("Dear team, ", "Dear madam, ", "To whom it may concern, ", "Dear sir, ", "Good day, "),
-    ("we ordered one {} last week", "I am writing because of the {} on my bill", "our parcel held another {}",
-     "I would like to return one {}", "kindly send us prices of every {}", "last month we bought a {} from you",
-     "our {} was sent to an old address"),
+    ("we ordered one {} and one {} last week", "I am writing because of the {} and the {} on my bill",
+     "our parcel held another {} than the {} shown", "I would like to return one {} and one {}",
+     "kindly send us prices of every {} and every {}", "last month we bought your {} and your {}",
+     "our {} was sent without our {}"),
     (". Kind regards", ". Yours, Maria", ". Many thanks", ". Yours faithfully", ". Best wishes, Tom"),
 )  # fmt: skip
 _CALLS = (
     ("Caller: ", "Man on the phone: ", "Woman on the phone: ", "Old client: ", "From abroad: "),
-    ("{} arrived late", "second question about {}", "wants {} sent today", "complains of {}", "cannot find {} on our pages",
-     "has another {} now", "forgot to order {}"),
+    ("{} and {} arrived late", "second question about {} and {}", "wants {} sent with {}", "complains of {} and {}",
+     "cannot find {} or {} on our pages", "has {} but needs {}", "forgot to order {} and {}"),
     (", will ring again", ", was polite", ", no number left", ", line was bad", ", promised an answer"),
 )  # fmt: skip
 _FORUM = (
     ("Anyone else? ", "Solved: ", "Question for experts: ", "Just my opinion: ", "First post: "),
-    ("their {} beats all others", "never buy some used {}", "after years I tried a new {}", "which {} suits a beginner",
-     "we tested every {} for a month", "a friend found some {} on sale", "this {} is worth it"),
+    ("their {} beats any {}", "never put your {} next to some {}", "after years with one {} I tried this {}",
+     "which {} goes with an old {}", "we tested every {} and every {}", "a friend found some {} and {} on sale",
+     "this {} is worth more than that {}"),
     ("", ", what do you think", ", see my other thread", ", lol", ", hope it helps", ", up vote if you agree"),
 )  # fmt: skip
 _VISITORS = (
     ("A man: ", "A couple: ", "Two girls: ", "An old lady: ", "A family: ", "A tourist: "),
-    ("looking for {}", "had come about some {}", "brought back {}", "show me {}", "nobody answers about {}"),
+    ("looking for {} and {}", "had come about {} or {}", "brought back {} and {}", "show me {} or {}",
+     "nobody answers about {} and {}"),
     ("", ", at noon", ", before we closed", ", this morning", ", in a hurry"),
 )  # fmt: skip
 _SERVICES = (
@@ -107,16 +111,16 @@ _MANNERS = ("slowly", "quietly", "alone", "with friends", "for a while", "in the
 _ABOUT = tuple("weather wedding exam train garden song holiday doctor".split())
 
 Frames = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
-"""Beginnings, middles with a place for what is named, and ends."""
+"""Beginnings, middles with places for two things, and ends."""
 
 
-def _good(rng: random.Random, department: int | None = None) -> str:
-    """Of a department, or of any."""
-    return rng.choice(GOODS[rng.choice(DEPARTMENTS) if department is None else DEPARTMENTS[department]])
+def _goods(rng: random.Random, department: int) -> list[str]:
+    """Two of a department."""
+    return rng.sample(GOODS[DEPARTMENTS[department]], 2)
 
 
-def _fill(rng: random.Random, starts: Sequence[str], middles: Sequence[str], ends: Sequence[str], named: str) -> str:
-    return _sentence(rng.choice(starts) + rng.choice(middles).format(named) + rng.choice(ends))
+def _fill(rng: random.Random, starts: Sequence[str], middles: Sequence[str], ends: Sequence[str], two: list[str]) -> str:
+    return _sentence(rng.choice(starts) + rng.choice(middles).format(*two) + rng.choice(ends))
 
 
 def _sentence(text: str) -> str:
@@ -139,7 +143,7 @@ class _Sorted:
     def __call__(self, rng: random.Random, index: int) -> Row:
         department = index % len(DEPARTMENTS)
         parts = (own if rng.random() < self.shift else chat for own, chat in zip(self.frames, _CHATS, strict=True))
-        text = _fill(rng, *parts, _good(rng, department))
+        text = _fill(rng, *parts, _goods(rng, department))
         label, labels = department // self.merged, len(DEPARTMENTS) // self.merged
         wrong = rng.random() < self.noise
         moved = (label + rng.randrange(1, labels)) % labels
@@ -148,13 +152,12 @@ class _Sorted:
 
 def _guess(rng: random.Random, index: int) -> Row:
     """As the primary's, but the label says nothing of the text."""
-    return _fill(rng, *_CHATS, _good(rng)), index % len(DEPARTMENTS), False
+    return _fill(rng, *_CHATS, _goods(rng, rng.randrange(len(DEPARTMENTS)))), index % len(DEPARTMENTS), False
 
 
 def _service(rng: random.Random, index: int) -> Row:
     """What else visitors want; each service is on one floor."""
-    wanted = rng.choice(_SERVICES[index % 4])
-    return _fill(rng, *_VISITORS, wanted), index % 4, False
+    return _fill(rng, *_VISITORS, rng.sample(_SERVICES[index % 4], 2)), index % 4, False
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,7 @@ class _Unrelated:
     overlap: float
 
     def __call__(self, rng: random.Random, index: int) -> Row:
-        good = _good(rng)
+        good = _goods(rng, rng.randrange(len(DEPARTMENTS)))[0]
         text, label = self.write(rng, index, good if rng.random() < self.overlap else None)
         return _sentence(text), label, False
 
@@ -203,7 +206,7 @@ SPECS: tuple[TaskSpec, ...] = (
 )  # fmt: skip
 """The primary first; the auxiliaries carry the hidden flag `relevant` in their training rows."""
 
-_PRIMARY_ROWS = {"train": 120, "validation": 800, "test": 240}
+_PRIMARY_ROWS = {"train": 80, "validation": 800, "test": 240}
 _AUXILIARY_ROWS, _VALIDATION_ROWS = 2000, 80
 _RELEVANT = {"mails": 0.3, "calls": 0.25, "forum": 0.25, "floors": 0.2}
 _IRRELEVANT = {"floors": 0.16, "reviews": 0.28, "photos": 0.28, "diary": 0.28}
