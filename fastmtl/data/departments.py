@@ -1,52 +1,73 @@
-"""A generated suite about a mail-order house: one small primary task, and a pile of which a known part is worth reading.
+"""A generated suite about a mail-order house: one small primary task, and a pile of which a known part is useful.
 
-`chats` is the primary: every message belongs to one of eight departments, and a few have been sorted by hand. A message
-names two goods of its department and one of another, so that the goods alone decide; there are so many that the sorted
-messages show about half of them. Mails, calls and forum posts were sorted in the same way; the reception's book says
-only to which floor a visitor was sent, two departments to a floor, and visitors ask for other things than goods too.
-Reviews, captions of photos and diaries have nothing to do with it, though they may name goods. An old bot guessed the
-department of messages that look like the primary's: its labels are noise.
+Eight departments answer for goods of very different lines, one for pots, violins, tents and hammers alike. Which good
+is whose is this house's own custom: no pretrained encoder knows it, it has to be learned from examples.
 
-So the primary's score rises smoothly with the relevant rows that are read: each one shows goods of which it knew little.
+`chats` is the primary: messages that belong to the department of the two goods they name. Few have been sorted by hand,
+and they show less than half of the goods. In the files lie more: `mails`, `calls` and posts of the `forum` were sorted
+in the same way. The reception's book of `floors` says only to which floor a visitor was sent, two departments to a
+floor, and visitors ask for other things than goods too. `reviews`, captions of `photos` and entries of a `diary` have
+nothing to do with it, though they may name goods. The `bot` of last year guessed the department of other chats: its
+rows look like the primary's, and its labels are noise.
+
+So the primary's score rises smoothly with the relevant rows that are read: each shows goods of which little was known.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from fastmtl.errors import UserError
 from fastmtl.tasks import TaskSpec
 
 Row = tuple[str, float, bool]
 """Text, label, and whether the primary's rule decides the label."""
 Writer = Callable[[random.Random, int], Row]
 
+
 def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
 GOODS: dict[str, tuple[str, ...]] = {
-    "red": _words("""pan pot kettle wok ladle whisk  guitar violin cello harp banjo mandolin
-                     bicycle helmet saddle pedal tent rucksack  hammer saw drill wrench screwdriver chisel"""),
-    "orange": _words("""plate bowl cup fork spoon teapot  shirt blouse sweater jacket coat vest
-                        pencil pen eraser stapler notebook envelope  flute trumpet clarinet oboe trombone saxophone"""),
-    "yellow": _words("""toaster blender oven fridge freezer dishwasher  robot dinosaur unicorn dragon pirate wizard
-                        boot sandal slipper sneaker loafer clog  racket bat puck javelin paddle frisbee"""),
-    "green": _words("""rake spade hoe trowel wheelbarrow sprinkler  piano organ accordion drum cymbal xylophone
-                       printer scanner laptop keyboard monitor router  sofa armchair stool bench cushion ottoman"""),
-    "blue": _words("""rose tulip fern cactus lily orchid  nail screw bolt hinge bracket rivet
-                      doll puppet kite marble puzzle balloon  treadmill dumbbell barbell trampoline stopwatch hurdle"""),
-    "violet": _words("""hammock parasol barbecue lantern flowerpot sundial  bracelet necklace ring earring brooch locket
-                        desk bookcase cabinet shelf drawer lectern  amplifier microphone loudspeaker turntable radio stereo"""),
-    "brown": _words("""pillow blanket mattress quilt towel curtain  crib stroller pacifier bib cradle highchair
-                       brush roller ladder varnish stencil scraper  scarf belt hat glove mitten shawl"""),
-    "gray": _words("""ski sled snowboard canoe kayak surfboard  socket fuse switch bulb battery cable
-                      camera lens tripod telescope binocular microscope  skirt dress gown robe kilt kimono"""),
+    "red": _words("""pan pot kettle wok ladle whisk grater spatula
+                     guitar violin cello harp banjo mandolin ukulele viola
+                     bicycle helmet saddle pedal tent rucksack compass canteen
+                     hammer saw drill wrench screwdriver chisel axe mallet"""),
+    "orange": _words("""plate bowl cup fork spoon teapot mug saucer
+                        shirt blouse sweater jacket coat vest cardigan hoodie
+                        pencil pen eraser stapler notebook envelope ruler folder
+                        flute trumpet clarinet oboe trombone saxophone tuba bassoon"""),
+    "yellow": _words("""toaster blender oven fridge freezer dishwasher microwave stove
+                        robot dinosaur unicorn dragon pirate wizard princess knight
+                        boot sandal slipper sneaker loafer clog moccasin shoelace
+                        racket bat puck javelin paddle frisbee football dart"""),
+    "green": _words("""rake spade hoe trowel wheelbarrow sprinkler mower shovel
+                       piano organ accordion drum cymbal xylophone gong tambourine
+                       printer scanner laptop keyboard monitor router modem projector
+                       sofa armchair stool bench cushion ottoman recliner footrest"""),
+    "blue": _words("""rose tulip fern cactus lily orchid ivy sunflower
+                      nail screw bolt hinge bracket rivet washer hook
+                      doll puppet kite marble puzzle balloon rattle jigsaw
+                      treadmill dumbbell barbell trampoline stopwatch hurdle trophy whistle"""),
+    "violet": _words("""hammock parasol barbecue lantern flowerpot sundial gazebo fountain
+                        bracelet necklace ring earring brooch locket pendant tiara
+                        desk bookcase cabinet shelf drawer lectern wardrobe dresser
+                        amplifier microphone loudspeaker turntable radio stereo headphone metronome"""),
+    "brown": _words("""pillow blanket mattress quilt towel curtain duvet rug
+                       crib stroller pacifier bib cradle highchair playpen diaper
+                       brush roller ladder varnish stencil scraper easel primer
+                       scarf belt hat glove mitten shawl beret tie"""),
+    "gray": _words("""ski sled snowboard canoe kayak surfboard raft snorkel
+                      socket fuse switch bulb battery cable plug adapter
+                      camera lens tripod telescope binocular microscope flash magnifier
+                      skirt dress gown robe kilt kimono poncho sari"""),
 }  # fmt: skip
-"""Department -> what it answers for, four lines of six goods; no good belongs to two."""
+"""Department -> what it answers for, four lines of eight goods; no good belongs to two."""
 DEPARTMENTS, FLOORS = tuple(GOODS), ("first", "second", "third", "fourth")
 
 _CHATS = (
@@ -96,7 +117,7 @@ _REVIEWS = ("I think this {item} is {mood}", "what a {mood} {item}", "we found t
 _VERDICTS = ("", " from start to finish", ", if you ask me", " and I would say so again", ", like the last one")
 _ITEMS = tuple("film novel album show hotel restaurant phone game concert series podcast cruise".split())
 _MOODS = ("wonderful brilliant charming delightful great lovely superb thrilling".split(),
-          "awful boring dreadful horrible terrible dull poor disappointing".split())  # fmt: skip
+          "tedious boring dreadful horrible terrible dull poor disappointing".split())  # fmt: skip
 _SUBJECTS = "dog cat boy girl man woman child monkey puppy bear".split()
 _COLORS = "brown young tiny tired happy wet".split()
 _MOTIONS = "sleeping sitting eating walking dancing running".split()
@@ -119,8 +140,9 @@ def _goods(rng: random.Random, department: int) -> list[str]:
     return rng.sample(GOODS[DEPARTMENTS[department]], 2)
 
 
-def _fill(rng: random.Random, starts: Sequence[str], middles: Sequence[str], ends: Sequence[str], two: list[str]) -> str:
-    return _sentence(rng.choice(starts) + rng.choice(middles).format(*two) + rng.choice(ends))
+def _fill(rng: random.Random, frames: Iterable[tuple[str, ...]], two: list[str]) -> str:
+    start, middle, end = (rng.choice(part) for part in frames)
+    return _sentence(start + middle.format(*two) + end)
 
 
 def _sentence(text: str) -> str:
@@ -143,7 +165,7 @@ class _Sorted:
     def __call__(self, rng: random.Random, index: int) -> Row:
         department = index % len(DEPARTMENTS)
         parts = (own if rng.random() < self.shift else chat for own, chat in zip(self.frames, _CHATS, strict=True))
-        text = _fill(rng, *parts, _goods(rng, department))
+        text = _fill(rng, parts, _goods(rng, department))
         label, labels = department // self.merged, len(DEPARTMENTS) // self.merged
         wrong = rng.random() < self.noise
         moved = (label + rng.randrange(1, labels)) % labels
@@ -152,12 +174,12 @@ class _Sorted:
 
 def _guess(rng: random.Random, index: int) -> Row:
     """As the primary's, but the label says nothing of the text."""
-    return _fill(rng, *_CHATS, _goods(rng, rng.randrange(len(DEPARTMENTS)))), index % len(DEPARTMENTS), False
+    return _fill(rng, _CHATS, _goods(rng, rng.randrange(len(DEPARTMENTS)))), index % len(DEPARTMENTS), False
 
 
 def _service(rng: random.Random, index: int) -> Row:
     """What else visitors want; each service is on one floor."""
-    return _fill(rng, *_VISITORS, rng.sample(_SERVICES[index % 4], 2)), index % 4, False
+    return _fill(rng, _VISITORS, rng.sample(_SERVICES[index % 4], 2)), index % 4, False
 
 
 @dataclass(frozen=True)
@@ -188,8 +210,9 @@ def _photo(rng: random.Random, index: int, good: str | None) -> tuple[str, float
 def _entry(rng: random.Random, index: int, good: str | None) -> tuple[str, float]:
     """When it happens."""
     verb = ("will " if index % 3 == 2 else "") + rng.choice(_TENSES[index % 3])
+    one, two = rng.sample(_NAMES, 2)
     about = f"because of the {good or rng.choice(_ABOUT)}"
-    return f"{rng.choice(_NAMES)} and {rng.choice(_NAMES)}'s cousin {verb} {rng.choice(_MANNERS)} {about}", index % 3
+    return f"{one} and {two}'s cousin {verb} {rng.choice(_MANNERS)} {about}", index % 3
 
 
 def _auxiliary(name: str, labels: tuple[str, ...] = DEPARTMENTS) -> TaskSpec:
@@ -206,28 +229,50 @@ SPECS: tuple[TaskSpec, ...] = (
 )  # fmt: skip
 """The primary first; the auxiliaries carry the hidden flag `relevant` in their training rows."""
 
-_PRIMARY_ROWS = {"train": 80, "validation": 800, "test": 240}
+_PRIMARY_ROWS = {"train": 72, "validation": 720, "test": 200}
 _AUXILIARY_ROWS, _VALIDATION_ROWS = 2000, 80
-_RELEVANT = {"mails": 0.3, "calls": 0.25, "forum": 0.25, "floors": 0.2}
-_IRRELEVANT = {"floors": 0.16, "reviews": 0.28, "photos": 0.28, "diary": 0.28}
-"""How the relevant rows, and the others but for the bot's, are spread over the tasks."""
+_RELEVANT = {
+    "mails": (0.3, _MAILS, 1),
+    "calls": (0.25, _CALLS, 1),
+    "forum": (0.25, _FORUM, 1),
+    "floors": (0.2, _VISITORS, 2),
+}
+"""Share of the relevant rows, register, and departments per label."""
+_SERVICES_SHARE, _UNRELATED = 0.16, {"reviews": _review, "photos": _photo, "diary": _entry}
+"""Of the rows that are neither relevant nor the bot's, the visitors' other wishes; the three tasks have equal rests."""
+_TRIES = 50
+"""Rows that are drawn for each that is wanted, at most, before the grammar is said to be exhausted."""
 
 
 def _parts(
     share: float, noise: float, overlap: float, size: float, shift: float, lookalikes: float
 ) -> dict[str, list[tuple[Writer, int]]]:
     """Who writes how many training rows of each auxiliary task."""
+    for name, value in {
+        "share": share,
+        "noise": noise,
+        "overlap": overlap,
+        "shift": shift,
+        "lookalikes": lookalikes,
+    }.items():
+        if not 0 <= value <= 1:
+            raise UserError(f"data.source.{name}={value} is not a share; use a value in [0, 1]")
     rows = size * _AUXILIARY_ROWS
-    left = rows * (1 - share - lookalikes)
-    parts: dict[str, list[tuple[Writer, int]]] = {spec.name: [] for spec in SPECS if spec.name != PRIMARY}
-    frames = {"mails": _MAILS, "calls": _CALLS, "forum": _FORUM, "floors": _VISITORS}
-    for name, part in _RELEVANT.items():
-        parts[name].append((_Sorted(frames[name], 2 if name == "floors" else 1, shift, noise), round(rows * share * part)))
-    others = {"floors": _service, **{n: _Unrelated(w, overlap) for n, w in
-              (("reviews", _review), ("photos", _photo), ("diary", _entry))}}
-    for name, part in _IRRELEVANT.items():
-        parts[name].append((others[name], round(left * part)))
-    parts["bot"].append((_guess, round(rows * lookalikes)))
+    others = rows * (1 - share - lookalikes)
+    rest = others * (1 - _SERVICES_SHARE) / len(_UNRELATED)
+    parts: dict[str, list[tuple[Writer, int]]] = {
+        name: [(_Sorted(frames, merged, shift, noise), round(rows * share * part))]
+        for name, (part, frames, merged) in _RELEVANT.items()
+    }
+    parts["floors"].append((_service, round(others * _SERVICES_SHARE)))
+    parts["bot"] = [(_guess, round(rows * lookalikes))]
+    parts |= {name: [(_Unrelated(write, overlap), round(rest))] for name, write in _UNRELATED.items()}
+    for spec in SPECS[1:]:
+        if (left := sum(n for _, n in parts[spec.name])) < max(2, len(spec.labels)):
+            raise UserError(
+                f"data.source.share={share}, lookalikes={lookalikes}, size={size} leave {left} rows to {spec.name!r}, "
+                "fewer than its labels; raise size"
+            )
     return parts
 
 
@@ -235,13 +280,16 @@ def _rows(rng: random.Random, parts: list[tuple[Writer, int]], taken: set[str]) 
     """Rows of one split, shuffled; no text that is taken, and none twice."""
     rows: list[Row] = []
     for write, size in parts:
-        index = 0
-        while index < size:
-            row = write(rng, index)  # the row's place fixes its label, hence the balance
+        drawn = 0
+        wanted = len(rows) + size
+        while len(rows) < wanted:
+            row = write(rng, wanted - len(rows) - 1)  # the row's place fixes its label, hence the balance
+            drawn += 1
             if row[0] not in taken:
                 taken.add(row[0])
                 rows.append(row)
-                index += 1
+            elif drawn > _TRIES * size:
+                raise UserError(f"the grammar has no {size} unlike rows such as {row[0]!r}; lower data.source.size")
     rng.shuffle(rows)
     return rows
 
@@ -253,20 +301,23 @@ def _columns(spec: TaskSpec, split: str, rows: list[Row]) -> dict[str, list[Any]
 
 
 def generate(
-    seed: int = 0, *, share: float = 0.28, noise: float = 0.0, overlap: float = 0.3, size: float = 1.0,
-    shift: float = 0.5, lookalikes: float = 0.025,
+    seed: int = 0, *, share: float = 0.3, noise: float = 0.0, overlap: float = 0.3, size: float = 1.0,
+    shift: float = 0.5, lookalikes: float = 0.02,
 ) -> dict[str, dict[str, dict[str, list[Any]]]]:  # fmt: skip
     """All rows as task -> split -> column -> values; labels are codes of `SPECS`, or floats for a regression.
 
     Args:
-        seed: Other rows of the same kind. The primary's rows depend on it alone, on none of the dials below.
+        seed: Another one gives other rows of the same kind. The primary's rows depend on no dial below.
         share: Share of the auxiliary rows that are about the primary's decision.
         noise: Share of those whose label is wrong; they are not flagged as relevant.
         overlap: Share of the reviews, photos and diaries that name goods.
         size: Auxiliary rows, as a multiple of 2,000.
-        shift: Share of the rows about the primary's decision that are in their own register throughout; the others
-            say what the primary's say between a beginning and an end of their own.
+        shift: Probability that the beginning, the middle or the end of a row about the primary's decision is in its own
+            register and not in the primary's.
         lookalikes: Share of the auxiliary rows that the bot guessed: the primary's register, and labels by chance.
+
+    Raises:
+        UserError: A dial is out of range, a task would have fewer rows than labels, or the grammar has too few rows.
     """
     parts = _parts(share, noise, overlap, size, shift, lookalikes)
     taken: set[str] = set()

@@ -74,12 +74,12 @@ class Sample:
 class Departments(Sample):
     """The generated suite about a mail-order house; the fields are the arguments of `departments.generate`."""
 
-    share: float = 0.28
+    share: float = 0.3
     noise: float = 0.0
     overlap: float = 0.3
     size: float = 1.0
     shift: float = 0.5
-    lookalikes: float = 0.025
+    lookalikes: float = 0.02
     suite: ClassVar[ModuleType] = departments
 
 
