@@ -248,15 +248,6 @@ def _parts(
     share: float, noise: float, overlap: float, size: float, shift: float, lookalikes: float
 ) -> dict[str, list[tuple[Writer, int]]]:
     """Who writes how many training rows of each auxiliary task."""
-    for name, value in {
-        "share": share,
-        "noise": noise,
-        "overlap": overlap,
-        "shift": shift,
-        "lookalikes": lookalikes,
-    }.items():
-        if not 0 <= value <= 1:
-            raise UserError(f"data.source.{name}={value} is not a share; use a value in [0, 1]")
     rows = size * _AUXILIARY_ROWS
     others = rows * (1 - share - lookalikes)
     rest = others * (1 - _SERVICES_SHARE) / len(_UNRELATED)
