@@ -128,7 +128,7 @@ class Exp3(Bandit):
         self.updates += 1
 
     def utilities(self) -> np.ndarray:
-        """See `Bandit`: the policy pi_t (K,), which sums to 1; R itself grows with t and is noisy where plays are few."""
+        """See `Bandit`: the policy pi_t (K,), which sums to 1; R itself grows with t and is noisy after few plays."""
         t = self.updates + 1
         floor = self.exploration(t)
         exponents = self.exploration(t - 1) * self.rewards
