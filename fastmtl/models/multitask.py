@@ -35,7 +35,6 @@ class MultiTaskModel(nn.Module):
         self.heads = nn.ModuleDict(heads)
 
     def features(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Pooled features (B, H), before dropout."""
         return self.encoder(batch)
 
     def forward(self, batch: Mapping[str, Tensor], task: str) -> Tensor:
