@@ -36,11 +36,16 @@ class Belief:
         above, below = max(self.alpha - 1, 0.0), max(self.beta - 1, 0.0)
         return above / (above + below) if above + below else self.utility
 
-    def interval(self, share: float = 0.95) -> tuple[float, float]:
-        """The interval that holds `share` of the belief and leaves as much below as above it."""
+    @property
+    def peak(self) -> float:
+        """Height of the density at its mode; where that is infinite, at an end, a little inside."""
+        return float(self.density(np.clip(self.mode, 0.005, 0.995)))
+
+    def interval(self) -> tuple[float, float]:
+        """The interval that holds 95 % of the belief and leaves as much below as above it."""
         from scipy.stats import beta
 
-        low, high = beta.interval(share, self.alpha, self.beta)
+        low, high = beta.interval(0.95, self.alpha, self.beta)
         return float(low), float(high)
 
     def density(self, x: np.ndarray) -> np.ndarray:
@@ -52,10 +57,9 @@ class Belief:
 
 def beliefs(bandit: Bandit) -> list[Belief]:
     """One a task, in the order of the arms."""
-    last = bandit["rounds"][-1]
-    found = []
-    for i, task in enumerate(bandit["arms"]):
+    last, found = bandit["rounds"][-1], []
+    for task, alpha, beta in zip(bandit["arms"], last["alpha"], last["beta"]):
         rewards = [one["reward"] for one in bandit["rounds"] if one["arm"] == task]
         told = [reward for reward in rewards if reward is not None]
-        found.append(Belief(task, last["alpha"][i], last["beta"][i], len(rewards), len(told), sum(told)))
+        found.append(Belief(task, alpha, beta, len(rewards), len(told), sum(told)))
     return found

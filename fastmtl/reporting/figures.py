@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +27,12 @@ STYLE = {
     "svg.hashsalt": "fastmtl",  # without it ids are random
 }
 
-# Sizes in inches.
-WIDTH, CURVES, ROW, BELOW = 3.9, 2.4, 0.2, 0.75
-"""Of a panel: width without names, heights of the curves, of a task's row, and of what is written below."""
+WIDTH, CURVES, ROW, BESIDES = 6.0, 2.4, 0.2, 1.8
+"""Inches: of a panel, of the curves' height, of a task's row, and of what is written above and below."""
 SLANT = 40
 """Degrees by which names above the curves are turned, so that they need little width."""
+
+_DASHED: dict[str, Any] = {"color": "#555555", "linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 0}
 
 
 def write_bandit(bandit: Bandit, path: Path, chosen: Collection[str] = (), threshold: float | None = 0.5) -> None:
@@ -49,11 +50,9 @@ def draw_bandit(bandit: Bandit, chosen: Collection[str] = (), threshold: float |
     from matplotlib.figure import Figure
 
     with style.context(["default", STYLE]):
-        figure = Figure()
+        size = 2 * WIDTH, CURVES + ROW * len(bandit["arms"]) + BESIDES
+        figure = Figure(size, layout="constrained")
         left, right = figure.subfigures(1, 2, squeeze=False)[0]
-        name = _longest(figure, bandit["arms"])
-        height = _above(name) + CURVES + ROW * len(bandit["arms"]) + BELOW
-        figure.set_size_inches(2 * (WIDTH + 2 * _beside(name)), height)
         posteriors(bandit, left, chosen, threshold)
         rounds(bandit, right, threshold)
         return figure
@@ -62,36 +61,39 @@ def draw_bandit(bandit: Bandit, chosen: Collection[str] = (), threshold: float |
 def posteriors(
     bandit: Bandit, figure: Figure | SubFigure, chosen: Collection[str] = (), threshold: float | None = 0.5
 ) -> None:
-    """Every task's Beta posterior of its utility at the end (Guo et al. 2019, figure 3), on an empty (sub)figure.
+    """Every task's Beta posterior of its utility at the end (Guo et al. 2019, figure 3).
 
     Above, the densities, each named at its peak; below, best first, mean and 95 % interval. The primary and the
-    `chosen` tasks are filled; `threshold` is the utility above which tasks are chosen, None without one.
+    `chosen` tasks are filled; `threshold` is the utility above which tasks are chosen, None without one. Room for the
+    names is made by the figure's constrained layout.
     """
     told = beliefs(bandit)
-    upper, lower = _panels(figure, bandit["arms"], "Belief in each task's utility at the end")
+    upper, lower = _panels(figure, told, "Belief in each task's utility at the end")
     utility = np.linspace(0, 1, 401)
-    top = max(_peak(one) for one in told)
-    for i, one in enumerate(told):
+    top = max(one.peak for one in told)
+    for row, i in enumerate(_best_first(told)):
+        one, color = told[i], _color(i)
         density = np.minimum(one.density(utility), top)
         upper.plot(utility, density, **_line(i))
-        if i == 0 or one.task in chosen:
-            upper.fill_between(utility, density, color=_color(i), alpha=0.08, linewidth=0)
-    upper.set(xlim=(0, 1), ylim=(0, 1.05 * top), ylabel="density")
-    order = _best_first(told)
-    for row, i in enumerate(order):
-        one, color = told[i], _color(i)
-        face = color if i == 0 or one.task in chosen else "white"
+        filled = i == 0 or one.task in chosen
+        if filled:
+            upper.fill_between(utility, density, color=color, alpha=0.08, linewidth=0)
         lower.plot(one.interval(), (row, row), color=color, linewidth=1.6, solid_capstyle="butt")
-        lower.plot(one.utility, row, "o", color=color, markersize=5, markerfacecolor=face)
+        lower.plot(one.utility, row, "o", color=color, markersize=5, markerfacecolor=color if filled else "white")
         lower.text(1.01, row, f"{one.utility:.2f}", va="center_baseline", color=color)
-    _name_rows(lower, bandit["arms"], order)
-    filled = " (filled: primary and chosen)" if chosen else ""
+    upper.set(xlim=(0, 1), ylim=(0, 1.05 * top), ylabel="density")
+    solid = " (filled: primary and chosen)" if chosen else ""
     dashed = "" if threshold is None else f"\ndashed: tasks above {threshold:g} are chosen"
-    lower.set_xlabel(f"utility: mean reward of a round\nbar: 95 % interval; dot: mean{filled}{dashed}")
+    lower.set_xlabel(f"utility: mean reward of a round\nbar: 95 % interval; dot: mean{solid}{dashed}")
     for axes in (upper, lower):
         if threshold is not None:
             axes.axvline(threshold, **_DASHED)
-    _name_peaks(upper, told)
+    order = sorted(range(len(told)), key=lambda i: (told[i].mode, i))
+    gap = 0.2 / _inches(upper)[0]
+    for i, x in zip(order, spread([told[i].mode for i in order], gap, 0, 1)):
+        leader(upper, (told[i].mode, told[i].peak), (x, 1.05), ("data", "axes fraction"), _color(i))
+        turned = {"rotation": SLANT, "rotation_mode": "anchor", "transform": upper.get_xaxis_transform()}
+        upper.text(x, 1.07, told[i].task, va="center", **turned, **_text(i))
 
 
 def rounds(bandit: Bandit, figure: Figure | SubFigure, threshold: float | None = 0.5) -> None:
@@ -102,107 +104,50 @@ def rounds(bandit: Bandit, figure: Figure | SubFigure, threshold: float | None =
     from matplotlib.ticker import MaxNLocator
 
     told, history = beliefs(bandit), bandit["rounds"]
-    upper, lower = _panels(figure, bandit["arms"], "Utility after each round, and the task played")
+    upper, lower = _panels(figure, told, "Utility after each round, and the task played")
     belief_R2K = np.array([[one["alpha"], one["beta"]] for one in history])
     utility_RK = belief_R2K[:, 0] / belief_R2K.sum(axis=1)
     number = np.arange(1, len(history) + 1)
-    order = _best_first(told)
-    for row, i in enumerate(order):
+    for row, i in enumerate(_best_first(told)):
         mine = [(r, one["reward"]) for r, one in zip(number, history) if one["arm"] == told[i].task]
         first = max(mine[0][0] - 2, 0) if mine else len(number)  # the round before, which has the prior
         upper.plot(number[first:], utility_RK[first:, i], **_line(i))
         reach = [None if reward is None else 0.8 * (reward - 0.5) for _, reward in mine]
-        up = [0.1 if r is None else max(r, 0.0) for r in reach]
-        down = [0.1 if r is None else max(-r, 0.0) for r in reach]
-        lower.vlines([r for r, _ in mine], row - np.array(up), row + np.array(down), color=_color(i), linewidth=1.2)
+        up = np.array([0.1 if r is None else max(r, 0.0) for r in reach])
+        down = np.array([0.1 if r is None else max(-r, 0.0) for r in reach])
+        lower.vlines([r for r, _ in mine], row - up, row + down, color=_color(i), linewidth=1.2)
         lower.axhline(row, color=_color(i), linewidth=0.4, alpha=0.5)
     back = [r + 0.5 for r, one in zip(number, history) if one.get("back") and r < len(history)]
     for axes in (upper, lower):
         for r in back:
             axes.axvline(r, color="#BBBBBB", linewidth=0.5, zorder=0)
-    low, high = utility_RK.min(), utility_RK.max()
-    upper.set(xlim=(0, len(history) + 1), ylim=(max(0, low - 0.05), min(1, high + 0.05)), ylabel="utility")
+    low, high = max(0, utility_RK.min() - 0.05), min(1, utility_RK.max() + 0.05)
+    upper.set(xlim=(0, len(history) + 1), ylim=(low, high), ylabel="utility")
     if threshold is not None:
         upper.axhline(threshold, **_DASHED)
-    _name_rows(lower, bandit["arms"], order)
     lower.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     lower.set_xlabel(
         "round\nmark upwards: reward above one half; downwards: below\n"
         + ("grey: back to the end of the warm-up" if back else "(the first has nothing to compare with)")
     )
-    _name_ends(upper, told)
-
-
-_DASHED: dict[str, Any] = {"color": "#555555", "linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 0}
-
-
-def _panels(figure: Figure | SubFigure, names: list[str], title: str) -> tuple[Axes, Axes]:
-    """Axes for curves, and below them axes for a row a task, with room for the names."""
-    width, height = _inches(figure)
-    name = _longest(figure, names)
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(CURVES, ROW * len(names)))
-    beside = _beside(name) / width
-    figure.subplots_adjust(
-        left=beside, right=1 - beside, top=1 - _above(name) / height, bottom=BELOW / height, hspace=0.05
-    )
-    figure.suptitle(title, x=0.1 / width, y=1 - 0.1 / height, ha="left", va="top", fontsize=10)
-    upper.locator_params(axis="y", nbins=6)
-    return upper, lower
-
-
-def _longest(figure: Figure | SubFigure, names: list[str]) -> float:
-    """Width of the longest name, in inches; bold, since the primary's may be it."""
-    texts = [figure.text(0, 0, name, fontweight="bold") for name in names]
-    width = max(text.get_window_extent().width for text in texts) / figure.dpi
-    for text in texts:
-        text.remove()
-    return width
-
-
-def _beside(name: float) -> float:
-    """Inches left and right of the axes for names of that length, and for the label of the curves' axis."""
-    return max(name, 0.4) + 0.15
-
-
-def _above(name: float) -> float:
-    """Inches above the curves: title, and slanted names of that length."""
-    return 0.55 + name * float(np.sin(np.radians(SLANT)))
-
-
-def _name_rows(axes: Axes, names: list[str], order: list[int]) -> None:
-    """One row a task, in this order from above."""
-    axes.set_ylim(len(order) - 0.4, -0.6)
-    axes.set_yticks(range(len(order)), [names[i] for i in order])
-    for label, i in zip(axes.get_yticklabels(), order):
-        label.set(**_text(i))
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-
-
-def _name_peaks(axes: Axes, told: list[Belief]) -> None:
-    """Slanted names above the axes, each with a thin line to the peak of its density."""
-    order = sorted(range(len(told)), key=lambda i: (told[i].mode, i))
-    gap = 0.2 / _inches(axes)[0]
-    for i, place in zip(order, spread([told[i].mode for i in order], gap, 0, 1)):
-        _leader(axes, i, (told[i].mode, _peak(told[i])), (place, 1.05), ("data", "axes fraction"))
-        axes.text(
-            place, 1.07, told[i].task, transform=axes.get_xaxis_transform(), rotation=SLANT, rotation_mode="anchor",
-            va="center", **_text(i),
-        )  # fmt: skip
-
-
-def _name_ends(axes: Axes, told: list[Belief]) -> None:
-    """Names right of the axes, each with a thin line to the end of its curve."""
     order = sorted(range(len(told)), key=lambda i: (told[i].utility, -i))
-    (low, high), end = axes.get_ylim(), axes.get_xlim()[1] - 1
-    gap = 0.16 / _inches(axes)[1] * (high - low)
-    for i, place in zip(order, spread([told[i].utility for i in order], gap, low, high)):
-        _leader(axes, i, (end, told[i].utility), (1.02, place), ("axes fraction", "data"))
-        axes.text(1.03, place, told[i].task, transform=axes.get_yaxis_transform(), va="center", **_text(i))
+    ends = [(len(history), told[i].utility) for i in order]
+    for i, y in zip(order, beside_ends(upper, ends, 0.16, [_color(i) for i in order])):
+        upper.text(1.03, y, told[i].task, transform=upper.get_yaxis_transform(), va="center", **_text(i))
 
 
-def _leader(axes: Axes, i: int, point: tuple[float, float], label: tuple[float, float], units: Any) -> None:
-    arrow = {"arrowstyle": "-", "color": _color(i), "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0}
+def beside_ends(axes: Axes, ends: list[tuple[float, float]], gap: float, colors: Sequence[str]) -> np.ndarray:
+    """Heights of names right of the axes, `gap` inches apart, with a thin line to each end of a curve, from below."""
+    low, high = axes.get_ylim()
+    places = spread([y for _, y in ends], gap / _inches(axes)[1] * (high - low), low, high)
+    for end, y, color in zip(ends, places, colors):
+        leader(axes, end, (1.02, y), ("axes fraction", "data"), color)
+    return places
+
+
+def leader(axes: Axes, point: tuple[float, float], label: tuple[float, float], units: Any, color: str) -> None:
+    """A thin line from a point of the data to a label's place, in its units."""
+    arrow = {"arrowstyle": "-", "color": color, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0}
     axes.annotate("", point, label, textcoords=units, annotation_clip=False, arrowprops=arrow)
 
 
@@ -214,16 +159,28 @@ def spread(wanted: list[float], gap: float, low: float, high: float) -> np.ndarr
     return np.clip(isotonic_regression(np.array(wanted) - steps).x, low, high - steps[-1]) + steps
 
 
-def _inches(artist: Axes | Figure | SubFigure) -> tuple[float, float]:
-    """Width and height."""
-    box, figure = artist.get_window_extent(), artist.figure
-    assert figure is not None
+def _panels(figure: Figure | SubFigure, told: list[Belief], title: str) -> tuple[Axes, Axes]:
+    """Axes for curves, and below them axes with a named row a task, the best first."""
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(CURVES, ROW * len(told)))
+    figure.suptitle(title, x=0.02, ha="left", fontsize=10)
+    upper.locator_params(axis="y", nbins=6)
+    order = _best_first(told)
+    lower.set_ylim(len(order) - 0.4, -0.6)
+    lower.set_yticks(range(len(order)), [told[i].task for i in order])
+    for label, i in zip(lower.get_yticklabels(), order):
+        label.set(**_text(i))
+    lower.tick_params(axis="y", length=0)
+    lower.spines["left"].set_visible(False)
+    return upper, lower
+
+
+def _inches(axes: Axes) -> tuple[float, float]:
+    """Width and height, as the layout has them so far."""
+    figure: Any = axes.get_figure(root=True)
+    if figure.get_layout_engine():
+        figure.draw_without_rendering()
+    box = axes.get_window_extent()
     return box.width / figure.dpi, box.height / figure.dpi
-
-
-def _peak(one: Belief) -> float:
-    """Height of the density at its mode, which may be infinite at an end; there, a little inside."""
-    return float(one.density(np.clip(one.mode, 0.005, 0.995)))
 
 
 def _best_first(told: list[Belief]) -> list[int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from pandas import DataFrame, isna
 
 from fastmtl.reporting.compare import BOTH
-from fastmtl.reporting.figures import COLORS, STYLE, spread
+from fastmtl.reporting.figures import COLORS, STYLE, beside_ends
 from fastmtl.reporting.frame import candidates
 from fastmtl.reporting.points import (
     MARKERS,
@@ -76,30 +76,29 @@ def pictures(cells: DataFrame, compared: DataFrame, looks: Looks | None = None) 
     """All figures that the cells of a setting allow."""
     looks = looks or arm_looks(cells["arm"])
     points = points_of(cells, looks)
-    scores = "; ".join(f"{p.name}: {p.mean:.1f}{between(*p.interval)}" for p in points)
-    cost = "; ".join(f"{p.name}: {p.mean:.1f} for {number(p.teraflops)} TFLOP" for p in points)
-    made = [Picture("pareto", "Score against total compute", cost, pareto(cells, looks))]
+    made: list[Picture] = []
+
+    def add(name: str, title: str, told: Iterable[tuple[str, str]], figure: Figure) -> None:
+        made.append(Picture(name, title, "; ".join(f"{of}: {numbers}" for of, numbers in told), figure))
+
     if cells["budget"].notna().any():
-        made.insert(0, Picture("budget_curves", "Score against budget", scores, budget_curves(cells, looks)))
+        told = [(p.name, f"{p.mean:.1f}{between(*p.interval)}") for p in points]
+        add("budget_curves", "Score against budget", told, budget_curves(cells, looks))
+    told = [(p.name, f"{p.mean:.1f} for {number(p.teraflops)} TFLOP") for p in points]
+    add("pareto", "Score against total compute", told, pareto(cells, looks))
     for reference in (arm for arm in cells["arm"].unique() if arm in set(compared["reference"])):
         rows = compared[compared["reference"] == reference].itertuples()
-        told = "; ".join(f"{name_of(row.arm, row.budget)}: {difference(row)}" for row in rows)
-        figure = differences(cells, compared, reference, looks)
-        made.append(
-            Picture(
-                f"differences_{re.sub(r'[^a-zA-Z0-9]+', '_', reference)}", f"Difference to {reference}", told, figure
-            )
-        )
+        told = [(name_of(row.arm, row.budget), difference(row)) for row in rows]
+        name = f"differences_{re.sub(r'[^a-zA-Z0-9]+', '_', reference)}"
+        add(name, f"Difference to {reference}", told, differences(cells, compared, reference, looks))
     if (cells["aux_rows"] > 0).any():
-        told = "; ".join(
-            f"{p.name}: {', '.join(f'{task} {count:,.0f}' for task, count in p.counts('rows/').items() if count)}"
+        told = [
+            (p.name, ", ".join(f"{task} {count:,.0f}" for task, count in p.counts("rows/").items() if count))
             for p in points if p.mean_of("aux_rows")
-        )  # fmt: skip
-        made.append(Picture("composition", "Auxiliary rows by task", told, composition(cells, looks)))
-    told = "; ".join(
-        f"{p.name}: {number(p.teraflops)} TFLOP, {number(p.mean_of('total_wall_s'))} seconds" for p in points
-    )
-    made.append(Picture("costs", "Cost by stage", told, costs(cells, looks)))
+        ]  # fmt: skip
+        add("composition", "Auxiliary rows by task", told, composition(cells, looks))
+    told = [(p.name, f"{number(p.teraflops)} TFLOP, {number(p.mean_of('total_wall_s'))} seconds") for p in points]
+    add("costs", "Cost by stage", told, costs(cells, looks))
     return made
 
 
@@ -108,8 +107,9 @@ def budget_curves(cells: DataFrame, looks: Looks | None = None) -> Figure:
     """Score against the number of auxiliary rows (log), a line an arm; arms without a budget are bands."""
     points = points_of(cells, looks)
     lines = by_arm(p for p in points if p.budget is not None)
-    gap = LINE * max(_broken(p.arm).count("\n") + 1 for p in points)
-    axes = _axes(WIDTH, max(HEIGHT, gap * len(by_arm(points))))
+    names = {p.arm: textwrap.fill(p.arm, 20) for p in points}
+    gap = LINE * max(name.count("\n") + 1 for name in names.values())
+    axes = _axes(WIDTH, max(HEIGHT, gap * len(names)))
     ends = []
     sizes = sorted({p.rows for line in lines for p in line})
     edge = (max(sizes) / min(sizes)) ** 0.06 if len(sizes) > 1 else 1.3
@@ -126,8 +126,14 @@ def budget_curves(cells: DataFrame, looks: Looks | None = None) -> Figure:
             axes.axhspan(*p.interval, color=p.look.color, alpha=0.08, linewidth=0)
             axes.axhline(p.mean, color=p.look.color, linestyle=p.look.line, linewidth=1.2)
             ends.append((p, axes.get_xlim()[1]))
-    _name_ends(axes, ends, gap)
-    kept: list[float] = []  # ticks: the budgets themselves, but for those too close to the one before
+    ends.sort(key=lambda end: end[0].mean)
+    heights = beside_ends(axes, [(x, p.mean) for p, x in ends], gap, [p.look.color for p, _ in ends])
+    for (p, _), y in zip(ends, heights):
+        right = {"transform": axes.get_yaxis_transform(), "clip_on": False}
+        if p.budget is not None:
+            axes.plot(1.05, y, p.look.marker, color=p.look.color, markersize=4.5, **right)
+        axes.text(1.09, y, names[p.arm], va="center", linespacing=1.0, **right)
+    kept: list[float] = []  # ticks: the budgets, but for those too close to the one before
     for size in sizes:
         if not kept or np.log(size / kept[-1]) > 0.1 * np.log(sizes[-1] / sizes[0]):
             kept.append(size)
@@ -151,9 +157,8 @@ def pareto(cells: DataFrame, looks: Looks | None = None) -> Figure:
     best = np.flatnonzero(undominated(cost, score))
     best = best[np.argsort(cost[best], kind="stable")]
     x = [*cost[best], 1.15 * cost.max()]
-    axes.plot(
-        x, [*score[best], score[best[-1]]], drawstyle="steps-post", color=_GREY, linewidth=1, linestyle="--", zorder=0
-    )
+    y = [*score[best], score[best[-1]]]
+    axes.plot(x, y, drawstyle="steps-post", color=_GREY, linewidth=1, linestyle="--", zorder=0)
     axes.set(xscale="log", xlim=(cost.min() / 1.15, x[-1]), ylim=_limits(points))
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:,g}")
@@ -176,12 +181,8 @@ def composition(cells: DataFrame, looks: Looks | None = None) -> Figure:
     count_TR = np.array([[counts.get(task, 0) for counts in counted] for task in tasks])
     total_R = count_TR.sum(axis=0)
     (axes,) = _rows([*row_names(points), *(["(candidates)"] if there else [])], 1)
-    _key(
-        axes,
-        _stack(axes, tasks, 100 * count_TR / total_R, [f"{total:,.0f}" for total in total_R]),
-        "lower left",
-        (0, 1),
-    )
+    drawn = _stack(axes, tasks, 100 * count_TR / total_R, [f"{total:,.0f}" for total in total_R])
+    _key(axes, drawn, "lower left", (0, 1))
     axes.set(xlim=(0, 100), xlabel="% of the auxiliary rows, mean over seeds; right: how many")
     return _figure(axes)
 
@@ -304,10 +305,11 @@ def _stack(axes: Axes, parts: Sequence[str], value_PR: np.ndarray, ends: Sequenc
     for i, (part, value_R) in enumerate(zip(parts, value_PR)):
         if not value_R.any():  # its colour stays its own in the figures of other settings
             continue
-        hatch = "////" if i >= len(COLORS) - 1 else None
+        # A tint that black letters are read on; every second is lighter, so that neighbours differ in grey print.
+        fill = tuple(1 - (1 - c) * (0.4 if i % 2 else 0.7) for c in to_rgb(COLORS[1:][i % (len(COLORS) - 1)]))
         drawn[part] = axes.barh(
-            range(len(value_R)), value_R, left=left_R, height=0.7, color=_fill(i), edgecolor="white", linewidth=0.8,
-            hatch=hatch,
+            range(len(value_R)), value_R, left=left_R, height=0.7, color=fill, edgecolor="white", linewidth=0.8,
+            hatch="////" if i >= len(COLORS) - 1 else None,
         )  # fmt: skip
         for y, (value, left) in enumerate(zip(value_R, left_R)):
             if value / total * width > 0.075 * len(part) + 0.1:
@@ -318,20 +320,13 @@ def _stack(axes: Axes, parts: Sequence[str], value_PR: np.ndarray, ends: Sequenc
     return drawn
 
 
-def _fill(i: int) -> tuple[float, ...]:
-    """A tint that black letters are read on; every second one is lighter, so that neighbours differ in grey print."""
-    tint = 0.4 if i % 2 else 0.7
-    return tuple(1 - (1 - part) * tint for part in to_rgb(COLORS[1:][i % (len(COLORS) - 1)]))
-
-
 def _marks(axes: Axes, point: Point, x: float) -> None:
     """Mean, interval, and a faint dot a seed."""
     look = point.look
     axes.plot(np.full(len(point.scores), x), point.scores, ".", color=look.color, alpha=0.35, markersize=3)
     axes.plot((x, x), point.interval, color=look.color, linewidth=1, alpha=0.8)
-    axes.plot(
-        x, point.mean, look.marker, color=look.color, markersize=5.5, markeredgecolor="white", markeredgewidth=0.5
-    )
+    edge = {"markeredgecolor": "white", "markeredgewidth": 0.5}
+    axes.plot(x, point.mean, look.marker, color=look.color, markersize=5.5, **edge)
 
 
 def _limits(points: Sequence[Point]) -> tuple[float, float]:
@@ -339,30 +334,8 @@ def _limits(points: Sequence[Point]) -> tuple[float, float]:
     scores = np.concatenate([p.scores for p in points])
     low, high = scores.min(), scores.max()
     reach = 0.6 * (high - low) or 1.0
-    ends = np.array([p.interval for p in points])
-    return (
-        max(np.nanmin([*ends[:, 0], low]), low - reach) - 0.1 * reach,
-        min(np.nanmax([*ends[:, 1], high]), high + reach) + 0.1 * reach,
-    )
-
-
-def _name_ends(axes: Axes, ends: list[tuple[Point, float]], gap: float) -> None:
-    """Names right of the axes, `gap` inches apart, each with a thin line to the end of its curve or band."""
-    ends = sorted(ends, key=lambda end: end[0].mean)
-    low, high = axes.get_ylim()
-    gap *= (high - low) / _figure(axes).get_figheight()
-    right = axes.get_yaxis_transform()
-    for (p, x), y in zip(ends, spread([p.mean for p, _ in ends], gap, low, high)):
-        line = {"arrowstyle": "-", "color": p.look.color, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0}
-        units = ("axes fraction", "data")
-        axes.annotate("", (x, p.mean), (1.04, y), textcoords=units, arrowprops=line, annotation_clip=False)
-        if p.budget is not None:
-            axes.plot(1.06, y, p.look.marker, color=p.look.color, markersize=4.5, transform=right, clip_on=False)
-        axes.text(1.09, y, _broken(p.arm), transform=right, va="center", linespacing=1.0)
-
-
-def _broken(arm: str) -> str:
-    return textwrap.fill(arm, 20)
+    ends = [*scores, *(end for p in points for end in p.interval)]
+    return max(np.nanmin(ends), low - reach) - 0.1 * reach, min(np.nanmax(ends), high + reach) + 0.1 * reach
 
 
 def _key(axes: Axes, drawn: Mapping[str, Any], place: Any, anchor: tuple[float, float], width: float = 5.0) -> None:

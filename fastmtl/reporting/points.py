@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,13 +38,12 @@ _LINES: tuple[Any, ...] = ("-", (0, (6, 1)), (0, (3, 1, 1, 1)))
 
 def arm_looks(names: Iterable[str]) -> dict[str, Look]:
     """A look for every arm, in the order given; those of none, random and full are always the same."""
-    distinct = list(dict.fromkeys(names))
-    others = [name for name in distinct if name not in _FIXED]
-    drawn = {
-        name: Look(_HUES[i % len(_HUES)], MARKERS[i % len(MARKERS)], _LINES[i // len(_HUES) % len(_LINES)])
-        for i, name in enumerate(others)
-    }
-    return {name: _FIXED.get(name) or drawn[name] for name in distinct}
+    looks, i = dict.fromkeys(names, _FIXED["none"]), 0
+    for name in looks:
+        if name not in _FIXED:
+            looks[name] = Look(_HUES[i % len(_HUES)], MARKERS[i % len(MARKERS)], _LINES[i // len(_HUES) % len(_LINES)])
+            i += 1
+    return looks | {name: look for name, look in _FIXED.items() if name in looks}
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,6 @@ class Point:
 
     @property
     def name(self) -> str:
-        """Arm and budget."""
         return name_of(self.arm, self.budget)
 
     @cached_property
@@ -65,9 +64,8 @@ class Point:
         """Headlines x100, one a seed."""
         return 100 * self.cells["score"].to_numpy(float)
 
-    @cached_property
+    @property
     def mean(self) -> float:
-        """Of the scores."""
         return float(self.scores.mean())
 
     @cached_property
@@ -100,17 +98,12 @@ class Point:
 def points_of(cells: DataFrame, looks: Looks | None) -> list[Point]:
     """One an arm and budget, in the order of the frame."""
     looks = looks or arm_looks(cells["arm"])
-    return [
-        Point(arm, None if isna(budget) else float(budget), group, looks[arm]) for arm, budget, group in arms(cells)
-    ]
+    return [Point(arm, None if isna(size) else float(size), group, looks[arm]) for arm, size, group in arms(cells)]
 
 
 def by_arm(points: Iterable[Point]) -> list[list[Point]]:
-    """The points of each arm."""
-    lines: dict[str, list[Point]] = {}
-    for point in points:
-        lines.setdefault(point.arm, []).append(point)
-    return list(lines.values())
+    """The points of each arm, which follow each other."""
+    return [list(line) for _, line in groupby(points, key=lambda point: point.arm)]
 
 
 def name_of(arm: str, budget: Any) -> str:

@@ -99,8 +99,9 @@ def test_extreme_histories_are_drawn_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("draw", [posteriors, rounds])
 def test_names_do_not_touch(draw: Any) -> None:
-    figure = Figure(figsize=(7, 6))
+    figure = Figure(figsize=(7, 6), layout="constrained")
     draw({**history(arms=10, num_rounds=5)}, figure)
+    figure.draw_without_rendering()
     upper, lower = figure.axes
     names = [text for text in upper.texts if text.get_text()]
     assert len(names) == 10
