@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pandas as pd
 import pytest
@@ -53,7 +55,8 @@ def overrides(folder: Path, config: Path, primary: str = "red") -> list[str]:
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     monkeypatch.setattr(sys, "argv", ["fastmtl-relations", *arguments])
-    relations.main()
+    with mock.patch.dict(os.environ):  # which a program may set for itself
+        relations.main()
 
 
 @pytest.fixture(scope="module")

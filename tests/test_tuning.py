@@ -47,6 +47,7 @@ def test_a_space_is_written_as_a_sweep_is() -> None:
         (["rates", "budget=0,5"], "budget=0 is out of range"),
     ],
 )
+@pytest.mark.usefixtures("own_environment")
 def test_bad_input_is_one_line(
     arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -53,11 +53,11 @@ def joint_training(
     tasks: Sequence[TaskSpec], pool: TaskPool, names: Collection[str], plan: RelationsPlan, fit: FitConfig,
     encoder: EncoderSpec, seed: int,
 ) -> JointTraining:  # fmt: skip
-    """The model of some tasks together, or of one alone, in whatever order they are named.
+    """The model of some tasks together, or of one alone, in whatever order they are named or the data lists them.
 
     The rows that measure a task are the same for every seed and for every model of the task.
     """
-    ordered = [name for name in pool.names if name in names]
+    ordered = sorted(names)
     rows = {name: pool.local(pool.rows_of(name)) for name in ordered}
     measured = {}
     for name in ordered:

@@ -38,6 +38,7 @@ def test_a_notebook_adds_a_cell_to_a_study_of_the_command_line(output: Path) -> 
     assert {cell["study"] for cell in cells.values()} == {"mine"}
 
 
+@pytest.mark.usefixtures("own_environment")
 def test_a_report_reads_both_kinds_together(
     output: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -96,6 +96,7 @@ def test_what_does_not_compare_is_refused_and_a_filter_keeps_one(tmp_path: Path)
         written(folder, tmp_path / "out", where=("colour=red",))
 
 
+@pytest.mark.usefixtures("own_environment")
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     study(tmp_path / "studies" / "mine", ("rte",), seeds=2)
     monkeypatch.setattr(sys, "argv", ["fastmtl-report", "mine", "--output", str(tmp_path)])

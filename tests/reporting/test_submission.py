@@ -24,6 +24,7 @@ from fastmtl.pipelines.submission import FILES, write_submission
 from fastmtl.stages.pool import open_pool
 from fastmtl.tasks import GLUE, TaskSpec
 
+pytestmark = pytest.mark.usefixtures("own_environment")
 BY_NAME = {file.name: file for file in FILES}
 ROWS = 6
 LABELS = {"rte": [0, 1], "stsb": [0.5, 4.0], "mnli": [0, 1, 2]}
