@@ -7,8 +7,9 @@ All state goes through `state` and `restore` as plain values that survive JSON u
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,31 +17,41 @@ COSINE_LIMIT = 1 + 1e-6
 """Largest reward, in absolute value, of `Exp3` and `Ucb1`: a float32 cosine of parallel vectors may round past 1."""
 
 
-class Bandit(Protocol):
-    """Chooses an arm a round; `choose` changes nothing but `rng`, so a round without a reward needs no update."""
+class Learner:
+    """What learns the attributes that `learned` names."""
 
-    def choose(self, rng: np.random.Generator) -> int:
-        """The arm to play now; ties are broken by `rng`, never by the order of the arms."""
-        ...
-
-    def update(self, arm: int, reward: float) -> None:
-        """Learn the reward of playing `arm` as it was chosen by the present state."""
-        ...
-
-    def utilities(self) -> np.ndarray:
-        """Estimated value of each arm (K,) float64, higher is better; its unit is the bandit's own."""
-        ...
+    learned: ClassVar[tuple[str, ...]]
 
     def state(self) -> dict[str, Any]:
-        """What `update` changes, as plain values; the constructor's arguments are not in it."""
-        ...
+        """The learned attributes as plain values."""
+        return {name: np.array(getattr(self, name)).tolist() for name in self.learned}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue as the bandit of the same arguments whose `state` this is."""
-        ...
+        """Continue as the instance of the same arguments whose `state` this is."""
+        for name in self.learned:
+            before, value = getattr(self, name), state[name]
+            value = np.array(value, dtype=before.dtype) if isinstance(before, np.ndarray) else value
+            assert np.shape(value) == np.shape(before), "the state of a bandit with other arms"
+            setattr(self, name, value)
 
 
-class BetaBernoulli:
+class Bandit(Learner, ABC):
+    """Chooses an arm per round; `choose` changes nothing but `rng`, so a round without a reward needs no update."""
+
+    @abstractmethod
+    def choose(self, rng: np.random.Generator) -> int:
+        """The arm to play now; ties are broken by `rng`, never by the order of the arms."""
+
+    @abstractmethod
+    def update(self, arm: int, reward: float) -> None:
+        """Learn the reward of playing `arm` as it was chosen by the present state."""
+
+    @abstractmethod
+    def utilities(self) -> np.ndarray:
+        """Estimated value of each arm (K,) float64, higher is better; its unit is the bandit's own."""
+
+
+class BetaBernoulli(Bandit):
     """Non-stationary Beta-Bernoulli bandit, played by Thompson sampling (AutoSeM, Guo et al. 2019, section 3.2).
 
     Each arm's utility, its rate of success, has a Beta(alpha, beta) belief that decays towards its prior, so that old
@@ -50,44 +61,29 @@ class BetaBernoulli:
     `priors`. Rewards are in [0, 1]; a fraction is that share of a success, and no longer an exact posterior.
     """
 
+    learned = ("alpha", "beta")
+
     def __init__(self, alpha0: Sequence[float] | np.ndarray, beta0: Sequence[float] | np.ndarray, decay: float):
         assert 0 <= decay < 1, f"decay {decay}"
         self.decay = decay
-        self._prior = np.stack([np.array(alpha0, dtype=np.float64), np.array(beta0, dtype=np.float64)])
+        self._prior = np.array([alpha0, beta0], dtype=np.float64)
         assert np.all(self._prior > 0), "an arm's counts are above 0"
-        self._belief = self._prior  # (2, K): alpha and beta; `update` makes a new one
-
-    @property
-    def alpha(self) -> np.ndarray:
-        """Decayed successes (K,), the prior's included."""
-        return self._belief[0].copy()
-
-    @property
-    def beta(self) -> np.ndarray:
-        """Decayed failures (K,), the prior's included."""
-        return self._belief[1].copy()
+        self.alpha, self.beta = self._prior.copy()  # decayed successes and failures (K,), the prior's included
 
     def choose(self, rng: np.random.Generator) -> int:
         """See `Bandit`: the arm with the highest of one draw from each belief."""
-        return _argmax(rng.beta(self._belief[0], self._belief[1]), rng)
+        return _argmax(rng.beta(self.alpha, self.beta), rng)
 
     def update(self, arm: int, reward: float) -> None:
         """See `Bandit`; every arm decays first, then the played one gains (reward, 1 - reward)."""
         assert 0 <= reward <= 1, f"reward {reward}"
-        self._belief = (1 - self.decay) * self._belief + self.decay * self._prior
-        self._belief[:, arm] += (reward, 1 - reward)
+        self.alpha, self.beta = (1 - self.decay) * np.stack([self.alpha, self.beta]) + self.decay * self._prior
+        self.alpha[arm] += reward
+        self.beta[arm] += 1 - reward
 
     def utilities(self) -> np.ndarray:
         """See `Bandit`: the beliefs' means, rates of success in (0, 1); an arm not played keeps its prior's."""
-        return self._belief[0] / self._belief.sum(axis=0)
-
-    def state(self) -> dict[str, Any]:
-        return {"alpha": self._belief[0].tolist(), "beta": self._belief[1].tolist()}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        belief = np.array([state["alpha"], state["beta"]], dtype=np.float64)
-        assert belief.shape == self._prior.shape, "the state of a bandit with other arms"
-        self._belief = belief
+        return self.alpha / (self.alpha + self.beta)
 
 
 def priors(
@@ -101,7 +97,7 @@ def priors(
     return pairs[:, 0].copy(), pairs[:, 1].copy()
 
 
-class Exp3:
+class Exp3(Bandit):
     """EXP3-FLAD (Albalak, Raffel & Wang, NeurIPS 2023, arXiv 2302.00674; after Auer et al. 2002, Seldin et al. 2013).
 
     Round t = 1, 2, ... plays an arm a drawn from pi_t(a) = (1 - K e_t) softmax(e_{t-1} R)_a + e_t, where the rate of
@@ -113,44 +109,38 @@ class Exp3:
     (of no effect, since R = 0) and a softmax shifted by its largest exponent so that it cannot overflow.
     """
 
+    learned = ("rewards", "updates")
+
     def __init__(self, arms: int):
-        self._rewards = np.zeros(arms)  # R (K,): cumulative, importance-weighted
-        self._updates = 0
+        self.rewards = np.zeros(arms)  # R (K,): cumulative, importance-weighted
+        self.updates = 0
 
     def exploration(self, t: int) -> float:
         """e_t, each arm's least share of round t."""
-        arms = len(self._rewards)
+        arms = len(self.rewards)
         return min(1 / arms, math.sqrt(math.log(arms) / (arms * t))) if t else 1 / arms
 
     def choose(self, rng: np.random.Generator) -> int:
         """See `Bandit`: an arm drawn from the policy."""
-        return int(rng.choice(len(self._rewards), p=self.utilities()))
+        return int(rng.choice(len(self.rewards), p=self.utilities()))
 
     def update(self, arm: int, reward: float) -> None:
         assert abs(reward) <= COSINE_LIMIT, f"reward {reward}"
-        self._rewards[arm] += reward / self.utilities()[arm]
-        self._updates += 1
+        self.rewards[arm] += reward / self.utilities()[arm]
+        self.updates += 1
 
     def utilities(self) -> np.ndarray:
         """See `Bandit`: the policy pi_t (K,) that `choose` draws from, which sums to 1. These are shares, not rewards:
         R itself grows with t and is noisier the less an arm is played.
         """
-        t = self._updates + 1
+        t = self.updates + 1
         floor = self.exploration(t)
-        exponents = self.exploration(t - 1) * self._rewards
+        exponents = self.exploration(t - 1) * self.rewards
         weights = np.exp(exponents - exponents.max())
         return (1 - len(weights) * floor) * weights / weights.sum() + floor
 
-    def state(self) -> dict[str, Any]:
-        return {"rewards": self._rewards.tolist(), "updates": self._updates}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        rewards = np.array(state["rewards"], dtype=np.float64)
-        assert rewards.shape == self._rewards.shape, "the state of a bandit with other arms"
-        self._rewards, self._updates = rewards, state["updates"]
-
-
-class Ucb1:
+class Ucb1(Bandit):
     """UCB1-FLAD (Albalak, Raffel & Wang, NeurIPS 2023, arXiv 2302.00674; after Auer et al. 2002).
 
     Every arm is played once, in an order drawn from `rng`; then the arm with the largest R_a + sqrt(2 ln t / n_a),
@@ -165,37 +155,31 @@ class Ucb1:
     certain with n_a, as the width supposes: it never holds more than about 2 / smoothing - 1 rewards.
     """
 
+    learned = ("rewards", "plays")
+
     def __init__(self, arms: int, smoothing: float | None = 0.1):
         assert smoothing is None or 0 < smoothing <= 1, f"smoothing {smoothing}"
         self.smoothing = smoothing
-        self._rewards = np.zeros(arms)
-        self._plays = np.zeros(arms, dtype=np.int64)
+        self.rewards = np.zeros(arms)
+        self.plays = np.zeros(arms, dtype=np.int64)
 
     def choose(self, rng: np.random.Generator) -> int:
-        played = self._plays > 0
+        played = self.plays > 0
         index = np.full(len(played), np.inf)
-        width = np.sqrt(2 * np.log(max(self._plays.sum(), 1)) / self._plays[played])
-        index[played] = self._rewards[played] + width
+        width = np.sqrt(2 * np.log(max(self.plays.sum(), 1)) / self.plays[played])
+        index[played] = self.rewards[played] + width
         return _argmax(index, rng)
 
     def update(self, arm: int, reward: float) -> None:
         assert abs(reward) <= COSINE_LIMIT, f"reward {reward}"
-        self._plays[arm] += 1
-        plays = int(self._plays[arm])
+        self.plays[arm] += 1
+        plays = int(self.plays[arm])
         share = 1 / plays if self.smoothing is None or plays == 1 else self.smoothing
-        self._rewards[arm] += share * (reward - self._rewards[arm])
+        self.rewards[arm] += share * (reward - self.rewards[arm])
 
     def utilities(self) -> np.ndarray:
         """See `Bandit`: the average reward, without the width; NaN for an arm not played."""
-        return np.where(self._plays > 0, self._rewards, np.nan)
-
-    def state(self) -> dict[str, Any]:
-        return {"rewards": self._rewards.tolist(), "plays": self._plays.tolist()}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        rewards, plays = np.array(state["rewards"], dtype=np.float64), np.array(state["plays"], dtype=np.int64)
-        assert rewards.shape == plays.shape == self._plays.shape, "the state of a bandit with other arms"
-        self._rewards, self._plays = rewards, plays
+        return np.where(self.plays > 0, self.rewards, np.nan)
 
 
 SCALE_SMOOTHING = 0.1
@@ -209,7 +193,7 @@ _RULES: dict[str, Callable[[float, float], float]] = {
 """Name -> reward of a change, given the root mean square of the last changes."""
 
 
-class Reward:
+class Reward(Learner):
     """How much the primary's validation value, higher is better, says that a round helped: 0 to 1.
 
     `not_worse_than_previous`: 1 if value >= the one before (AutoSeM, section 3.2). Where validation is flat every round
@@ -223,11 +207,13 @@ class Reward:
     come there is none, so its reward is None, too. Set `reference` where the model goes back to an earlier state.
     """
 
+    learned = ("reference", "changes", "square")
+
     def __init__(self, name: str):
         self._rule = _RULES[name]
         self.reference: float | None = None
-        self._changes = 0
-        self._square = 0.0  # moving average of the squared changes
+        self.changes = 0
+        self.square = 0.0  # moving average of the squared changes
 
     def __call__(self, value: float) -> float | None:
         """The round's reward, given the primary's value after it."""
@@ -237,17 +223,9 @@ class Reward:
         if before is None:
             return None
         change = self.reference - before
-        self._changes += 1
-        self._square += max(1 / self._changes, SCALE_SMOOTHING) * (change**2 - self._square)
-        return self._rule(change, math.sqrt(self._square))
-
-    def state(self) -> dict[str, Any]:
-        """What a call changes, as plain values."""
-        return {"reference": self.reference, "changes": self._changes, "square": self._square}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue as the reward of the same name whose `state` this is."""
-        self.reference, self._changes, self._square = state["reference"], state["changes"], state["square"]
+        self.changes += 1
+        self.square += max(1 / self.changes, SCALE_SMOOTHING) * (change**2 - self.square)
+        return self._rule(change, math.sqrt(self.square))
 
 
 def _argmax(values: np.ndarray, rng: np.random.Generator) -> int:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import wraps
-from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin
+from inspect import signature
+from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, validate_call
 from pydantic.dataclasses import dataclass
 
 from fastmtl.errors import UserError
 
 T = TypeVar("T", bound=type)
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _number(value: Any) -> Any:
@@ -78,11 +80,39 @@ def _in_one_line(cls: type, init: Callable[..., None]) -> Callable[..., None]:
 
 
 def _explained(cls: type, error: ValidationError) -> UserError:
+    def words(name: str) -> str:
+        hint = cls.__pydantic_fields__[name]  # type: ignore[attr-defined]
+        return hint.description or describe(Annotated[(hint.annotation, *hint.metadata, None)])
+
+    return _first_problem([field.name for field in fields(cls)], words, error)
+
+
+def checked(function: F) -> F:
+    """Make a function whose arguments are coerced and checked by their annotations, as the fields of options are.
+
+    Raises:
+        OptionError: On a call, for the first argument that does not fit.
+    """
+    called = validate_call(function)
+
+    @wraps(function)
+    def with_checked_arguments(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return called(*args, **kwargs)
+        except ValidationError as error:
+            hints = get_type_hints(function, include_extras=True)
+            known = list(signature(function).parameters)
+            raise _first_problem(known, lambda name: describe(hints[name]), error) from None
+
+    return with_checked_arguments  # type: ignore[return-value]
+
+
+def _first_problem(known: list[str], words: Callable[[str], str], error: ValidationError) -> UserError:
+    """Of options `known` by name, each of which `words` says the type of."""
     first = error.errors()[0]
     if isinstance(cause := first.get("ctx", {}).get("error"), UserError):  # of a class's own check
         return cause
-    known = [field.name for field in fields(cls)]
-    name, *inside = first["loc"] or [cls.__name__]
+    name, *inside = first["loc"]
     if isinstance(name, int) and name < len(known):  # an argument without a name
         name = known[name]
     if name not in known or (not inside and "missing" in first["type"]):
@@ -91,9 +121,7 @@ def _explained(cls: type, error: ValidationError) -> UserError:
     if "missing" in first["type"]:  # of a list's items
         inside = inside[:-1]
     place = name + "".join(f"[{part}]" for part in inside if isinstance(part, int))
-    hint = cls.__pydantic_fields__[name]  # type: ignore[attr-defined]
-    wanted = hint.description or describe(Annotated[(hint.annotation, *hint.metadata, None)])
-    return OptionError(place, f"={first['input']!r} does not fit; use {wanted}")
+    return OptionError(place, f"={first['input']!r} does not fit; use {words(name)}")
 
 
 def describe(hint: Any) -> str:
@@ -110,7 +138,7 @@ def describe(hint: Any) -> str:
     if origin is Union or str(origin) == "<class 'types.UnionType'>":
         parts = [describe(part) for part in get_args(hint) if part is not type(None)]
         return " or ".join([*dict.fromkeys(parts), *(["null"] if type(None) in get_args(hint) else [])])
-    if origin in (tuple, list) or hint in (tuple, list):
+    if origin in (tuple, list, Sequence) or hint in (tuple, list):
         inner = [part for part in get_args(hint) if part is not Ellipsis]
         return f"a list [a,b], each {describe(inner[0])}" if inner else "a list [a,b]"
     if origin is dict or str(origin).endswith("Mapping'>"):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SkipValidation
+from pydantic import BeforeValidator, Field
 
 from fastmtl.data.batching.online import ThompsonSampling
 from fastmtl.errors import UserError
@@ -15,7 +15,14 @@ from fastmtl.models.inference import Precision
 from fastmtl.options import Count, Natural, Share, options
 from fastmtl.scoring.base import Scorer
 
-Part = Annotated[Any, SkipValidation]
+
+def _made(value: Any) -> Any:
+    if isinstance(value, str | bool | int | float | list | tuple | dict):
+        raise ValueError("no object")
+    return value
+
+
+Part = Annotated[Any, BeforeValidator(_made), Field(description="an option of its group, or {_target_: CLASS, ...}")]
 """An object that another class path of the configuration has made."""
 
 

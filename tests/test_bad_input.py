@@ -11,6 +11,7 @@ import pytest
 from fastmtl.cli.compose import compose
 from fastmtl.errors import UserError
 from fastmtl.selection.base import PoolExhausted
+from tests.conftest import has_cuda
 from tests.helpers.cli import start_cli
 
 
@@ -20,12 +21,6 @@ def refusal(*overrides: str) -> str:
     message = str(error.value)
     assert "\n" not in message
     return message
-
-
-def has_cuda() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,7 @@ def check_mixed(folder: Path, code: int | None, out: str) -> None:
     )  # fmt: skip
     assert len(list(folder.glob("outputs/artifacts/finetune/*/manifest.json"))) == 1
     assert len({result["id"] for result in read_cells(folder / "sweep")}) == 1
-    assert out.count("fastmtl: failed: seed=-1 is not a whole number") == 2
+    assert out.count("fastmtl: failed: seed=-1 does not fit; use a whole number") == 2
     assert out.count("repeat: fastmtl") == 2
     assert "2 of 4 cells did not finish" in out
     assert "Traceback" not in out
@@ -242,7 +242,7 @@ def ended(folder: Path) -> int:
 
 def table(results: list[dict[str, Any]]) -> str:
     """What the sweep prints, without its seconds."""
-    from fastmtl.reporting.study import comparison
+    from fastmtl.reporting.report import comparison
 
     plain = json.loads(json.dumps(results))
     for result in plain:

@@ -11,7 +11,7 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 from fastmtl.cli.callback import read_cells
-from fastmtl.reporting.study import comparison
+from fastmtl.reporting.report import comparison
 
 COLORS = {"none": "#777777", "random": "#d98b28", "feature_similarity": "#2a6fbb", "full": "#4b9b4b"}
 

@@ -13,8 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 
-from fastmtl.relations.curves import Curve
-from fastmtl.relations.features import CURVE, POSITIONS, ROLES
+from fastmtl.relations.features import CURVE, POSITIONS, ROLES, Curve
 from fastmtl.relations.predictor import Folds, accuracy, checked, fitted
 
 Model = Callable[[np.ndarray, np.ndarray], Any]

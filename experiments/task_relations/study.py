@@ -17,8 +17,7 @@ import published
 import yaml
 
 from fastmtl.errors import UserError
-from fastmtl.relations.curves import Curve
-from fastmtl.relations.features import CURVE, DATA, ROLES, curve_features, pair_table
+from fastmtl.relations.features import CURVE, DATA, ROLES, Curve, curve_features, pair_table
 from fastmtl.relations.gains import gains
 from fastmtl.relations.predictor import (
     Accuracy,
@@ -189,7 +188,7 @@ def importance(x: pd.DataFrame, gain: pd.Series, repeats: int) -> Table:
 
 
 def main(folder: Path, out: Path, repeats: int = 100) -> None:
-    from fastmtl.reporting.heatmap import heat_map
+    from fastmtl.reporting.relations import heat_map
 
     evaluated, losses = read(folder)
     base = gains_at(evaluated, SINGLE, PAIR)

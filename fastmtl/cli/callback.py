@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from fastmtl.cli.compose import in_words
+from fastmtl.cli.compose import in_words, typed_paths
 from fastmtl.cli.messages import command_line, say
 from fastmtl.cli.sweep import Watch, losses, plan, read
 from fastmtl.errors import UserError
@@ -31,21 +31,23 @@ def read_cells(sweep: Path) -> list[dict[str, Any]]:
 class CompareCells(Callback):
     """Plans and watches a sweep; after it the table over its cells, and what failed with the command to repeat it.
 
-    What it knows is the class's: Hydra sends the instance to the processes that run cells.
+    What it knows of this process's last sweep is the class's: Hydra sends the instance to processes that run cells.
+    `failed` counts cells that did not end well, in whichever process; with `reports` a sweep ends in a report.
     """
 
     watch: ClassVar[Watch | None] = None
-    """Of this process's last sweep."""
     failed: ClassVar[int] = 0
-    """Cells of that sweep that did not end well, in whichever process they ran."""
     reports: ClassVar[bool] = True
-    """Whether that sweep ends in a report."""
 
     def __init__(self, report: bool = True) -> None:
         self.report = report
 
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Refuse a folder that cannot be made before Hydra makes it."""
+        _make(config.hydra.run.dir, config)
+
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Write down all cells. It exits where none can run: of an exception Hydra would only warn."""
+        """Write down all cells; exit where none can run: of an exception Hydra would only warn."""
         name = config.hydra.runtime.choices["hydra/launcher"]
         if not _found(config.hydra.launcher._target_.rpartition(".")[0]):
             extra = "ray" if name == "ray" else "launchers"
@@ -60,19 +62,19 @@ class CompareCells(Callback):
         if not cells:
             _refuse("the sweep has no cells: a pattern in it matches no option")
         folder = Path(config.hydra.sweep.dir)
+        _make(folder, config)
         plan(folder, cells, [command_line(cell) for cell in cells])
         CompareCells.watch, CompareCells.failed, CompareCells.reports = Watch(folder), 0, self.report
         CompareCells.watch.start()
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Read what the cells left in the sweep's folder."""
+
         self.conclude()
 
     @classmethod
     def conclude(cls) -> None:
         """Print and write what there is to say of the sweep, however it came to its end."""
         from fastmtl.reporting import report
-        from fastmtl.reporting.study import comparison
 
         assert cls.watch is not None
         cls.watch.stop()
@@ -83,7 +85,7 @@ class CompareCells(Callback):
             try:
                 print(f"\n{report.write(results, folder / 'report', folder.name)}")
             except UserError as error:  # cells that do not compare: each setting for itself, and no page
-                print(f"\n{comparison(results)}\n\nfastmtl: no report: {error}")
+                print(f"\n{report.comparison(results)}\n\nfastmtl: no report: {error}")
         for line in lost:
             print(line)
         if lost:
@@ -93,6 +95,17 @@ class CompareCells(Callback):
 def ignore_schema_warnings() -> None:
     """Silence Hydra: our options of hydra/launcher have the names of those that the launchers' packages register."""
     warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
+
+
+def _make(folder: str | Path, config: DictConfig) -> None:
+    try:
+        typed_paths(config)
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except UserError as error:
+        _refuse(str(error))
+    except OSError as error:
+        problem = f"{str(folder)!r} cannot be made ({error.strerror}); name a folder of yours"
+        _refuse(f"paths.output={config.paths.output!r}: {problem}")
 
 
 def _found(module: str) -> bool:

@@ -17,11 +17,9 @@ from fastmtl.reporting import report
 from fastmtl.reporting.figures import draw_bandit, write_bandit
 from fastmtl.reporting.frame import Result
 from fastmtl.reporting.logs import log_cell
-from fastmtl.reporting.page import Part
 from fastmtl.reporting.plots import Picture
-from fastmtl.reporting.result import cell_name, read_if_there, record, study_folder
-from fastmtl.reporting.rows import selected_rows
-from fastmtl.reporting.study import cell_tables
+from fastmtl.reporting.result import cell_name, read_if_there, record, selected_rows, study_folder
+from fastmtl.reporting.table import Part
 from fastmtl.store import write_json
 
 BELIEFS = "Beta posterior of every task's utility, and the rounds; the numbers are in the table"
@@ -56,7 +54,7 @@ def run_cell(experiment: Experiment, cfg: DictConfig) -> float | None:
     if job.mode == RunMode.MULTIRUN:  # a sweep ends in a report over its cells
         return result["headline"]
     drawn = [Picture("posteriors", "Utility of each task", BELIEFS, draw_bandit(bandit, *shown))] if bandit else []
-    this = Part("This cell", tables=cell_tables(result, bandit, mixing), pictures=drawn)
+    this = Part("This cell", tables=report.cell_tables(result, bandit, mixing), pictures=drawn)
     print(f"\n{report.write([result], out, cell_name(result), more={'cell': this})}", flush=True)
     return result["headline"]
 

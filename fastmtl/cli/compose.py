@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -13,14 +15,40 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
+from pydantic import Field, Strict
 
 from fastmtl.cli.messages import CONFIG_ERRORS, explain, nodes
 from fastmtl.cli.overrides import check_choices, quote_unicode
 from fastmtl.errors import UserError
-from fastmtl.options import OptionError
+from fastmtl.options import Natural, OptionError, options
 
 if TYPE_CHECKING:  # torch takes seconds to import; --help and configuration errors do without it
     from fastmtl.pipelines.experiment import Experiment
+
+
+@options
+class Plain:
+    """Values that are options of no object."""
+
+    seed: Natural
+    study: Annotated[str, Field(coerce_numbers_to_str=True)] | None
+
+
+@options
+class Paths:
+    """The group `paths`."""
+
+    output: str
+    artifacts: str
+    keep_weights: Annotated[bool, Strict()]
+
+
+def typed_paths(cfg: DictConfig) -> Paths:
+    """Where a command writes."""
+    try:
+        return Paths(**OmegaConf.to_container(cfg.paths, resolve=True))  # type: ignore[arg-type]
+    except OptionError as error:
+        raise error.under("paths") from None
 
 
 def conf_dir() -> str:
@@ -32,13 +60,8 @@ def conf_dir() -> str:
 def compose(*overrides: str) -> Experiment:
     """The experiment that `fastmtl OVERRIDES` would run, for notebooks and scripts.
 
-    `compose("data=sample", "encoder=tiny", "budget=200").selection()` builds everything up to the selection.
-
-    Args:
-        overrides: `KEY=VALUE` or `GROUP=OPTION`, as on the command line.
-
-    Raises:
-        UserError: An override is wrong.
+    `compose("data=sample", "encoder=tiny", "budget=200").selection()` builds everything up to the selection. A
+    `UserError` says what is wrong with an override.
     """
     return build(values(*overrides))
 
@@ -63,9 +86,14 @@ def _hydra_of_our_own() -> Iterator[None]:
         GlobalHydra.instance().hydra = host
 
 
+@lru_cache(maxsize=1)
+def _defaults() -> DictConfig:
+    return values()
+
+
 def in_words(error: Exception) -> str:
     """A configuration error in one line."""
-    return explain(error, conf_dir(), values)
+    return explain(error, conf_dir(), _defaults)
 
 
 def build(cfg: DictConfig) -> Experiment:
@@ -73,12 +101,12 @@ def build(cfg: DictConfig) -> Experiment:
     from fastmtl.selection.base import check_budget
 
     check_budget(cfg.budget)
-    if isinstance(cfg.seed, bool) or not isinstance(cfg.seed, int) or cfg.seed < 0:
-        raise UserError(f"seed={cfg.seed!r} is not a whole number of 0 or more")
+    plain = Plain(cfg.seed, cfg.study)
+    paths = typed_paths(cfg)
     for key in _missing(cfg):
         raise UserError(f"{key} is not set; pass {key}=VALUE")
     _name_encoders(cfg)
-    budget, rows = cfg.budget, cfg.data.rows_per_task
+    rows = cfg.data.rows_per_task
     parts = {
         key: _made(OmegaConf.select(cfg, node))
         for key, node in {
@@ -89,15 +117,16 @@ def build(cfg: DictConfig) -> Experiment:
         }.items()
     }  # fmt: skip
     from fastmtl.data.sources import checked_pool
-    from fastmtl.pipelines.experiment import Experiment
+    from fastmtl.pipelines.experiment import Experiment, check_stage
     from fastmtl.store import Store
 
+    check_stage(cfg.stage)
     return Experiment(
         tasks=checked_pool(tuple(_made(cfg.data.source))),
-        store=Store(cfg.paths.artifacts),
+        store=Store(paths.artifacts),
         primary=cfg.primary,
-        budget=budget,
-        seed=cfg.seed,
+        budget=cfg.budget,
+        seed=plain.seed,
         mixing_search=_made(cfg.mixing) if cfg.get("mixing") else None,
         leakage_rule=cfg.data.leakage,
         rows_per_task=dict(rows) if isinstance(rows, DictConfig) else rows,
@@ -135,28 +164,26 @@ def _made(node: DictConfig) -> Any:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, UserError):
             cause = cause.__cause__
+        text, _, key = map(str.strip, str(error).rpartition("full_key:"))
         if isinstance(cause, OptionError):
-            raise cause.under(_full_key(error)) from None
-        raise cause or UserError(_first_line(error)) from None
+            raise _as_set(node, key, cause) from None
+        # For another reason, such as a class path that does not exist.
+        raise cause or UserError(f"{key}: {' '.join(text.split())[:300]}") from None
 
 
-def _full_key(error: InstantiationException) -> str:
-    return str(error).rsplit("full_key:", 1)[-1].strip()
-
-
-def _first_line(error: InstantiationException) -> str:
-    """An instantiation that failed for another reason, such as a class path that does not exist."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip() and "full_key" not in line]
-    return f"{_full_key(error)}: {' '.join(lines)[:300]}"
+def _as_set(node: DictConfig, place: str, error: OptionError) -> UserError:
+    """The error with the whole key; where that is `${another}`, with the other one, which is what people set."""
+    parent: Any = OmegaConf.select(node._get_root(), place)
+    name = error.field.partition("[")[0]
+    if isinstance(parent, DictConfig) and OmegaConf.is_interpolation(parent, name):
+        value = str(parent._get_node(name)._value())  # type: ignore[union-attr]
+        if found := re.fullmatch(r"\$\{([\w.]+)\}", value):
+            return UserError(f"{found[1]}{error.field.removeprefix(name)}{error.problem}")
+    return error.under(place)
 
 
 def build_logger(cfg: DictConfig, **extra: Any) -> Any:
-    """The cell's logger, or None for `logger=none`.
-
-    Args:
-        cfg: The whole configuration.
-        extra: Arguments that the logger's class takes beside its options.
-    """
+    """The cell's logger; `extra` arguments are of its class, beside its options."""
     try:
         return instantiate(cfg.logger, **extra, _convert_="all")
     except (InstantiationException, ModuleNotFoundError) as error:

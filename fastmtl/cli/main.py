@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from fastmtl.cli.callback import CompareCells, ignore_schema_warnings
 from fastmtl.cli.compose import build, conf_dir, in_words
-from fastmtl.cli.messages import CONFIG_ERRORS, in_one_line, say, set_up_process
+from fastmtl.cli.messages import CONFIG_ERRORS, in_one_line, say
 from fastmtl.cli.overrides import check_choices, quote_unicode
 from fastmtl.cli.sweep import running
 from fastmtl.errors import UserError
@@ -78,12 +78,11 @@ def _cell_of_a_sweep(cfg: DictConfig) -> float | None:
 
 def main() -> None:
     """Entry point of `fastmtl`."""
-    set_up_process()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let Hydra raise, so that its errors too are one line here
     ignore_schema_warnings()
     CompareCells.watch, CompareCells.failed = None, 0
     sys.argv[1:] = quote_unicode(sys.argv[1:])
-    with in_one_line("fastmtl"):
+    with in_one_line("fastmtl", logs=False):
         try:
             _run()
         except CONFIG_ERRORS as error:

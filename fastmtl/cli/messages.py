@@ -24,13 +24,7 @@ CONFIG_ERRORS = (HydraException, OmegaConfBaseException)
 
 
 def explain(error: Exception, conf: str, defaults: Callable[[], DictConfig]) -> str:
-    """A configuration error in one line: the value, and what to use instead.
-
-    Args:
-        error: What Hydra or OmegaConf raised.
-        conf: The folder of the configuration.
-        defaults: Gives the default configuration, whose keys are suggested.
-    """
+    """What Hydra or OmegaConf raised, in one line: the value, and what to use instead, from `conf` and `defaults`."""
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = (error.missing_cfg_file or "").rpartition("/")
         options = [name for name in error.options if name != "default"] or list(error.options)
@@ -38,10 +32,9 @@ def explain(error: Exception, conf: str, defaults: Callable[[], DictConfig]) -> 
     if isinstance(error, MissingMandatoryValue):
         return " ".join(str(error).split("\n")[0].split()) + "; pass it on the command line"
     cause: BaseException = error
-    while cause.__cause__ is not None and isinstance(cause.__cause__, CONFIG_ERRORS):
+    while isinstance(cause.__cause__, CONFIG_ERRORS):
         cause = cause.__cause__
-    lines = [line.strip() for line in f"{error}\n{cause if cause is not error else ''}".splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
+    text = next((line.strip() for line in f"{error}\n{cause}".splitlines() if line.strip()), type(error).__name__)
     if "LexerNoViableAlt" in text:
         typed = text.partition(": ")[2]
         return f"{typed!r} cannot be read; put quotes around a value, or a key that is not ASCII into a YAML file"
@@ -53,15 +46,23 @@ def explain(error: Exception, conf: str, defaults: Callable[[], DictConfig]) -> 
 
 
 def _unknown(key: str, conf: Path, defaults: DictConfig) -> str:
-    if having := _options_with(key, conf):
+    """A key that the selected options lack: options that have it, or else the most similar key of all."""
+    parts = key.split(".")
+    having = [
+        f"{'/'.join(parts[:i])}={path.stem}"
+        for i in range(1, len(parts))
+        for path in sorted(conf.joinpath(*parts[:i]).glob("*.yaml"))
+        if ".".join(parts[i:]) in dict(nodes(OmegaConf.load(path)))
+    ]
+    if having:
         verb = "has" if len(having) == 1 else "have"
         return (
             f"{key!r} is not a key of the selected options; {', '.join(having)} {verb} it (in a sweep over several "
             "choices: a command of its own, under the same study=NAME)"
         )
-    known = [*(name for name, _ in nodes(defaults)), *_keys_of_options(conf)]
+    known = [*dict(nodes(defaults)), *_keys_of_options(conf)]
     near = difflib.get_close_matches(key, known, n=1) or difflib.get_close_matches(
-        key.rsplit(".", 1)[-1], [name.rsplit(".", 1)[-1] for name in known], n=1
+        parts[-1], [name.rsplit(".", 1)[-1] for name in known], n=1
     )
     return f"{key!r} is not a key of the configuration" + (f"; did you mean {near[0]!r}?" if near else "; see --help")
 
@@ -74,39 +75,29 @@ def _keys_of_options(conf: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _options_with(key: str, conf: Path) -> list[str]:
-    """GROUP=OPTION of every option of a group that has this key, where other options of the group do without."""
-    parts = key.split(".")
-    return [
-        f"{'/'.join(parts[:i])}={path.stem}"
-        for i in range(1, len(parts))
-        for path in sorted(conf.joinpath(*parts[:i]).glob("*.yaml"))
-        if _has(OmegaConf.load(path), parts[i:])
-    ]
-
-
-def _has(node: Any, parts: list[str]) -> bool:
-    for part in parts:
-        node = node._get_node(part) if isinstance(node, DictConfig) else None  # `in` says no to ???
-    return node is not None
-
-
 def nodes(cfg: Any) -> list[tuple[str, Any]]:
     """Dotted key and value of every group and leaf, as written: an interpolation of a missing key would raise."""
 
-    def walk(node: Any, prefix: str) -> list[tuple[str, Any]]:
-        inner = node.items() if isinstance(node, dict) else ()
-        return [
-            (prefix, node),
-            *(found for name, child in inner for found in walk(child, f"{prefix}.{name}".lstrip("."))),
-        ]
+    def walk(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+        for name, child in node.items() if isinstance(node, dict) else ():
+            yield f"{prefix}{name}", child
+            yield from walk(child, f"{prefix}{name}.")
 
-    return walk(OmegaConf.to_container(cfg, resolve=False), "")[1:]
+    return list(walk(OmegaConf.to_container(cfg, resolve=False)))
 
 
 @contextmanager
-def in_one_line(program: str) -> Iterator[None]:
-    """Errors that a user can mend go to stderr as one line, with exit code 2; a stop exits with 130."""
+def in_one_line(program: str, logs: bool = True) -> Iterator[None]:
+    """Errors that a user can mend go to stderr as one line, with exit code 2; a stop exits with 130.
+
+    With `logs`, the package's messages are shown too, as Hydra's logging does for `fastmtl` itself.
+    """
+    set_up_process()
+    package = logging.getLogger("fastmtl")
+    if logs:
+        package.setLevel(logging.INFO)
+        if not package.handlers:
+            package.addHandler(Terminal())
     try:
         yield
     except UserError as error:
@@ -117,7 +108,7 @@ def in_one_line(program: str) -> Iterator[None]:
 
 
 def set_up_process() -> None:
-    """Environment of a process that runs one command; to be set before torch is imported, where the user sets none.
+    """Environment where the user sets none, before torch is imported.
 
     Threads of torch's OpenMP spin while they wait. Two processes on the same cores then stop each other: measured on
     two cores, a step of a small model took 100 times as long beside another job. Sleeping costs nothing measurable.
@@ -131,14 +122,6 @@ class Terminal(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), flush=True)
-
-
-def log_to_terminal() -> None:
-    """Show the package's messages, as Hydra's logging does for `fastmtl` itself."""
-    package = logging.getLogger("fastmtl")
-    if not package.handlers:
-        package.addHandler(Terminal())
-    package.setLevel(logging.INFO)
 
 
 def say(program: str, message: str) -> int:

@@ -25,8 +25,7 @@ def quote_unicode(arguments: Iterable[str]) -> list[str]:
 
 
 def _quote_values(argument: str) -> str:
-    found = None if argument.isascii() else _OVERRIDE.fullmatch(argument)
-    if found is None:
+    if argument.isascii() or not (found := _OVERRIDE.fullmatch(argument)):
         return argument
     key, value = found.groups()
     ends, keys = (":", r"(?!:)") if "{" in value else ("", "")  # Hydra takes no quotes around a dictionary's keys
@@ -39,11 +38,7 @@ def _quote_values(argument: str) -> str:
 
 
 def check_choices(overrides: Iterable[str], folder: Path) -> None:
-    """One option per group of `folder`: Hydra would merge several into one that is neither.
-
-    Raises:
-        UserError: Names the group.
-    """
+    """A `UserError` for several options of one group of `folder`: Hydra would merge them into one that is neither."""
     for override in overrides:
         found = re.match(r"\+*([\w/]+)(?:@[\w.]+)?=\[.*,.*\]$", override)
         if found is not None and found[1] not in MERGEABLE and (folder / found[1]).is_dir():

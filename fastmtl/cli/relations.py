@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastmtl.cli.compose import compose, values
-from fastmtl.cli.messages import check_folder_name, in_one_line, log_to_terminal, set_up_process
+from fastmtl.cli.messages import check_folder_name, in_one_line
 from fastmtl.errors import UserError
 
 
@@ -19,19 +19,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         epilog="fastmtl-relations glue data=glue encoder=minilm relations.batches=500 --seeds 3",
     )
     parser.add_argument("name", help="of the result, in <paths.output>/relations/NAME")
-    parser.add_argument(
-        "overrides", nargs="*", help="KEY=VALUE as for fastmtl; relations.* sets how models are trained"
-    )
+    parser.add_argument("overrides", nargs="*", help="KEY=VALUE as for fastmtl; relations.* sets the trainings")
     parser.add_argument("--seeds", type=int, default=2, help="number of seeds, from seed=0 on (default: %(default)s)")
-    parser.add_argument(
-        "--points", action="store_true", help="absolute gains, for tasks whose single-task score is near zero"
-    )
+    parser.add_argument("--points", action="store_true", help="absolute gains, for single-task scores near zero")
     parser.add_argument("--no-affinities", action="store_true", help="train no proxy; gains and features alone")
     parser.add_argument("--out", type=Path, help="where to write instead")
     given = parser.parse_intermixed_args(arguments)
     with in_one_line("fastmtl-relations"):
-        log_to_terminal()
-        set_up_process()
         check_folder_name(given.name)
         if given.seeds < 1:
             raise UserError(f"--seeds {given.seeds} is out of range; use 1 or more")
@@ -46,8 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # No rows are chosen here, so any budget does, also one beyond the candidates.
         cells = {seed: compose(*given.overrides, "budget=1.0", f"seed={seed}") for seed in seeds}
         found = GainMatrix(cells, not given.no_affinities).run()
-        text = write(found, out, given.name, "points" if given.points else "percent")
-        print(f"\n{text}\n\nwritten to {out}")
+        print(f"\n{write(found, out, given.name, 'points' if given.points else 'percent')}\n\nwritten to {out}")
 
 
 if __name__ == "__main__":

@@ -7,38 +7,30 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fastmtl.cli.compose import compose
-from fastmtl.cli.messages import in_one_line, log_to_terminal, set_up_process
+from fastmtl.cli.messages import in_one_line
 from fastmtl.errors import UserError
 from fastmtl.reporting.frame import BASELINES, Result
 from fastmtl.reporting.report import FILTERS, read, write
-
-if TYPE_CHECKING:
-    from fastmtl.reporting.page import Part
+from fastmtl.reporting.table import Part
 
 
 def projected(results: Sequence[Result], rows_per_task: int) -> dict[str, Part]:
     """So many rows of each task as the proxy of the first cell that has one sees them, without and with discriminator.
 
-    The former trains a second proxy. To be passed to `write` as `more`.
+    The former trains a second proxy.
     """
     from fastmtl.pipelines.relations import TaskRelations
     from fastmtl.reporting import projection
-    from fastmtl.reporting.page import Part
 
     scored = [one for one in results if one["command"] and any(stage["stage"] == "proxy" for stage in one["stages"])]
     if not scored:
-        raise UserError(
-            "no cell of a command has a proxy to show; add selection=feature_similarity, or leave --projection out"
-        )
+        raise UserError("no cell has a proxy to show; add selection=feature_similarity, or leave --projection out")
     exp = compose(*shlex.split(scored[0]["command"])[1:])
     made = projection.projections(TaskRelations(exp), rows_per_task)
-    primaries = dict.fromkeys(one["primary"] for one in results)
-    drawn = projection.pictures(made, exp.primary)
-    tables = [projection.table(made, name) for name in primaries]
-    return {"proxy": Part("What the proxy sees", tables=tables, pictures=drawn)}
+    tables = [projection.table(made, name) for name in dict.fromkeys(one["primary"] for one in results)]
+    return {"proxy": Part("What the proxy sees", tables=tables, pictures=projection.pictures(made, exp.primary))}
 
 
 def main() -> None:
@@ -55,8 +47,6 @@ def main() -> None:
     given = parser.parse_args()
     folder = Path(given.study) if os.sep in given.study else given.output / "studies" / given.study
     with in_one_line("fastmtl-report"):
-        log_to_terminal()
-        set_up_process()
         results = read(folder, given.where)
         out = given.out or given.output / "reports" / folder.name
         more = projected(results, given.projection) if given.projection else {}

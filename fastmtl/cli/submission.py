@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastmtl.cli.compose import compose
-from fastmtl.cli.messages import in_one_line, log_to_terminal, set_up_process
+from fastmtl.cli.messages import in_one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -23,8 +23,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("overrides", nargs="*", help="of the cells, as for fastmtl: data=glue seed=0 budget=500")
     given = parser.parse_intermixed_args(arguments)
     with in_one_line("fastmtl"):
-        log_to_terminal()
-        set_up_process()
         from fastmtl.pipelines.submission import FILES, write_submission
         from fastmtl.tasks import GLUE
 

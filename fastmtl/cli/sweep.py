@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import threading
 import time
 from collections import Counter
@@ -21,6 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from fastmtl.cli.messages import in_one_line
 from fastmtl.errors import UserError
 from fastmtl.store import write_json
 
@@ -55,9 +55,6 @@ class Cell:
         return self.ended - self.started
 
 
-# --- what a sweep and its cells write ----------------------------------------------------------------------------
-
-
 def plan(folder: Path, cells: Sequence[Sequence[str]], commands: Sequence[str]) -> None:
     """Write down all cells of a sweep, `KEY=VALUE` each override; what an earlier sweep left in the folder goes."""
     for name in (STATUS, "result.json"):
@@ -85,24 +82,17 @@ def running(folder: Path) -> Iterator[dict[str, Any]]:
         write_json(folder / STATUS, {**status, "ended": time.time()})
 
 
-# --- what is read ------------------------------------------------------------------------------------------------
-
-
 def read(folder: Path) -> list[Cell]:
     """All cells of the sweep in `folder`, in the order in which they are launched."""
-    return [_read(folder / str(n), Cell(n, **told)) for n, told in enumerate(json.loads((folder / PLAN).read_text()))]
-
-
-def _read(folder: Path, cell: Cell) -> Cell:
-    # The lock first: a cell that ends between the two looks is then read as ended, not as stopped.
-    alive = held(folder / LOCK)
-    try:
-        status = json.loads((folder / STATUS).read_text())
-    except FileNotFoundError:
-        return cell
-    if status["state"] == "running" and not alive:
-        status["state"] = "stopped"
-    return Cell(cell.number, cell.overrides, cell.command, **status)
+    cells = []
+    for n, told in enumerate(json.loads((folder / PLAN).read_text())):
+        # The lock first: a cell that ends between the two looks is then read as ended, not as stopped.
+        alive, status = held(folder / str(n) / LOCK), folder / str(n) / STATUS
+        found = json.loads(status.read_text()) if status.exists() else {}
+        if found.get("state") == "running" and not alive:
+            found["state"] = "stopped"
+        cells.append(Cell(n, **told, **found))
+    return cells
 
 
 def held(lock: Path) -> bool:
@@ -126,9 +116,6 @@ def newest(folder: Path) -> Path:
     return plans[-1].parent
 
 
-# --- what is shown -----------------------------------------------------------------------------------------------
-
-
 def summary(cells: Sequence[Cell]) -> str:
     """Counts by state and, once a cell was computed, the time left if the others take as long."""
     counts = Counter(cell.state for cell in cells)
@@ -142,7 +129,8 @@ def summary(cells: Sequence[Cell]) -> str:
         now = time.time()
         mean_s = sum(computed) / len(computed)
         left_s = [max(0.0, mean_s - (now - cell.started)) for cell in cells if cell.state == "running"]
-        text += f"; about {_duration((sum(left_s) + mean_s * counts['queued']) / counts['running'])} left"
+        seconds = (sum(left_s) + mean_s * counts["queued"]) / counts["running"]
+        text += f"; about {f'{seconds:.0f} s' if seconds < 100 else f'{seconds / 60:.0f} min'} left"
     return text
 
 
@@ -157,9 +145,8 @@ def matrix(cells: Sequence[Cell]) -> str:
         box = boxes.setdefault(" ".join(cell.overrides[key] for key in rows), dict.fromkeys(columns, ""))
         box[cell.overrides.get("budget", "")] += MARKS[cell.state]
     heads = [" ".join(rows), *(f"budget={column}" if column else "" for column in columns)]
-    table = tabulate(
-        [[label, *box.values()] for label, box in boxes.items()], heads, tablefmt="github", disable_numparse=True
-    )
+    lines = [[label, *box.values()] for label, box in boxes.items()]
+    table = tabulate(lines, heads, tablefmt="github", disable_numparse=True)
     return f"{table}\n{'  '.join(f'{mark} {state}' for state, mark in MARKS.items())}"
 
 
@@ -182,10 +169,6 @@ def losses(cells: Sequence[Cell]) -> list[str]:
 def _swept(cells: Sequence[Cell]) -> list[str]:
     """Keys with more than one value."""
     return [key for key in cells[0].overrides if len({cell.overrides[key] for cell in cells}) > 1]
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 class Watch(threading.Thread):
@@ -221,13 +204,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="fastmtl-status", description="Which cells of a sweep are done.")
     parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs"),
                         help="of a sweep, or an output folder for its newest sweep (default: %(default)s)")  # fmt: skip
-    try:
-        folder = newest(parser.parse_args().folder)
-    except UserError as error:
-        print(f"fastmtl-status: {error}", file=sys.stderr)
-        sys.exit(2)
-    cells = read(folder)
-    print("\n".join([str(folder), summary(cells), "", matrix(cells), *losses(cells)]))
+    given = parser.parse_args()
+    with in_one_line("fastmtl-status"):
+        folder = newest(given.folder)
+        cells = read(folder)
+        print("\n".join([str(folder), summary(cells), "", matrix(cells), *losses(cells)]))
 
 
 if __name__ == "__main__":

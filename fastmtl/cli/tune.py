@@ -20,7 +20,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 
 from fastmtl.cli.compose import build, compose, in_words, values
-from fastmtl.cli.messages import check_folder_name, command_line, in_one_line, log_to_terminal, set_up_process
+from fastmtl.cli.messages import check_folder_name, command_line, in_one_line
 from fastmtl.cli.sweep import held
 from fastmtl.errors import UserError
 
@@ -45,14 +45,15 @@ class Search:
     def run(self) -> Study:
         """Go on to `trials` trials. Several processes may run the same search at a time.
 
-        A trial holds a lock while it runs; one whose lock is free was killed, and does not count. What is proposed is a
-        function of seed and trials so far alone: so the trial that was killed is proposed again, and its finished
-        stages are found.
+        A trial holds a lock while it runs; one whose lock is free was killed, and does not count. What is proposed
+        depends on seed and counted trials alone: so the killed one is proposed again, its finished stages are found.
         """
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        cfg = values(*self.fixed, *_overrides({key: _first(one) for key, one in self.space.items()}))
+        space: dict[str, Any] = self.space
+        first = {key: (getattr(one, "choices", None) or [one.low])[0] for key, one in space.items()}
+        cfg = values(*self.fixed, *_overrides(first))
         build(cfg)  # says what is wrong with a key or a value before there is a study
         folder = Path(cfg.paths.output) / "tuning" / self.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,13 +73,9 @@ class Search:
 
     def _bind(self, study: Study) -> None:
         """A study has one question: trials of another one would mislead it."""
-        question = {
-            "fixed": list(self.fixed),
-            "space": {key: repr(distribution) for key, distribution in self.space.items()},
-            "seeds": self.seeds,
-        }
-        if study.user_attrs.get("question", question) != question:
-            old = study.user_attrs["question"]
+        space = {key: repr(distribution) for key, distribution in self.space.items()}
+        question = {"fixed": list(self.fixed), "space": space, "seeds": self.seeds}
+        if (old := study.user_attrs.get("question", question)) != question:
             raise UserError(
                 f"search {self.name!r} was begun with {' '.join(old['fixed'])} over {', '.join(old['space'])} "
                 f"and {old['seeds']} seeds, with other values now; choose another name"
@@ -94,16 +91,14 @@ class Search:
             for running in study.get_trials(states=(TrialState.RUNNING,)):
                 if not held(folder / f".trial-{running.number}"):
                     study.tell(running.number, state=TrialState.FAIL)
-            counted = [
-                trial for trial in study.get_trials() if trial.state != TrialState.FAIL or "error" in trial.user_attrs
-            ]
-            if len(counted) >= self.trials:
+            count = sum(one.state != TrialState.FAIL or "error" in one.user_attrs for one in study.get_trials())
+            if count >= self.trials:
                 return None
-            study.sampler = TPESampler(seed=seed * 100_000 + len(counted))
+            study.sampler = TPESampler(seed=seed * 100_000 + count)
             trial = study.ask(self.space)
             lock = FileLock(folder / f".trial-{trial.number}")
             lock.acquire()
-        print(f"trial {len(counted) + 1} of {self.trials}: {' '.join(_overrides(trial.params))}", flush=True)
+        print(f"trial {count + 1} of {self.trials}: {' '.join(_overrides(trial.params))}", flush=True)
         return trial, lock
 
     def _evaluate(self, study: Study, trial: Trial, seed: int, where: str) -> None:
@@ -121,9 +116,9 @@ class Search:
             study.tell(trial, state=TrialState.FAIL)
             print(f"    failed: {error}", flush=True)
             return
-        study.tell(trial, sum(scores) / len(scores))
+        study.tell(trial, mean := sum(scores) / len(scores))
         each = " ".join(f"{100 * score:.1f}" for score in scores)
-        print(f"    {100 * sum(scores) / len(scores):.1f} on {where} (by seed: {each})", flush=True)
+        print(f"    {100 * mean:.1f} on {where} (by seed: {each})", flush=True)
 
     def _conclude(self, study: Study, seed: int, where: str) -> None:
         from optuna.trial import TrialState
@@ -131,12 +126,9 @@ class Search:
         done = study.get_trials(states=(TrialState.COMPLETE,))
         if not done:
             raise UserError(f"no trial of search {self.name!r} finished; the reasons are above")
-        best = study.best_trial
-        command = ["-m", *self.fixed, *_overrides(best.params), f"seed=range({seed},{seed + self.seeds})"]
-        told = f"{100 * study.best_value:.1f} on {where}, mean of {self.seeds} seeds"
-        print(
-            f"\nbest of {len(done)} trials: {told}; the best of many flatters.\nto report it: {command_line(command)}"
-        )
+        command = ["-m", *self.fixed, *_overrides(study.best_params), f"seed=range({seed},{seed + self.seeds})"]
+        told = f"{100 * study.best_value:.1f} on {where}, mean of {self.seeds} seeds; the best of many flatters"
+        print(f"\nbest of {len(done)} trials: {told}.\nto report it: {command_line(command)}")
 
 
 def _value(*overrides: str) -> float:
@@ -186,10 +178,6 @@ def _distribution(one: Override) -> BaseDistribution:
         raise UserError(f"{one.input_line} is no range to search: {error}") from None
 
 
-def _first(distribution: Any) -> Any:
-    return distribution.choices[0] if hasattr(distribution, "choices") else distribution.low
-
-
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
@@ -209,8 +197,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=_count, default=1, help="of a trial; their mean counts (default: %(default)s)")
     arguments = parser.parse_intermixed_args()
     with in_one_line("fastmtl-tune"):
-        log_to_terminal()
-        set_up_process()
         check_folder_name(arguments.name)
         Search(arguments.name, *parse(arguments.overrides), arguments.trials, arguments.seeds).run()
 

@@ -33,68 +33,60 @@ class Columns:
 def checked_columns(batch: pa.RecordBatch, task: TaskSpec, split: str, start: int, codes: bool) -> Columns:
     """A batch of rows, the first of which is row `start` of its split; `UserError` names a row that is wrong."""
     where = f"task {task.name!r}, split {split!r}"
-    for name in task.text:
+    needed = [("column", name) for name in task.text] + [("label column", task.label)] * (split != "test")
+    for word, name in needed:
         if name not in batch.schema.names:
-            raise UserError(f"{where}: no column {name!r}; the columns are {', '.join(batch.schema.names)}")
-    has_label = task.label in batch.schema.names
-    if not has_label and split != "test":
-        raise UserError(f"{where}: no label column {task.label!r}; the columns are {', '.join(batch.schema.names)}")
+            raise UserError(f"{where}: no {word} {name!r}; the columns are {', '.join(batch.schema.names)}")
     texts = [batch.column(name).to_pylist() for name in task.text]
+    has_label = task.label in batch.schema.names
     raw = batch.column(task.label).to_pylist() if has_label else [None] * batch.num_rows
-    flags = _flags(batch, task, where, start)
-    read = _words if task.of_kind.reads == "words" else _rows
-    return read(texts, raw, flags, task, codes, split == "test", where, start)
+    rows = [f"{where}: row {row}" for row in range(start, start + batch.num_rows)]
+    read = _words if task.of_kind.reads == "words" else _texts
+    columns, labels, tags, shown = read(texts, raw, task, codes, split == "test", rows)
+    flags = None
+    if task.flag in batch.schema.names:
+        given = batch.column(task.flag).to_pylist()
+        for row, value in zip(rows, given):
+            if str(value) not in ("0", "1", "False", "True"):
+                raise UserError(f"{row} has {task.flag}={value!r}; the flag is 0 or 1")
+        flags = np.array([str(value) in ("1", "True") for value in given], dtype=np.int8)
+    return Columns(columns, labels, flags, tags, pa.RecordBatch.from_arrays(shown, [*task.text, "label"]))
 
 
-def _rows(
-    texts: list[list[Any]], raw: list[Any], flags: np.ndarray | None, task: TaskSpec, codes: bool, hidden_allowed: bool,
-    where: str, start: int,
-) -> Columns:  # fmt: skip
+_Read = tuple[list[list[Any]], np.ndarray, list[np.ndarray] | None, list[pa.Array]]
+"""Text columns, labels and tags as in `Columns`, and the columns of `shown`."""
+
+
+def _texts(
+    texts: list[list[Any]], raw: list[Any], task: TaskSpec, codes: bool, hidden_allowed: bool, rows: list[str]
+) -> _Read:
     """Texts and one label per row."""
     texts = [[str(v) if v is not None else "" for v in values] for values in texts]
     for name, values in zip(task.text, texts):
-        for i, value in enumerate(values):
+        for row, value in zip(rows, values):
             if not value.strip():
-                raise UserError(f"{where}: row {start + i} has an empty {name!r}; fill or remove the row")
+                raise UserError(f"{row} has an empty {name!r}; fill or remove the row")
     kind, labels = task.of_kind, []
-    for i, value in enumerate(raw):
+    for row, value in zip(rows, raw):
         hidden = value is None or value == "" or (codes and value == -1)
         label = kind.hidden(task) if hidden else kind.encode(value, task, codes)
         if np.isnan(label).any() and not (hidden and hidden_allowed):
             leave = ", or leave it empty" if hidden_allowed else ""
-            raise UserError(f"{where}: row {start + i} has label {value!r}; {kind.wanted(task)}{leave}")
+            raise UserError(f"{row} has label {value!r}; {kind.wanted(task)}{leave}")
         labels.append(label)
-    shown = pa.RecordBatch.from_arrays(
-        [*(pa.array(values, pa.string()) for values in texts), pa.array([str(v) for v in raw], pa.string())],
-        names=[*task.text, "label"],
-    )
-    return Columns(texts, np.array(labels, dtype=np.float32), flags, None, shown)
+    shown = [pa.array(values, pa.string()) for values in (*texts, [str(value) for value in raw])]
+    return texts, np.array(labels, dtype=np.float32), None, shown
 
 
 def _words(
-    texts: list[list[Any]], raw: list[Any], flags: np.ndarray | None, task: TaskSpec, codes: bool, hidden_allowed: bool,
-    where: str, start: int,
-) -> Columns:  # fmt: skip
+    texts: list[list[Any]], raw: list[Any], task: TaskSpec, codes: bool, hidden_allowed: bool, rows: list[str]
+) -> _Read:
     """Words, and one tag for each."""
     words = [["" if word is None else str(word) for word in _items(value)] for value in texts[0]]
-    tags = [
-        _tags(row, _items(given), task, codes, hidden_allowed, f"{where}: row {start + i}")
-        for i, (row, given) in enumerate(zip(words, raw))
-    ]
-    labels = np.array([np.nan if HIDDEN in row else 0 for row in tags], dtype=np.float32)
-    named = [None if HIDDEN in row else [task.labels[code] for code in row] for row in tags]
-    columns = [pa.array(rows, pa.list_(pa.string())) for rows in (words, named)]
-    return Columns([words], labels, flags, tags, pa.RecordBatch.from_arrays(columns, [*task.text, "label"]))
-
-
-def _flags(batch: pa.RecordBatch, task: TaskSpec, where: str, start: int) -> np.ndarray | None:
-    if task.flag is None or task.flag not in batch.schema.names:
-        return None
-    given = batch.column(task.flag).to_pylist()
-    for i, value in enumerate(given):
-        if str(value) not in ("0", "1", "False", "True"):
-            raise UserError(f"{where}: row {start + i} has {task.flag}={value!r}; the flag is 0 or 1")
-    return np.array([str(value) in ("1", "True") for value in given], dtype=np.int8)
+    tags = [_tags(own, _items(given), task, codes, hidden_allowed, row) for own, given, row in zip(words, raw, rows)]
+    labels = np.array([np.nan if HIDDEN in own else 0 for own in tags], dtype=np.float32)
+    named = [None if HIDDEN in own else [task.labels[code] for code in own] for own in tags]
+    return [words], labels, tags, [pa.array(some, pa.list_(pa.string())) for some in (words, named)]
 
 
 def _items(value: Any) -> list[Any]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,10 +52,10 @@ class TokenRows:
     """(n,) uint16: position in the row at which the second segment starts; the row's length if there is none."""
     labels: np.ndarray
     """(n,) or (n, C) float32 as the kind of task encodes them, 0 for a row of tags; NaN where hidden."""
-    flags: np.ndarray | None
-    """(n,) int8: hidden relevance flag, for reports only."""
     folder: Path
     split: str
+    flags: np.ndarray | None = None
+    """(n,) int8: hidden relevance flag, for reports only."""
     tags: np.ndarray | None = None
     """(N,) int16, of a tagging task: at the first token of a word its tag's code, or -1 in a hidden row; elsewhere
     -100."""
@@ -61,15 +63,11 @@ class TokenRows:
     @classmethod
     def open(cls, folder: Path, split: str) -> TokenRows:
         """Map the files that `write_task` wrote."""
-
-        def mapped(name: str) -> np.ndarray:
-            return np.load(folder / f"{split}.{name}.npy", mmap_mode="r")
-
-        def optional(name: str) -> np.ndarray | None:
-            return mapped(name) if (folder / f"{split}.{name}.npy").exists() else None
-
-        ids, offsets, second, labels = (mapped(name) for name in ("ids", "offsets", "second", "labels"))
-        return cls(ids, offsets, second, labels, optional("flags"), folder, split, optional("tags"))
+        files = {
+            name: folder / f"{split}.{name}.npy" for name in ("ids", "offsets", "second", "labels", "flags", "tags")
+        }
+        arrays = {name: np.load(file, mmap_mode="r") for name, file in files.items() if file.exists()}
+        return cls(**arrays, folder=folder, split=split)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -99,19 +97,13 @@ class TokenRows:
 
 def write_task(folder: Path, task: TaskSpec, tokenize: Tokenize) -> dict[str, Any]:
     """Tokenize every split of a task into `folder` in one pass; returns rows, tokens and truncated rows per split."""
-    counts: dict[str, Any] = {}
-    for split in task.splits:
-        counts[split] = _write_split(folder, task, split, tokenize)
+    counts = {split: _write_split(folder, task, split, tokenize) for split in task.splits}
     (folder / "task.json").write_text(json.dumps({"task": task.to_dict(), "counts": counts}, indent=1))
     return {"examples": sum(c["rows"] for c in counts.values()), "tokens": sum(c["tokens"] for c in counts.values())}
 
 
 def _write_split(folder: Path, task: TaskSpec, split: str, tokenize: Tokenize) -> dict[str, int]:
-    lengths: list[np.ndarray] = []
-    second: list[np.ndarray] = []
-    labels: list[np.ndarray] = []
-    flags: list[np.ndarray] = []
-    tags: list[np.ndarray] = []
+    parts: defaultdict[str, list[np.ndarray]] = defaultdict(list)
     ids_path = folder / f"{split}.ids.bin"  # ids go straight to disk: they are what grows
     with open(ids_path, "wb") as ids_file, progress(f"tokenize {task.name}/{split}", "row") as bar:
         writer: Any = None
@@ -126,13 +118,16 @@ def _write_split(folder: Path, task: TaskSpec, split: str, tokenize: Tokenize) -
             else:
                 ids, begins = tokenize.words(columns.texts[0])
                 starts = [len(row) for row in ids]
-                tags += [_at_first_tokens(codes, words) for codes, words in zip(columns.tags, begins)]
-            lengths.append(np.fromiter(map(len, ids), dtype=np.int64, count=len(ids)))
-            np.concatenate([np.asarray(row, dtype=np.uint32) for row in ids]).tofile(ids_file)
-            second.append(np.asarray(starts, dtype=np.uint16))
-            labels.append(columns.labels)
+                parts["tags"] += [
+                    np.where(np.array(words) >= 0, codes[words], HIDDEN_LABEL).astype(np.int16)  # at first tokens
+                    for codes, words in zip(columns.tags, begins)
+                ]
+            np.fromiter(chain.from_iterable(ids), np.uint32).tofile(ids_file)
+            parts["lengths"].append(np.fromiter(map(len, ids), np.int64))
+            parts["second"].append(np.asarray(starts, dtype=np.uint16))
+            parts["labels"].append(columns.labels)
             if columns.flags is not None:
-                flags.append(columns.flags)
+                parts["flags"].append(columns.flags)
             if writer is None:
                 writer = pa.ipc.new_file(str(folder / f"{split}.arrow"), columns.shown.schema)
             writer.write_batch(columns.shown)
@@ -143,18 +138,14 @@ def _write_split(folder: Path, task: TaskSpec, split: str, tokenize: Tokenize) -
                 f"task {task.name!r}: split {split!r} has no rows; remove it from the task or fill the file"
             )
         writer.close()
+    arrays = {name: np.concatenate(some) for name, some in parts.items()}
     if task.of_kind.reads == "row" and split != "test":
-        _check_varied(np.concatenate(labels), task, split)
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+        _check_varied(arrays["labels"], task, split)
+    arrays["offsets"] = np.concatenate([[0], np.cumsum(arrays.pop("lengths"))])
     _compact(ids_path, folder / f"{split}.ids.npy")
-    np.save(folder / f"{split}.offsets.npy", offsets)
-    np.save(folder / f"{split}.second.npy", np.concatenate(second))
-    np.save(folder / f"{split}.labels.npy", np.concatenate(labels))
-    if flags:
-        np.save(folder / f"{split}.flags.npy", np.concatenate(flags))
-    if tags:
-        np.save(folder / f"{split}.tags.npy", np.concatenate(tags))
-    return {"rows": start, "tokens": int(offsets[-1])}
+    for name, array in arrays.items():
+        np.save(folder / f"{split}.{name}.npy", array)
+    return {"rows": start, "tokens": int(arrays["offsets"][-1])}
 
 
 def _check_varied(labels_n: np.ndarray, task: TaskSpec, split: str) -> None:
@@ -168,19 +159,12 @@ def _check_varied(labels_n: np.ndarray, task: TaskSpec, split: str) -> None:
     log.warning("%s; scores on it say little", found)
 
 
-def _at_first_tokens(codes: np.ndarray, begins: list[int]) -> np.ndarray:
-    """(L,) int16: the code of the word that begins at each token of a row."""
-    words_L = np.asarray(begins)
-    return np.where(words_L >= 0, codes[words_L], HIDDEN_LABEL).astype(np.int16)
-
-
 def _compact(raw: Path, target: Path) -> None:
     """Rewrite the raw uint32 ids as .npy, in uint16 where the largest id allows (it halves what scoring reads)."""
     ids = np.memmap(raw, dtype=np.uint32, mode="r")
     narrow = np.uint16 if int(ids.max()) < 2**16 else np.uint32
     out = np.lib.format.open_memmap(target, mode="w+", dtype=narrow, shape=ids.shape)
-    step = 1 << 24
-    for start in range(0, len(ids), step):
+    for start in range(0, len(ids), step := 1 << 24):
         out[start : start + step] = ids[start : start + step]
     out.flush()
     raw.unlink()
@@ -215,7 +199,6 @@ class TaskPool:
         return int(self.starts[-1])
 
     def task(self, name: str) -> TaskSpec:
-        """The task of that name."""
         return self.tasks[self.index(name)]
 
     def index(self, name: str) -> int:
@@ -253,8 +236,13 @@ class TaskPool:
 
     def by_task(self, row_ids: np.ndarray) -> dict[str, np.ndarray]:
         """Row ids as places in the training file of each task that occurs, in pool order."""
+        return {task.name: places for task, _, places in self._parts(row_ids)}
+
+    def _parts(self, row_ids: np.ndarray) -> Iterator[tuple[TaskSpec, np.ndarray, np.ndarray]]:
+        """Each task that occurs, where its rows are among `row_ids`, and their places in its training file."""
         tasks, local = self.task_of(row_ids), self.local(row_ids)
-        return {self.names[t]: local[tasks == t] for t in np.unique(tasks)}
+        for t in np.unique(tasks):
+            yield self.tasks[t], np.flatnonzero(tasks == t), local[tasks == t]
 
     def sample(self, per_task: int, seed: int, fold: int = 0, tasks: Sequence[str] | None = None) -> np.ndarray:
         """Row ids of `per_task` rows of each of `tasks` (all) without replacement; folds 0 and 1 are disjoint.
@@ -279,28 +267,24 @@ class TaskPool:
 
     def texts(self, row_ids: np.ndarray) -> list[dict[str, Any]]:
         """Rows for people to read, in the order asked for: task, text columns, and the label by name or value."""
-        tasks, local = self.task_of(row_ids), self.local(row_ids)
         out: list[dict[str, Any]] = [{} for _ in row_ids]
-        for t in np.unique(tasks):
-            task, where = self.tasks[t], np.flatnonzero(tasks == t)
+        for task, where, places in self._parts(row_ids):
             rows = self.split(task.name, "train")
-            for i, row in zip(where, rows.texts(local[where])):
-                if rows.tags is not None:
-                    out[i] = {"task": task.name, **{name: " ".join(items) for name, items in row.items()}}
+            for i, place, row in zip(where, places, rows.texts(places)):
+                if rows.tags is None:
+                    row["label"] = task.of_kind.label_text(rows.labels[place], task)
                 else:
-                    label = task.of_kind.label_text(rows.labels[local[i]], task)
-                    out[i] = {"task": task.name, **row, "label": label}
+                    row = {name: " ".join(items) for name, items in row.items()}
+                out[i] = {"task": task.name, **row}
         return out
 
     def flags_of(self, row_ids: np.ndarray) -> np.ndarray | None:
         """(n,) int8 hidden relevance flags, or None where a task in question has none. Reports alone may ask."""
         out = np.zeros(len(row_ids), dtype=np.int8)
-        tasks, local = self.task_of(row_ids), self.local(row_ids)
-        for t in np.unique(tasks):
-            flags = self.split(self.names[t], "train").flags
-            if flags is None:
+        for task, where, places in self._parts(row_ids):
+            if (flags := self.split(task.name, "train").flags) is None:
                 return None
-            out[tasks == t] = flags[local[tasks == t]]
+            out[where] = flags[places]
         return out
 
 

@@ -35,16 +35,11 @@ _CLASS_TAGS = tuple(f"c{code}" for code in range(CLASSES))
 _INSIDE = (1, 4, 6)
 
 
-def _classes(rng: random.Random, classes: list[int]) -> list[str]:
-    return [_CLASS_TAGS[code] for code in classes]
+def _by_class(*tags: str) -> Tagger:
+    return lambda rng, classes: [tags[code] for code in classes]
 
 
-def _coarse(rng: random.Random, classes: list[int]) -> list[str]:
-    return [f"k{code // 2}" for code in classes]
-
-
-def _group(rng: random.Random, classes: list[int]) -> list[str]:
-    return ["AABBOOOO"[code] for code in classes]
+_group = _by_class(*"AABBOOOO")
 
 
 def _agree(rng: random.Random, classes: list[int]) -> list[str]:
@@ -70,8 +65,8 @@ def _garbled(share: float, ends: bool = False) -> Tagger:
 
 TEACHERS, PUPILS, CHATTER = ("classes", "coarse"), ("group", "agree", "phrase"), ("rumour", "static", "whisper")
 _SUITE: dict[str, tuple[Tagger, tuple[str, ...], int]] = {
-    "classes": (_classes, _CLASS_TAGS, 1500),
-    "coarse": (_coarse, ("k0", "k1", "k2", "k3"), 900),
+    "classes": (_by_class(*_CLASS_TAGS), _CLASS_TAGS, 1500),
+    "coarse": (_by_class(*(f"k{code // 2}" for code in range(CLASSES))), ("k0", "k1", "k2", "k3"), 900),
     "group": (_group, ("O", "A", "B"), 120),
     "agree": (_agree, ("O", "Y"), 150),
     "phrase": (_phrase, ("O", "B", "I"), 200),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -60,19 +61,19 @@ class BiLSTMSpec:
 
     def identity(self) -> list[Any]:
         """What fixes the distribution of initial weights and the pooled feature: content, not place."""
-        size = None if self.embeddings else self._size()
+        size = None if self.embeddings else self.embedding_size or 128
         return [self.hidden_size, self.layers, self.dropout, size, self.tokenizer_identity()]
 
     def tokenizer_identity(self) -> list[Any]:
         """What fixes the token ids of a text; there are no special tokens."""
-        return ["words", self._vocabulary_id(), self.max_length]
+        borrowed = self.embeddings is None
+        words = self._borrow(EncoderSpec.tokenizer_identity)[0] if borrowed else f"words-{_file_id(self.embeddings)}"
+        return ["words", words, self.max_length]
 
     def build(self) -> BiLSTMEncoder:
-        """The encoder with fresh weights, in training mode."""
         return BiLSTMEncoder(self)
 
     def make_tokenizer(self) -> WordTokenizer:
-        """The tokenizer whose ids the encoder reads."""
         if self.embeddings is None:
             borrowed = self._borrow(EncoderSpec.make_tokenizer)
             return WordTokenizer(borrowed.backend, borrowed.pad_id, borrowed.unknown_id)
@@ -87,7 +88,7 @@ class BiLSTMSpec:
         """A vector an id: the file's, or fresh ones."""
         if self.embeddings is None:
             ids = self._borrow(EncoderSpec.make_tokenizer).backend.get_vocab().values()
-            return nn.Embedding(max(ids) + 1, self._size())
+            return nn.Embedding(max(ids) + 1, self.embedding_size or 128)
         _, vectors = _word_vectors(self.embeddings)
         if self.embedding_size not in (None, vectors.shape[1]):
             raise UserError(
@@ -95,14 +96,6 @@ class BiLSTMSpec:
                 f"{vectors.shape[1]} values; use null"
             )
         return nn.Embedding.from_pretrained(torch.tensor(vectors), freeze=False)  # a copy: the cache stays as it is
-
-    def _size(self) -> int:
-        return self.embedding_size or 128
-
-    def _vocabulary_id(self) -> str:
-        if self.embeddings is not None:
-            return f"words-{_file_id(self.embeddings)}"
-        return self._borrow(EncoderSpec.tokenizer_identity)[0]
 
     def _borrow(self, part: Callable[[EncoderSpec], T]) -> T:
         try:
@@ -139,9 +132,8 @@ class WordTokenizer:
 class BiLSTMEncoder(nn.Module):
     """A state a token, and one feature a row: [u; v; u * v; |u - v|] (B, 4 D) of a pair's max-pooled texts u and v.
 
-    A single text has no v, and its feature is [u; 0; 0; 0]: all tasks' heads and the discriminator share one width,
-    and nothing is made up. (AutoSeM has a narrower projection for such tasks.) The discriminator can so tell pairs
-    from single texts at once, as it can in a transformer by the separator.
+    A single text has no v, and its feature is [u; 0; 0; 0], where AutoSeM has a narrower projection: all heads share
+    one width. The discriminator can so tell pairs from single texts at once, as by a transformer's separator.
     """
 
     def __init__(self, spec: BiLSTMSpec) -> None:
@@ -169,12 +161,8 @@ class BiLSTMEncoder(nn.Module):
         differ_BD = (u_BD - v_BD).abs() * (second_B > 0).unsqueeze(1)
         return torch.cat([u_BD, v_BD, u_BD * v_BD, differ_BD], 1)
 
-    def states(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """The last layer's state (B, L, D) of each token of single texts; zeros at padding."""
-        return self.read(batch)[1]
-
     def read(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Features (B, 4 D) and states (B, L, D) of single texts from one pass."""
+        """Features (B, 4 D) and states (B, L, D), zeros at padding, of single texts from one pass."""
         ids_BL, real_BL = batch["input_ids"], batch["attention_mask"].bool()
         h_BLD = self._words(ids_BL, real_BL.sum(1), ids_BL.shape[1]).transpose(0, 1)
         u_BD = h_BLD.amax(1)
@@ -196,23 +184,16 @@ class BiLSTMEncoder(nn.Module):
 
     @property
     def num_layers(self) -> int:
-        """How many LSTMs a token passes."""
         return len(self.layers)
 
     def layer_stack(self) -> list[nn.Module]:
-        """The LSTMs, lowest first."""
         return list(self.layers)
 
     def embedding_module(self) -> nn.Module:
-        """The word vectors."""
         return self.embeddings
 
     def forward_flops(self, lengths: np.ndarray, layers: int | None = None) -> float:
-        """Model FLOPs of one forward pass over rows of `lengths` tokens, padding not counted; all layers or the lowest.
-
-        2 per multiply-add: the four gates of a direction take 8 H (I + H) a token, I being the layer's inputs. What is
-        done value by value is not counted.
-        """
+        """See `Encoder`; the four gates of a direction take 8 H (I + H) a token, I being the layer's inputs."""
         hidden = self.spec.hidden_size
         inputs = [self.embeddings.embedding_dim, *[2 * hidden] * (self.num_layers - 1)][:layers]
         return float(np.sum(lengths, dtype=np.float64)) * sum(2 * 8 * hidden * (size + hidden) for size in inputs)
@@ -225,7 +206,8 @@ _FIX = "give the path of a GloVe text file, or null for learned vectors"
 
 
 @lru_cache(maxsize=32)
-def _file_id(path: str) -> str:
+def _file_id(path: str | None) -> str:
+    assert path is not None
     return sha256_of(_existing(path))
 
 
@@ -244,7 +226,7 @@ def _word_vectors(path: str) -> tuple[dict[str, int], np.ndarray]:
     """
     file = _existing(path)
     with open(file, "rb") as lines:
-        columns = next((len(_fields(line)) for line in lines if line.strip()), 0)
+        columns = next((line.rstrip(b"\r\n").count(b" ") + 1 for line in lines if line.strip()), 0)
     if not columns:
         raise UserError(f"encoder.embeddings={path!r} is empty; {_FIX}")
     names = ["word", *map(str, range(columns - 1))]
@@ -274,10 +256,6 @@ def _word_vectors(path: str) -> tuple[dict[str, int], np.ndarray]:
     return ids, vectors
 
 
-def _fields(line: bytes) -> list[bytes]:
-    return line.rstrip(b"\r\n").split(b" ")
-
-
 def _fault(file: Path, columns: int) -> str | None:
     """The first line that is not a word and `columns` - 1 numbers, what it is instead, and what to do."""
     wanted = "write `word v1 ... vd` with single spaces, as GloVe's files do"
@@ -285,16 +263,14 @@ def _fault(file: Path, columns: int) -> str | None:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
-            _, *values = _fields(line)
+            _, *values = line.rstrip(b"\r\n").split(b" ")
             if not values:
                 return f"line {number} has no values; {wanted}"
             if len(values) != columns - 1:
                 return f"line {number} has {len(values)} values, not {columns - 1} as the first; mend or remove it"
             for value in values:
-                try:
-                    good = math.isfinite(float(value))
-                except ValueError:
-                    good = False
-                if not good:
-                    return f"line {number} has {value.decode(errors='replace')[:20]!r} for a number; {wanted}"
+                with suppress(ValueError):
+                    if math.isfinite(float(value)):
+                        continue
+                return f"line {number} has {value.decode(errors='replace')[:20]!r} for a number; {wanted}"
     return None

@@ -55,18 +55,19 @@ class EncoderSpec:
 
     def identity(self) -> list[Any]:
         """What fixes the initial weights, the pooled feature and the token ids of a text: content, not place."""
-        return [_weights_id(self.name, self.revision), self.pooling, self.layers, self.tokenizer_identity()]
+        weights = _content_id(self.name, self.revision, (".safetensors", ".bin", ".json"))
+        return [weights, self.pooling, self.layers, self.tokenizer_identity()]
 
     def tokenizer_identity(self) -> list[Any]:
-        """What fixes the token ids of a text."""
-        return [_tokenizer_id(self.name, self.revision), self.max_length]
+        """What fixes the token ids of a text; other weights under the same tokenizer need no other token ids."""
+        models = ("config.json", "generation_config.json")
+        return [_content_id(self.name, self.revision, (".json", ".txt", ".model"), models), self.max_length]
 
     def build(self) -> Encoder:
         """The encoder with its initial weights, in training mode."""
         return Encoder(self)
 
     def make_tokenizer(self) -> Tokenizer:
-        """The tokenizer whose ids the encoder reads."""
         return Tokenizer(self)
 
 
@@ -109,17 +110,7 @@ def _folder(name: str) -> str | None:
     return None
 
 
-@lru_cache(maxsize=32)
-def _weights_id(name: str, revision: str | None) -> str:
-    return _content_id(name, revision, (".safetensors", ".bin", ".json"))
-
-
-@lru_cache(maxsize=32)
-def _tokenizer_id(name: str, revision: str | None) -> str:
-    """Other weights under the same tokenizer need no other token ids."""
-    return _content_id(name, revision, (".json", ".txt", ".model"), without=("config.json", "generation_config.json"))
-
-
+@lru_cache(maxsize=64)
 def _content_id(name: str, revision: str | None, endings: tuple[str, ...], without: tuple[str, ...] = ()) -> str:
     if name == "tiny":
         words = " ".join(sorted(_tiny_tokenizer().get_vocab()))
@@ -127,10 +118,11 @@ def _content_id(name: str, revision: str | None, endings: tuple[str, ...], witho
     folder = _folder(name)
     if folder is None:
         # The commit that the Hub id points to today: a moved branch must not be taken for the old weights.
-        return f"{name}@{getattr(_config(name, revision), '_commit_hash', None) or revision}"
+        config = _from_hub(name, AutoConfig, revision)
+        return f"{name}@{getattr(config, '_commit_hash', None) or revision}"
     files = sorted(p for p in Path(folder).iterdir() if p.suffix in endings and p.name not in without)
-    files = [p for p in files if not p.name.endswith(".index.json")]
-    return hashlib.sha256("".join(p.name + sha256_of(p) for p in files).encode()).hexdigest()
+    named = [p.name + sha256_of(p) for p in files if not p.name.endswith(".index.json")]
+    return hashlib.sha256("".join(named).encode()).hexdigest()
 
 
 def sha256_of(path: Path) -> str:
@@ -139,13 +131,10 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _config(name: str, revision: str | None) -> Any:
-    return _from_hub(name, lambda where: AutoConfig.from_pretrained(where, revision=revision or "main"))
-
-
-def _from_hub(name: str, load: Any) -> Any:
+def _from_hub(name: str, kind: Any, revision: str | None, **options: Any) -> Any:
+    """What `kind`, a class of Transformers, loads from a folder or the Hub."""
     try:
-        return load(_folder(name) or name)
+        return kind.from_pretrained(_folder(name) or name, revision=revision or "main", **options)
     except (OSError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise UserError(
@@ -158,17 +147,12 @@ class Tokenizer:
     """A fast tokenizer, reduced to what the pool stores."""
 
     def __init__(self, spec: EncoderSpec) -> None:
-        if spec.name == "tiny":
-            self.inner = _tiny_tokenizer()
-        else:
-            self.inner = _from_hub(
-                spec.name, lambda where: AutoTokenizer.from_pretrained(where, revision=spec.revision or "main")
-            )
+        tiny = spec.name == "tiny"
+        self.inner = _tiny_tokenizer() if tiny else _from_hub(spec.name, AutoTokenizer, spec.revision)
         if self.inner.pad_token_id is None:
             raise UserError(f"encoder.name={spec.name!r}: its tokenizer has no padding token; use an encoder model")
-        self.pad_id: int = self.inner.pad_token_id
-        unknown = self.inner.unk_token_id
-        self.unknown_id: int = self.pad_id if unknown is None else unknown
+        self.pad_id, unknown = self.inner.pad_token_id, self.inner.unk_token_id
+        self.unknown_id = self.pad_id if unknown is None else unknown
         self.backend = self.inner.backend_tokenizer
         self.backend.no_padding()
         self.backend.enable_truncation(spec.max_length, direction=self.inner.truncation_side)
@@ -213,19 +197,23 @@ class Encoder(nn.Module):
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
         self.spec = spec
-        if spec.name == "tiny":
-            self.inner: Any = _tiny_model()
-        else:
-            self.inner = _from_hub(
-                spec.name,
-                lambda where: AutoModel.from_pretrained(where, revision=spec.revision or "main", dtype=torch.float32),
-            )
+        self.inner: Any = (
+            _tiny_model()
+            if spec.name == "tiny"
+            else _from_hub(spec.name, AutoModel, spec.revision, dtype=torch.float32)
+        )
         if spec.pooling == "pooler" and getattr(self.inner, "pooler", None) is None:
             raise UserError(f"encoder.name={spec.name!r} has no pooler; use encoder.pooling=cls or mean")
         if spec.pooling != "pooler" and hasattr(self.inner, "pooler"):
             self.inner.pooler = None  # unused weights would be saved, and stall DDP's reducer
-        if spec.layers is not None:
-            self._keep_layers(spec.layers)
+        if spec.layers is not None:  # drop the upper layers; BERT and its kin keep them in `encoder.layer`
+            stack = getattr(getattr(self.inner, "encoder", None), "layer", None)
+            if not isinstance(stack, nn.ModuleList):
+                raise UserError(f"encoder.layers={spec.layers}: {spec.name!r} keeps its layers elsewhere; use null")
+            if spec.layers > len(stack):
+                raise UserError(f"encoder.layers={spec.layers} is out of range; {spec.name!r} has 1 to {len(stack)}")
+            self.inner.encoder.layer = stack[: spec.layers]
+            self.inner.config.num_hidden_layers = spec.layers
         self.inner.train()  # from_pretrained hands it out in eval mode, without dropout
         self.hidden_size: int = self.inner.config.hidden_size
         self.state_size = self.hidden_size
@@ -234,26 +222,12 @@ class Encoder(nn.Module):
             raise UserError(f"encoder.max_length={spec.max_length} is more than its {positions} positions; lower it")
         self._uses_types = getattr(self.inner.config, "type_vocab_size", 0) > 1
 
-    def _keep_layers(self, layers: int) -> None:
-        """Drop the upper layers (BERT and its kin keep them in `encoder.layer`)."""
-        stack = getattr(getattr(self.inner, "encoder", None), "layer", None)
-        if not isinstance(stack, nn.ModuleList):
-            raise UserError(f"encoder.layers={layers}: {self.spec.name!r} keeps its layers elsewhere; use null")
-        if not 1 <= layers <= len(stack):
-            raise UserError(f"encoder.layers={layers} is out of range; {self.spec.name!r} has 1 to {len(stack)}")
-        self.inner.encoder.layer = stack[:layers]
-        self.inner.config.num_hidden_layers = layers
-
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Pooled features (B, H) of `input_ids`, `attention_mask` and `token_type_ids` (B, L)."""
         return self.read(batch)[0]
 
-    def states(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """The last layer's state (B, L, H) of each token; those of padding mean nothing."""
-        return self.read(batch)[1]
-
     def read(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Pooled features (B, H) and states (B, L, H) from one pass."""
+        """Pooled features (B, H) and the last layer's states (B, L, H) from one pass; those of padding mean nothing."""
         given = {name: batch[name] for name in ("input_ids", *(["token_type_ids"] if self._uses_types else []))}
         out = self.inner(**given, attention_mask=self._mask(batch["attention_mask"]))
         h_BLH = out.last_hidden_state
@@ -274,7 +248,6 @@ class Encoder(nn.Module):
 
     @property
     def num_layers(self) -> int:
-        """How many layers a token passes."""
         return int(self.inner.config.num_hidden_layers)
 
     def layer_stack(self) -> list[nn.Module]:

@@ -51,8 +51,8 @@ class PackedEncoder:
         self.positions = make.tensor(embeddings.position_embeddings.weight)
         self.norm = make.norm(embeddings.LayerNorm)
         heads, stack = inner.config.num_attention_heads, list(inner.encoder.layer)
-        last = _Layer if self.pooling == "mean" else _FirstTokens
-        self.layers = [_Layer(layer, heads, make) for layer in stack[:-1]] + [last(stack[-1], heads, make)]
+        first = [False] * (len(stack) - 1) + [self.pooling != "mean"]
+        self.layers = [_Layer(layer, heads, make, alone) for layer, alone in zip(stack, first)]
         self.pooler = make.linear(inner.pooler.dense) if self.pooling == "pooler" else None
 
     def __call__(self, batch: PackedRows) -> Tensor:
@@ -102,51 +102,40 @@ class _Maker:
 
 
 class _Layer:
-    """One post-norm transformer layer."""
+    """One post-norm transformer layer; with `first` for the first token of each row alone.
 
-    def __init__(self, layer: Any, heads: int, make: _Maker) -> None:
+    Then its queries and all after attention are (B, H): the last layer, where the first token alone is pooled.
+    """
+
+    def __init__(self, layer: Any, heads: int, make: _Maker, first: bool = False) -> None:
         own = layer.attention.self
-        self.heads = heads
-        self.query_key_value = make.linear(own.query, own.key, own.value)
-        self._after_attention(layer, make)
-
-    def _after_attention(self, layer: Any, make: _Maker) -> None:
+        self.heads, self.first = heads, first
+        self.query = make.linear(own.query) if first else None
+        self.projections = make.linear(own.key, own.value) if first else make.linear(own.query, own.key, own.value)
         self.output = make.linear(layer.attention.output.dense)
         self.norm1 = make.norm(layer.attention.output.LayerNorm)
         self.wide, self.narrow = make.linear(layer.intermediate.dense), make.linear(layer.output.dense)
         self.norm2 = make.norm(layer.output.LayerNorm)
 
     def __call__(self, x_NH: Tensor, groups: list[tuple[int, int]]) -> Tensor:
-        attended = []
-        for part_BL3H in _by_length(self.query_key_value(x_NH), groups):
-            query, key, value = _heads(part_BL3H, 3, self.heads)
-            attended.append(functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(0, 1))
-        return self._rest(x_NH, torch.cat(attended) if len(attended) > 1 else attended[0])
-
-    def _rest(self, x_NH: Tensor, attended_NAD: Tensor) -> Tensor:
+        projected = _by_length(self.projections(x_NH), groups)
+        if self.query:
+            x_NH = torch.cat([part_BLH[:, 0] for part_BLH in _by_length(x_NH, groups)])
+            queries = self.query(x_NH).split([rows for rows, _ in groups])
+            parts = [
+                (*_heads(query_BH.unsqueeze(1), 1, self.heads), *_heads(part_BL2H, 2, self.heads))
+                for query_BH, part_BL2H in zip(queries, projected)
+            ]
+        else:
+            parts = [_heads(part_BL3H, 3, self.heads) for part_BL3H in projected]
+        attended = [
+            functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(0, 1)
+            for query, key, value in parts
+        ]
+        attended_NAD = torch.cat(attended) if len(attended) > 1 else attended[0]
         # Sums in place: the products are fresh tensors that nothing else holds.
         x_NH = self.norm1(self.output(attended_NAD.flatten(1)).add_(x_NH))
         return self.norm2(self.narrow(torch.ops.aten.gelu_(self.wide(x_NH))).add_(x_NH))
-
-
-class _FirstTokens(_Layer):
-    """The last layer where the first token alone is pooled: its queries and all after attention are (B, H)."""
-
-    def __init__(self, layer: Any, heads: int, make: _Maker) -> None:
-        own = layer.attention.self
-        self.heads = heads
-        self.query, self.key_value = make.linear(own.query), make.linear(own.key, own.value)
-        self._after_attention(layer, make)
-
-    def __call__(self, x_NH: Tensor, groups: list[tuple[int, int]]) -> Tensor:
-        first_BH = torch.cat([part_BLH[:, 0] for part_BLH in _by_length(x_NH, groups)])
-        queries = self.query(first_BH).split([rows for rows, _ in groups])
-        attended = []
-        for query_BH, part_BL2H in zip(queries, _by_length(self.key_value(x_NH), groups)):
-            (query,) = _heads(query_BH.unsqueeze(1), 1, self.heads)
-            key, value = _heads(part_BL2H, 2, self.heads)
-            attended.append(functional.scaled_dot_product_attention(query, key, value).flatten(1, 2))
-        return self._rest(first_BH, torch.cat(attended))
 
 
 def _by_length(x_NX: Tensor, groups: list[tuple[int, int]]) -> list[Tensor]:

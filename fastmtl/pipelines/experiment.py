@@ -58,6 +58,12 @@ STAGES = (
 LINES_PER_STAGE = 2
 
 
+def check_stage(stage: str) -> None:
+    """A `UserError` for a stage that there is not."""
+    if stage not in STAGES:
+        raise UserError(f"stage={stage!r} is unknown; choose from {', '.join(STAGES)}")
+
+
 @dataclass
 class Experiment:
     """One cell, primary x selection x budget x seed: its stages are lazy, cached and shared where they can be."""
@@ -534,8 +540,7 @@ class Experiment:
 
     def artifacts(self, stage: str = "finetune") -> list[Artifact]:
         """Every artifact up to a stage, in order, built where missing; a report needs no test rows without labels."""
-        if stage not in STAGES:
-            raise UserError(f"stage={stage!r} is unknown; choose from {', '.join(STAGES)}")
+        check_stage(stage)
         done: list[Artifact] = []
         for name in STAGES[: STAGES.index(stage) + 1]:
             if name == "report" or (name == "test" and stage == "report" and not self.test_is_measured):

@@ -56,8 +56,7 @@ class Sample:
 def confusion(scores_TN: np.ndarray, task_of_N: np.ndarray, tasks: Sequence[str]) -> DataFrame:
     """Mean score for the main task over the auxiliary task's rows that have one; a row that is NaN has none.
 
-    With the scores of `Experiment.all_scores()`, the mean log-probability that a row is of the main task. `tasks` (T,)
-    names both. Compare within a main task: a discriminator gives some tasks more than others.
+    Compare within a main task: a discriminator gives some tasks more than others.
     """
     assert scores_TN.shape == (len(tasks), len(task_of_N)), "a row of scores for each task"
     means = []
@@ -73,8 +72,7 @@ def confusion(scores_TN: np.ndarray, task_of_N: np.ndarray, tasks: Sequence[str]
 def centroids(features: Mapping[str, np.ndarray]) -> DataFrame:
     """Cosine of the mean features of each task's rows (n, H): TextEmb (Vu et al. 2020, section 4).
 
-    The paper averages the last layer of a pretrained BERT over the tokens of a row, as `encoder.pooling=mean` does, and
-    over rows. Features of a proxy are another thing: it was trained to tell the tasks apart.
+    The paper averages the last layer of a pretrained BERT over the tokens of a row, as `encoder.pooling=mean` does.
     """
     names = list(features)
     return _table(_cosines(_gram([f.mean(0, dtype=np.float64) for f in features.values()]), names), names)
@@ -102,14 +100,12 @@ def taskemb(embeddings: Mapping[str, Mapping[str, np.ndarray]]) -> DataFrame:
     """Cosine of Fisher information (see `fisher_embedding`), the mean over weight matrices: TaskEmb.
 
     Each task's is that of a model fine-tuned on it; all from the same initial weights, or places do not correspond.
-    A mean over matrices, for in one long vector those near the head would drown the others. As in Vu et al. (2020) the
-    labels are the true ones and the measure a cosine. Their published code instead squares the mean gradient of each
-    batch of 32 rows; it has embeddings of activations too, and leaves open how those of components are put together.
+    A mean over matrices, for in one long vector those near the head would drown the others. The published code of Vu et
+    al. (2020) instead squares the mean gradient of each batch of 32 rows.
     """
     names = list(embeddings)
-    matrices = list(next(iter(embeddings.values())))
-    cosines = [_cosines(_gram([one[matrix] for one in embeddings.values()]), names) for matrix in matrices]
-    return _table(np.mean(cosines, axis=0), names)
+    matrices = zip(*(one.values() for one in embeddings.values()))
+    return _table(np.mean([_cosines(_gram(matrix), names) for matrix in matrices], axis=0), names)
 
 
 def gradient_cosine(model: MultiTaskModel, samples: Sequence[Sample], pad_id: int) -> DataFrame:
@@ -166,9 +162,7 @@ def _cosines(gram_TT: np.ndarray, tasks: Sequence[str]) -> np.ndarray:
     norms_T = np.sqrt(np.diag(gram_TT))
     for task, norm in zip(tasks, norms_T):
         if not 0 < norm < np.inf:
-            raise UserError(
-                f"the vector of task {task!r} has length {norm:g} and no direction; check its rows and model"
-            )
+            raise UserError(f"the vector of task {task!r} has length {norm:g}, no direction; check its rows and model")
     return gram_TT / np.outer(norms_T, norms_T)
 
 

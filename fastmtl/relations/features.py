@@ -24,11 +24,13 @@ and its ratio m / a has no value at 0, while ours is a monotone function of it t
 
 from __future__ import annotations
 
+import csv
 import math
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from itertools import chain, permutations
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -45,7 +47,6 @@ POSITIONS = (10, 20, 30, 50, 70)
 DATA = ("size", "labels", "tokens_per_type", "oov", "label_entropy", "frobenius", "jsd")
 CURVE = (*(f"gradient_{p}" for p in POSITIONS), "curve_a", "curve_c")
 ROLES = ("main", "aux", "ratio")
-FEWEST_POINTS = 10
 
 
 def data_features(
@@ -65,16 +66,35 @@ def data_features(
     inventory = set(chain.from_iterable(labels))
     if len(inventory) < 2:
         raise UserError(f"all training labels of task {task!r} are {next(iter(inventory), None)!r}; leave it out")
+    counts_C = np.array(list(Counter(chain.from_iterable(labels)).values()))
+    share_C = counts_C / counts_C.sum()
     values = (
         len(tokens),
         len(inventory),
         words.total() / len(words),
         100 * sum(n for word, n in words.items() if word not in vocabulary) / words.total(),
-        _entropy(Counter(chain.from_iterable(labels))),
+        -(share_C * np.log(share_C)).sum(),
         math.sqrt(sum(n * n for row in tokens for n in Counter(row).values())),
         _divergence(words, test_words),
     )
     return dict(zip(DATA, map(float, values)))
+
+
+class Curve(NamedTuple):
+    """Training loss after so many steps: `steps` (n,) int, `losses` (n,)."""
+
+    steps: np.ndarray
+    losses: np.ndarray
+
+
+def read_curve(path: Path, task: str) -> Curve:
+    """The training loss of a task in a fit's `curves.csv` (`training.callbacks.Curves`)."""
+    with open(path, newline="") as file:
+        points = [(row["step"], row["value"]) for row in csv.DictReader(file) if row["name"] == f"loss/{task}"]
+    if not points:
+        raise UserError(f"{path} has no training loss of {task!r}; name a task that was trained there")
+    steps, losses = zip(*points)
+    return Curve(np.array(steps, dtype=int), np.array(losses, dtype=float))
 
 
 def curve_features(task: str, steps: ArrayLike, losses: ArrayLike) -> dict[str, float]:
@@ -85,21 +105,15 @@ def curve_features(task: str, steps: ArrayLike, losses: ArrayLike) -> dict[str, 
     """
     steps, losses = np.asarray(steps, dtype=float), np.asarray(losses, dtype=float)
     assert steps.shape == losses.shape, "a point is a step and a loss"
-    if len(steps) < FEWEST_POINTS:
-        raise UserError(
-            f"the learning curve of {task!r} has {len(steps)} points, not {FEWEST_POINTS} or more; log more often"
-        )
-    if not np.isfinite(losses).all():
-        step = steps[~np.isfinite(losses)][0]
+    if len(steps) < 10:
+        raise UserError(f"the learning curve of {task!r} has {len(steps)} points, not 10 or more; log more often")
+    for step in steps[~np.isfinite(losses)]:
         raise UserError(f"the loss of {task!r} at step {step:g} is no number; train again with a lower learning rate")
     apart = np.diff(steps)
-    wide = apart > 2 * np.median(apart)
-    if (apart <= 0).any():
-        step = steps[1:][apart <= 0][0]
-        raise UserError(f"the log of {task!r} goes back to step {step:g}; keep its last run")
-    if wide.any():
-        low, high = steps[:-1][wide][0], steps[1:][wide][0]
-        raise UserError(f"the log of {task!r} has a gap from step {low:g} to {high:g}; train it again")
+    for i in np.flatnonzero(apart <= 0):
+        raise UserError(f"the log of {task!r} goes back to step {steps[i + 1]:g}; keep its last run")
+    for i in np.flatnonzero(apart > 2 * np.median(apart)):
+        raise UserError(f"the log of {task!r} has a gap from step {steps[i]:g} to {steps[i + 1]:g}; train it again")
     share = steps / steps[-1]
     a, c = log_curve(share, losses)
     values = (*(_slope_at(p / 100, share, losses) for p in POSITIONS), a, math.log(c))
@@ -126,8 +140,7 @@ def log_curve(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 
 def pair_table(
-    features: Mapping[str, Mapping[str, float]],
-    pairs: Iterable[tuple[str, str]] | None = None,
+    features: Mapping[str, Mapping[str, float]], pairs: Iterable[tuple[str, str]] | None = None
 ) -> DataFrame:
     """A row for each pair (main, aux), of all tasks unless `pairs` says which; columns as `main/size`, `ratio/oov`.
 
@@ -138,10 +151,8 @@ def pair_table(
 
     names = list(next(iter(features.values()), {}))
     for task, values in features.items():
-        if missing := [name for name in names if not math.isfinite(values.get(name, math.nan))]:
-            raise UserError(
-                f"feature {missing[0]!r} of task {task!r} is missing or no number; compute it or leave it out"
-            )
+        if bad := [name for name in names if not math.isfinite(values.get(name, math.nan))]:
+            raise UserError(f"feature {bad[0]!r} of task {task!r} is missing or no number; compute it or leave it out")
     pairs = list(permutations(features, 2) if pairs is None else pairs)
     rows = []
     for main, aux in pairs:
@@ -154,11 +165,6 @@ def pair_table(
         rows.append(np.concatenate([m, a, ratio]))
     index = MultiIndex.from_tuples(pairs, names=["main", "aux"])
     return DataFrame(rows, index, [f"{role}/{name}" for role in ROLES for name in names])
-
-
-def _entropy(counts: Counter) -> float:
-    share = np.array(list(counts.values())) / counts.total()
-    return float(-(share * np.log(share)).sum())
 
 
 def _divergence(first: Counter, second: Counter) -> float:

@@ -106,13 +106,7 @@ def featureless(gain: Series, folds: Folds) -> dict[str, list[np.ndarray]]:
     }
 
 
-def coefficients(
-    x: DataFrame,
-    gain: Series,
-    draws: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> DataFrame:
+def coefficients(x: DataFrame, gain: Series, draws: int = 1000, confidence: float = 0.95, seed: int = 0) -> DataFrame:
     """The coefficient of each feature, with an interval: columns value, low, high.
 
     The value is that of all rows, the interval the quantiles over draws of whole main tasks with replacement, for pairs
@@ -168,7 +162,6 @@ class GainPredictor:
         return sorted(zip(tasks, map(float, chance)), key=lambda one: -one[1])
 
     def save(self, path: Path) -> None:
-        """As JSON."""
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
@@ -185,9 +178,7 @@ class GainPredictor:
 def checked(x: DataFrame, gain: Series) -> tuple[np.ndarray, np.ndarray]:
     """Features (P, F) and whether a pair gains (P,)."""
     if not x.index.equals(gain.index):
-        raise UserError(
-            f"{len(x)} pairs with features and {len(gain)} with a gain are not the same; align them by pair"
-        )
+        raise UserError(f"{len(x)} pairs with features and {len(gain)} with a gain are not the same; align them")
     if gain.isna().any():
         raise UserError(f"the gain of {' with '.join(gain.index[gain.isna()][0])} is no number; run that pair")
     y_P = gain.to_numpy() > 0
@@ -198,12 +189,9 @@ def checked(x: DataFrame, gain: Series) -> tuple[np.ndarray, np.ndarray]:
 
 def _numbers(x: DataFrame) -> np.ndarray:
     x_PF = x.to_numpy(dtype=float)
-    bad = np.argwhere(~np.isfinite(x_PF))
-    if len(bad):
-        row, column = bad[0]
-        raise UserError(
-            f"{x.columns[column]!r} of {' with '.join(x.index[row])} is no number; compute it or leave it out"
-        )
+    for row, column in np.argwhere(~np.isfinite(x_PF)):
+        pair = " with ".join(x.index[row])
+        raise UserError(f"{x.columns[column]!r} of {pair} is no number; compute it or leave it out")
     return x_PF
 
 

@@ -8,49 +8,31 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib import rcParams
 
 from fastmtl.reporting.plots import DRAWN, Picture
-from fastmtl.reporting.table import Table
-
-
-@dataclass(frozen=True)
-class Part:
-    """A headed part of the page: what is recommended, then tables, then figures."""
-
-    title: str
-    sentences: Sequence[str] = ()
-    tables: Sequence[Table] = ()
-    pictures: Sequence[Picture] = ()
+from fastmtl.reporting.table import Part, Table
 
 
 def write_page(
-    path: Path,
-    title: str,
-    parts: Sequence[Part],
-    commands: Sequence[str] = (),
-    versions: Mapping[str, str] | None = None,
-) -> Path:
+    path: Path, title: str, parts: Sequence[Part], commands: Sequence[str] = (),
+    versions: Mapping[str, str] = MappingProxyType({}),
+) -> Path:  # fmt: skip
     """Equal parts, equal bytes; all text is escaped.
 
     `commands` repeat what is shown, `versions` are of the packages that computed it.
     """
-    jinja = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
+    loader = FileSystemLoader(Path(__file__).parent)
+    jinja = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     jinja.filters["code"] = _code
     page = jinja.get_template("page.html.j2").render(
-        title=title, parts=parts, commands=commands, versions=versions or {}, svg=_svg, numbers=_numbers,
-    )  # fmt: skip
+        title=title, parts=parts, commands=commands, versions=versions, svg=_svg, numbers=_numbers
+    )
     path.write_text(page + "\n", encoding="utf-8")
     return path
 
@@ -62,10 +44,8 @@ def _code(text: str) -> Markup:
 
 def _numbers(table: Table) -> list[bool]:
     """Whether a column holds numbers alone, which are set to the right."""
-    return [
-        all(re.match(r"[+\-−<]?[\d.]|$", str(row[column])) for row in table.rows)
-        for column in range(len(table.headers))
-    ]
+    columns = range(len(table.headers))
+    return [all(re.match(r"[+\-−<]?[\d.]|$", str(row[column])) for row in table.rows) for column in columns]
 
 
 @DRAWN

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from fastmtl.reporting.table import Table
+from fastmtl.reporting.table import Table, percent
 from fastmtl.store import Artifact
 
 if TYPE_CHECKING:
@@ -44,20 +44,19 @@ def table(made: Mapping[str, Artifact], primary: str) -> Table:
     told = {kind: artifact.read("separation.json") for kind, artifact in made.items()}
     last = told["with"]
     counts, k, own, total = last["rows"], last["k"], last["rows"][primary], sum(last["rows"].values())
+    both = list(told.values())
     lines = [
-        ("task told by a linear probe, all rows", [one["probe"]["all"] for one in told.values()],
-         max(counts.values()) / total),
-        (f"task told by a linear probe, rows of {primary}", [one["probe"]["tasks"][primary] for one in told.values()],
-         None),
-        (f"{k} nearest rows that are of {primary} too", [one["own"][primary] for one in told.values()],
+        ("task told by a linear probe, all rows", [one["probe"]["all"] for one in both], max(counts.values()) / total),
+        (f"task told by a linear probe, rows of {primary}", [one["probe"]["tasks"][primary] for one in both], None),
+        (f"{k} nearest rows that are of {primary} too", [one["own"][primary] for one in both],
          (own - 1) / (total - 1)),
-        *((f"{k} nearest rows of other tasks: {task}", [one["near"][primary][task] for one in told.values()],
+        *((f"{k} nearest rows of other tasks: {task}", [one["near"][primary][task] for one in both],
            counts[task] / (total - own)) for task, _ in _ranked(last["near"][primary])),
     ]  # fmt: skip
     return Table(
         f"Where rows of {primary} lie among those of other tasks",
         ["rows, %", *told, "by chance"],
-        [[name, *(_percent(share) for share in shares), _percent(chance)] for name, shares, chance in lines],
+        [[name, *map(percent, shares), percent(chance)] for name, shares, chance in lines],
         note=f"{total:,} rows on which neither proxy trained; one seed. Of pooled features, not of a picture. "
         "Nearest: by cosine, centred. Probe: logistic regression, five-fold cross-validated.",
     )
@@ -65,7 +64,3 @@ def table(made: Mapping[str, Artifact], primary: str) -> Table:
 
 def _ranked(near: Mapping[str, float]) -> list[tuple[str, float]]:
     return sorted(near.items(), key=lambda one: -one[1])
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.1f}"

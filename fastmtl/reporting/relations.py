@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
 from pandas import DataFrame, Series
 
 from fastmtl.errors import UserError
-from fastmtl.relations.agreement import Agreement, agreement, predicted
+from fastmtl.relations.agreement import agreement, predicted
 from fastmtl.relations.features import pair_table
 from fastmtl.relations.gains import Relations, Unit
 from fastmtl.relations.predictor import (
@@ -21,8 +23,8 @@ from fastmtl.relations.predictor import (
     shuffled_folds,
     trivial,
 )
-from fastmtl.reporting.heatmap import heat_map
-from fastmtl.reporting.table import Table
+from fastmtl.reporting.plots import DRAWN
+from fastmtl.reporting.table import Table, mean_sd, shown
 from fastmtl.stats import holm
 
 SHUFFLES = 20
@@ -32,6 +34,10 @@ DRAWS = 300
 SHOWN = 10
 """Coefficients in the report; `predictor.json` has all."""
 SIGNS = {"percent": "%", "points": "points"}
+CELL = 0.52
+"""Inches of the heat map's cells, both ways."""
+_FULL = 0.9
+"""Quantile of the sizes from which on its colour is full: one large gain does not pale the others."""
 
 
 def write(found: Relations, out: Path, title: str, unit: Unit) -> str:
@@ -43,11 +49,13 @@ def write(found: Relations, out: Path, title: str, unit: Unit) -> str:
     out.mkdir(parents=True, exist_ok=True)
     gain = found.gains(unit)
     x = pair_table(found.features)
-    parts = [f"# {title}", singles(found.single).markdown(), matrix(gain, unit).markdown()]
-    parts += [_or_reason("how well affinities agree", lambda: agreements(found, gain["gain"], x, unit))]
-    parts += [_or_reason("how well features predict", lambda: predictions(x, gain["gain"]))]
-    parts += [_or_reason("what the predictor leans on", lambda: leanings(x, gain["gain"]))]
-    parts += [cost_table(found.costs).markdown()]
+    parts = [
+        f"# {title}", singles(found.single).markdown(), matrix(gain, unit).markdown(),
+        _or_reason("how well affinities agree", lambda: agreements(found, gain["gain"], x, unit)),
+        _or_reason("how well features predict", lambda: predictions(x, gain["gain"])),
+        _or_reason("what the predictor leans on", lambda: leanings(x, gain["gain"])),
+        cost_table(found.costs).markdown(),
+    ]  # fmt: skip
     (out / "results.md").write_text("\n\n".join(parts) + "\n")
     with suppress(UserError):  # said above
         GainPredictor.fit(x, gain["gain"]).save(out / "predictor.json")
@@ -71,7 +79,7 @@ def _or_reason(what: str, make: Callable[[], Table]) -> str:
 def singles(single: DataFrame) -> Table:
     """Each task alone."""
     rows = [
-        [task, own["metric"].iloc[0], _spread(100 * own["score"]), f"{own['rows'].iloc[0]:,}"]
+        [task, own["metric"].iloc[0], mean_sd(100 * own["score"]), f"{own['rows'].iloc[0]:,}"]
         for task, own in single.groupby("task", sort=False)
     ]
     note = f"Mean and standard deviation over {single['seed'].nunique()} seeds. Gains are changes of these."
@@ -81,19 +89,11 @@ def singles(single: DataFrame) -> Table:
 def matrix(gain: DataFrame, unit: Unit) -> Table:
     """The gains, with half the width of their intervals; bold where these leave zero out."""
     tasks = list(dict.fromkeys(gain.index.get_level_values("main")))
-    rows, bold = [], set()
-    for r, main in enumerate(tasks):
-        cells = []
-        for c, aux in enumerate(tasks):
-            if main == aux:
-                cells.append("")
-                continue
-            one = gain.loc[(main, aux)]
-            half = (one["high"] - one["low"]) / 2
-            cells.append(f"{one['gain']:+.1f}" + (f" ± {half:.1f}" if np.isfinite(half) else ""))
-            if one["low"] > 0 or one["high"] < 0:
-                bold.add((r, c + 1))
-        rows.append([main, *cells])
+    half = (gain["high"] - gain["low"]) / 2
+    texts = {pair: f"{mean:+.1f}" + (f" ± {half[pair]:.1f}" if np.isfinite(half[pair]) else "")
+             for pair, mean in gain["gain"].items()}  # fmt: skip
+    rows = [[main, *(texts.get((main, aux), "") for aux in tasks)] for main in tasks]
+    bold = {(tasks.index(main), tasks.index(aux) + 1) for main, aux in gain.index[_sure(gain)]}
     note = (
         f"Rows are main tasks, columns auxiliary ones; {int((gain['gain'] > 0).sum())} of {len(gain)} are gains. "
         f"95 % intervals over {gain['seeds'].iloc[0]} seeds, each for itself: of as many pairs without any effect "
@@ -112,7 +112,11 @@ def agreements(found: Relations, gain: Series, x: DataFrame, unit: Unit) -> Tabl
     if gain.empty:
         raise UserError("no main task has auxiliary tasks that it gains more or less by; add tasks")
     k = min(3, min(len(own) for _, own in gain.groupby("main")))
-    tables = {**found.affinities, "others": _habit(gain), "size": _size(found.features)}
+    # What an auxiliary task gains other main tasks on average; its own row is NaN.
+    others, mains = gain.unstack("aux"), found.features
+    habit = {main: others.drop(index=main).mean().drop(main, errors="ignore") for main in others.index}
+    size = {main: {task: values["size"] for task, values in mains.items()} for main in mains}
+    tables = {**found.affinities, "others": DataFrame(habit).T, "size": DataFrame(size).T}
     with suppress(UserError):  # said below the table of its accuracy
         tables["features, unseen main task"] = predicted(x, gain)
     for name, table in tables.items():
@@ -123,13 +127,16 @@ def agreements(found: Relations, gain: Series, x: DataFrame, unit: Unit) -> Tabl
     if not agreed:
         raise UserError(" ".join(missing).rstrip("."))
     p = holm([one.spearman.p for one in agreed.values()])
-    rows = [_agreement_row(name, one, k) for name, one in agreed.items()]
+    rows = []
+    for name, one in agreed.items():
+        means, r = one.by_main.mean(), one.spearman
+        rows.append([
+            name, f"{r.mean:+.2f} [{r.low:+.2f}, {r.high:+.2f}]", f"{one.all_pairs:+.2f}", f"{means['regret@1']:.1f}",
+            f"{means[f'regret@{k}']:.1f}", f"{means['top_gain@1']:+.1f}",
+        ])  # fmt: skip
     bold = {(r, 1) for r in range(len(rows)) if p[r] < 0.05}
-    means = next(iter(agreed.values())).by_main.mean()
-    rows.append([
-        "random order", "0", "0", f"{means['random_regret@1']:.1f}", f"{means[f'random_regret@{k}']:.1f}",
-        f"{means['mean_gain']:+.1f}",
-    ])  # fmt: skip
+    regrets = [f"{means[f'random_regret@{n}']:.1f}" for n in (1, k)]
+    rows.append(["random order", "0", "0", *regrets, f"{means['mean_gain']:+.1f}"])
     heads = ["affinity", "rank correlation", "over all pairs", "regret@1", f"regret@{k}", "gain of its first"]
     note = (
         "Rank correlation (Spearman) of affinity and gain over a main task's auxiliary tasks, mean over main tasks, "
@@ -138,29 +145,6 @@ def agreements(found: Relations, gain: Series, x: DataFrame, unit: Unit) -> Tabl
         "`size` its training rows."
     )
     return Table("What foretells the gains", heads, rows, frozenset(bold), " ".join([note, *missing]))
-
-
-def _agreement_row(name: str, one: Agreement, k: int) -> list[str]:
-    means = one.by_main.mean()
-    interval = f"{one.spearman.mean:+.2f} [{one.spearman.low:+.2f}, {one.spearman.high:+.2f}]"
-    return [
-        name, interval, f"{one.all_pairs:+.2f}", f"{means['regret@1']:.1f}", f"{means[f'regret@{k}']:.1f}",
-        f"{means['top_gain@1']:+.1f}",
-    ]  # fmt: skip
-
-
-def _habit(gain: Series) -> DataFrame:
-    """What an auxiliary task gains other main tasks on average."""
-    table = gain.unstack("aux")
-    others = {
-        main: {aux: table[aux].drop(index=main).mean() for aux in table if aux != main} for main in table.index
-    }  # the auxiliary task's own row is NaN
-    return DataFrame(others).T
-
-
-def _size(features: Mapping[str, Mapping[str, float]]) -> DataFrame:
-    """The auxiliary task's training rows, which every better idea has to beat."""
-    return DataFrame({main: {task: values["size"] for task, values in features.items()} for main in features}).T
 
 
 def predictions(x: DataFrame, gain: Series) -> Table:
@@ -197,12 +181,40 @@ def leanings(x: DataFrame, gain: Series) -> Table:
 
 def cost_table(costs: DataFrame) -> Table:
     """What each kind of work took, over all seeds."""
-    rows = [
-        [work, f"{one['flops'] / 1e12:,.2f}" if np.isfinite(one["flops"]) else "", f"{one['seconds']:,.0f}"]
-        for work, one in costs.iterrows()
-    ]
+    rows = [[work, shown(one["flops"], ",.2f", 1e-12), f"{one['seconds']:,.0f}"] for work, one in costs.iterrows()]
     return Table("Cost, all seeds", ["", "TFLOP", "s"], rows)
 
 
-def _spread(values: Series) -> str:
-    return f"{values.mean():.1f}" + (f" ± {values.std():.1f}" if len(values) > 1 else "")
+@DRAWN
+def heat_map(gains: DataFrame, label: str = "relative gain over single-task, %") -> Figure:
+    """A row a main task, a column an auxiliary task, of `relations.gains.gains` (Bingel & Søgaard 2017, figure 1).
+
+    Blue gains, orange loses; bold where the interval over seeds leaves zero out, which one seed never shows.
+    """
+    tasks = list(dict.fromkeys(gains.index.get_level_values("main")))
+    matrix = gains["gain"].unstack().reindex(index=tasks, columns=tasks)
+    full = float(gains["gain"].abs().quantile(_FULL)) or 1.0
+    figure = Figure(figsize=(CELL * len(tasks) + 1.6, CELL * len(tasks) + 0.8), layout="constrained")
+    axes = figure.subplots()
+    colors = LinearSegmentedColormap.from_list("loss to gain", ["#D55E00", "#FFFFFF", "#0072B2"])
+    image = axes.imshow(matrix.to_numpy(dtype=float), cmap=colors, vmin=-full, vmax=full)
+    for ((main, aux), gain), sure in zip(gains["gain"].items(), _sure(gains)):
+        axes.text(
+            tasks.index(aux), tasks.index(main), f"{gain:+.1f}", ha="center", va="center", fontsize=8,
+            fontweight="bold" if sure else "normal", color="white" if gain > 0.6 * full else "black",
+        )  # fmt: skip
+    axes.set_xticks(range(len(tasks)), tasks)
+    axes.set_yticks(range(len(tasks)), tasks)
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set(xlabel="auxiliary task", ylabel="main task")
+    bar = figure.colorbar(image, ax=axes, extend="both", shrink=0.8, label=label)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _sure(gain: DataFrame) -> Series:
+    """Where the interval leaves zero out."""
+    return (gain["low"] > 0) | (gain["high"] < 0)

@@ -1,25 +1,71 @@
-"""The report of a study: a page; its tables as Markdown, LaTeX and CSV; its figures as SVG."""
+"""The report of a study, a section for each setting: a page; its tables as Markdown, LaTeX and CSV; its figures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastmtl.errors import UserError
-from fastmtl.reporting.compare import check_comparable
-from fastmtl.reporting.frame import BASELINES, SETTING, Result, frame, read_results
-from fastmtl.reporting.study import across, sections
-from fastmtl.reporting.table import section
+from fastmtl.reporting import tables
+from fastmtl.reporting.beliefs import Bandit
+from fastmtl.reporting.compare import check_comparable, comparisons, matched, recommendation
+from fastmtl.reporting.frame import BASELINES, SETTING, Result, frame, read_results, settings
+from fastmtl.reporting.row_noise import row_noise
+from fastmtl.reporting.table import Part, Table
 
 if TYPE_CHECKING:
-    from fastmtl.reporting.page import Part
+    from pandas import DataFrame
 
 FILTERS = (*SETTING, "id", "selection")
 
 VERSIONS = ("fastmtl", "torch", "pytorch-lightning", "transformers", "scipy", "statsmodels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section(Part):
+    """What is said of the cells of one setting; `compared` has one row a pair of arms (see `comparisons`)."""
+
+    name: str
+    cells: DataFrame
+    compared: DataFrame
+
+
+def sections(cells: DataFrame, references: Sequence[str] = BASELINES) -> list[Section]:
+    """One section a setting, in the order of the frame."""
+    told = []
+    for setting, group in settings(cells):
+        by_rows = row_noise(group)
+        compared = comparisons(group, references, by_rows)
+        same = matched(group, by_rows)
+        made = [
+            tables.scores(group, compared), tables.differences(compared[compared["n"] > 1]),
+            tables.matched(same if same["n"].any() else same[:0]), tables.composition(group), tables.costs(group),
+            tables.choices(group),
+        ]  # fmt: skip
+        title = (
+            f"{setting['primary']}: {setting['metric']} on {group['validation_rows'].iloc[0]} validation rows "
+            f"({setting['encoder']}, protocol {setting['protocol']}, pool {setting['pool'][:8]})"
+        )
+        sentences = [recommendation(group, compared, by_rows), *tables.audits(group)]
+        shown = [table for table in made if table.rows]
+        told.append(Section(title, sentences, shown, name=setting["primary"], cells=group, compared=compared))
+    return told
+
+
+def comparison(results: Iterable[Result]) -> str:
+    """All sections as Markdown that also reads well in a terminal."""
+    return "\n\n".join(one.markdown() for one in sections(frame(results)))
+
+
+def cell_tables(result: Result, bandit: Bandit | None = None, mixing: dict[str, Any] | None = None) -> list[Table]:
+    """A cell's stages; before them, with the `bandit.json` and `mixing.json` of its artifacts, how its tasks and its
+    ratio came about."""
+    found = [tables.tasks(result, bandit)] if bandit else []
+    return [*found, *([tables.trials(result, mixing)] if mixing else []), tables.stages(result)]
 
 
 def write(
@@ -31,61 +77,52 @@ def write(
     Returns what a terminal should show. `references` are the selections that arms are compared with; `more` parts come
     last, their files named by their keys. A `UserError` if there are no cells or if they are not comparable.
     """
-    from fastmtl.reporting.page import Part, write_page
+    from fastmtl.reporting.page import write_page
     from fastmtl.reporting.plots import pictures, save
     from fastmtl.reporting.points import arm_looks
 
     cells = frame(results)
     check_comparable(cells)
-    told = sections(cells, references)
     looks = arm_looks(cells["arm"])
-    parts = {"all": Part("All primaries", tables=overall)} if (overall := across(told)) else {}
-    for one in told:  # one a primary, since they are comparable
-        drawn = pictures(one.cells, one.compared, looks)
-        parts[one.name] = Part(one.title, one.sentences, one.tables, drawn)
-    parts |= more
+    told = [replace(one, pictures=pictures(one.cells, one.compared, looks)) for one in sections(cells, references)]
+    parts: dict[str, Part] = {"all": Part("All primaries", tables=_across(told))} if len(told) > 1 else {}
+    parts |= {one.name: one for one in told} | dict(more)  # one a primary, since they are comparable
     for folder in ("figures", "tables"):
         (out / folder).mkdir(parents=True, exist_ok=True)
+    linked = []
     for name, part in parts.items():
+        linked.append(part.markdown())
         for picture in part.pictures:
             save(picture.figure, out / "figures" / f"{name}_{picture.name}.svg")
+            linked.append(f"![{picture.title}](figures/{name}_{picture.name}.svg)")
         for table in part.tables:
             (out / "tables" / f"{name}_{_slug(table.title)}.csv").write_text(table.csv())
     commands = [command for command in dict.fromkeys(cells["command"]) if command]  # cells of notebooks have none
     write_page(out / "report.html", title, list(parts.values()), commands, {n: version(n) for n in VERSIONS})
     (out / "tables.tex").write_text("\n\n".join(t.latex() for part in parts.values() for t in part.tables) + "\n")
-    (out / "report.md").write_text(text(parts, figures=True) + "\n")
-    objects = ["utilities", "mixing", "audit", "finetune"]
-    cells.drop(columns=objects).to_csv(out / "cells.csv", index=False)
-    return f"{text(parts)}\n\nwritten to {out / 'report.html'}"
+    (out / "report.md").write_text("\n\n".join(linked) + "\n")
+    cells.drop(columns=["utilities", "mixing", "audit", "finetune"]).to_csv(out / "cells.csv", index=False)
+    return "\n\n".join([*(part.markdown() for part in parts.values()), f"written to {out / 'report.html'}"])
 
 
 def read(folder: Path, where: Iterable[str] = ()) -> list[Result]:
     """The cells in a folder that pass all filters, KEY=VALUE over `FILTERS`: the value or its beginning."""
-    results = [result for result in read_results(folder) if _kept(result, where)]
+    results = read_results(folder)
+    for one in where:
+        key, _, value = one.partition("=")
+        if key not in FILTERS:
+            raise UserError(f"--where {one!r}: {key!r} is unknown; use one of {', '.join(FILTERS)}")
+        results = [result for result in results if str(result[key]).startswith(value)]
     if not results:
         raise UserError(f"no cell of study {folder.name!r} has {' '.join(where)}; leave the filter out to see all")
     return results
 
 
-def text(parts: Mapping[str, Part], figures: bool = False) -> str:
-    """Everything as Markdown, which also reads well in a terminal; figures as links to their files, where wanted."""
-    told = []
-    for name, part in parts.items():
-        told.append(section(part.title, part.sentences, part.tables))
-        if figures:
-            told += [f"![{picture.title}](figures/{name}_{picture.name}.svg)" for picture in part.pictures]
-    return "\n\n".join(told)
-
-
-def _kept(result: Result, where: Iterable[str]) -> bool:
-    for one in where:
-        key, _, value = one.partition("=")
-        if key not in FILTERS:
-            raise UserError(f"--where {one!r}: {key!r} is unknown; use one of {', '.join(FILTERS)}")
-        if not str(result[key]).startswith(value):
-            return False
-    return True
+def _across(told: Sequence[Section]) -> list[Table]:
+    """Tables over all primaries."""
+    names = [f"{one.name} ({one.cells['metric'].iloc[0]})" for one in told]
+    cells, compared = [one.cells for one in told], [one.compared for one in told]
+    return [t for t in (tables.overview(names, cells, compared), tables.verdicts(names, cells)) if t.rows]
 
 
 def _slug(title: str) -> str:

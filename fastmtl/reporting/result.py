@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow.parquet
 
 from fastmtl.errors import UserError
 from fastmtl.identity import digest
@@ -22,16 +23,13 @@ if TYPE_CHECKING:
 def record(
     experiment: Experiment, study: str | None = None, output: str | Path = "outputs", command: str = ""
 ) -> Result:
-    """Finish a cell and write its result where the reports of a study read it.
+    """Finish a cell and write its result, see `summarize`, where the reports of a study read it.
 
     Args:
         experiment: The cell; what is missing is built.
         study: The name under which cells gather; None writes nothing.
         output: The folder of outputs, `paths.output` on the command line.
         command: What repeats the cell, for people who read the report.
-
-    Returns:
-        The result, see `summarize`.
     """
     folder = None if study is None else study_folder(study, output)
     result = {**summarize(experiment), "study": study, "command": command}
@@ -63,13 +61,9 @@ def summarize(experiment: Experiment) -> Result:
     plan, options, chosen = experiment.selection_plan, experiment.options(), experiment.selected()
     stages = [{"stage": a.kind, "key": a.key, "hit": a.hit, "path": str(a.path), **a.records} for a in artifacts]
     mixing, headline = read_if_there(experiment.mixing(), "mixing.json"), experiment.task.metrics[0]
-    cell = {
-        "primary": experiment.primary,
-        "selection": plan.name,
-        "budget": experiment.budget if plan.selector.uses_budget else None,
-        "seed": experiment.seed,
-    }
-    utilities = experiment.utilities()
+    utilities, budget = experiment.utilities(), experiment.budget if plan.selector.uses_budget else None
+    cell = {"primary": experiment.primary, "selection": plan.name, "budget": budget, "seed": experiment.seed}
+    kept = ("ratio", "value")  # of a trial; costs are among the stages
     return {
         **cell,
         "id": digest([cell, options, finetune.key]),
@@ -89,10 +83,13 @@ def summarize(experiment: Experiment) -> Result:
         "precision_at_budget": _relevant(experiment, chosen),
         "relevant_share": _relevant(experiment, experiment.candidate_ids()),
         "utilities": read_utilities(utilities) if utilities else None,
-        "mixing": _ratios(mixing) if mixing else None,
+        "mixing": {
+            "tasks": mixing["tasks"], "ratio": mixing["ratio"],
+            "trials": [{key: trial[key] for key in kept} for trial in mixing["trials"]],
+        } if mixing else None,
         "total": {key: round(total(stages, key), 3) for key in ("wall_s", "flops")},
         "stages": stages,
-    }
+    }  # fmt: skip
 
 
 def read_if_there(artifact: Artifact | None, name: str) -> dict[str, Any] | None:
@@ -100,10 +97,26 @@ def read_if_there(artifact: Artifact | None, name: str) -> dict[str, Any] | None
     return artifact.read(name) if artifact and (artifact.path / name).exists() else None
 
 
-def _ratios(mixing: dict[str, Any]) -> dict[str, Any]:
-    """What a table over many cells needs of the search; its costs are among the stages."""
-    trials = [{"ratio": trial["ratio"], "value": trial["value"]} for trial in mixing["trials"]]
-    return {"tasks": mixing["tasks"], "ratio": mixing["ratio"], "trials": trials}
+def selected_rows(experiment: Experiment, n: int = 20) -> list[dict[str, Any]]:
+    """The first and the last `n` rows of the selection, none twice, in rank order, for people to read.
+
+    Each has `end` (top or bottom), `rank` from 1, `task`, `row` (its place in the task's training file), `score` (None
+    where nothing was scored), `label` (text), `text_a` and `text_b` (empty for tasks of one text column).
+    """
+    pool, table = experiment.pool, pyarrow.parquet.read_table(experiment.selection().path / "selection.parquet")
+    k = len(table)
+    places = np.r_[0 : min(n, k), max(n, k - n) : k]
+    chosen = table.take(places).to_pylist()
+    row_ids = np.array([pool.starts[pool.index(one["task"])] + one["row"] for one in chosen], dtype=np.int64)
+    rows = []
+    for place, one, told in zip(places, chosen, pool.texts(row_ids)):
+        first, *second = (told[column] for column in pool.task(one["task"]).text)
+        rows.append({
+            "end": "top" if place < n else "bottom", "rank": int(place) + 1, "task": one["task"], "row": one["row"],
+            "score": None if np.isnan(one["score"]) else float(one["score"]), "label": str(told["label"]),
+            "text_a": first, "text_b": second[0] if second else "",
+        })  # fmt: skip
+    return rows
 
 
 def _relevant(experiment: Experiment, rows: np.ndarray) -> float | None:

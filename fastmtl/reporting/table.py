@@ -1,13 +1,18 @@
-"""`Table`: one source for Markdown, LaTeX and CSV."""
+"""Parts of a report: `Table`, one source for Markdown, LaTeX and CSV, and how its numbers are written."""
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
+
+if TYPE_CHECKING:  # who prints a table does not wait for matplotlib
+    from fastmtl.reporting.plots import Picture
 
 _LATEX = str.maketrans({
     "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
@@ -37,19 +42,15 @@ class Table:
 
     def latex(self) -> str:
         r"""A `table` float with `\toprule` and its kin, for `\usepackage{booktabs}`."""
-
-        def line(cells: Sequence[str]) -> str:
-            return " & ".join(cells) + r" \\"
-
-        rows = [
-            [rf"\textbf{{{_tex(cell)}}}" if (r, c) in self.bold else _tex(cell) for c, cell in enumerate(row)]
-            for r, row in enumerate(self.rows)
-        ]
+        head, *rows = (
+            " & ".join(rf"\textbf{{{_tex(cell)}}}" if (r, c) in self.bold else _tex(cell) for c, cell in enumerate(row))
+            + r" \\"
+            for r, row in enumerate([self.headers, *self.rows], -1)
+        )
         return "\n".join([
             r"\begin{table}", r"\centering", rf"\caption{{{_tex(' '.join((self.title + '. ' + self.note).split()))}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(self.headers) - 1)}}}", r"\toprule",
-            line([_tex(header) for header in self.headers]), r"\midrule", *map(line, rows), r"\bottomrule",
-            r"\end{tabular}", r"\end{table}",
+            rf"\begin{{tabular}}{{l{'r' * (len(self.headers) - 1)}}}", r"\toprule", head, r"\midrule", *rows,
+            r"\bottomrule", r"\end{tabular}", r"\end{table}",
         ])  # fmt: skip
 
     def csv(self) -> str:
@@ -59,10 +60,34 @@ class Table:
         return out.getvalue()
 
 
-def section(title: str, sentences: Sequence[str], tables: Sequence[Table]) -> str:
-    """A headed part of a report as Markdown."""
-    return "\n\n".join([f"## {title}", *sentences, *(table.markdown() for table in tables)])
+@dataclass(frozen=True)
+class Part:
+    """A headed part of a report: what is recommended, then tables, then figures."""
+
+    title: str
+    sentences: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    pictures: Sequence[Picture] = ()
+
+    def markdown(self) -> str:
+        """Without figures; reads well in a terminal too."""
+        return "\n\n".join([f"## {self.title}", *self.sentences, *(table.markdown() for table in self.tables)])
 
 
 def _tex(text: str) -> str:
     return str(text).translate(_LATEX)
+
+
+def shown(value: float | None, form: str = ".1f", scale: float = 1.0) -> str:
+    """A number times the scale; empty where there is none."""
+    return "" if value is None or math.isnan(value) else format(scale * value, form)
+
+
+def percent(value: float | None, form: str = ".1f") -> str:
+    """A number x100."""
+    return shown(value, form, 100)
+
+
+def mean_sd(values: Any) -> str:
+    """Mean and, of several values of a column, standard deviation."""
+    return shown(values.mean()) + (f" ± {values.std():.1f}" if values.count() > 1 else "")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from fastmtl.reporting.beliefs import Bandit, beliefs
 from fastmtl.reporting.compare import BOTH
 from fastmtl.reporting.frame import Result, arms, candidates
-from fastmtl.reporting.table import Table
+from fastmtl.reporting.table import Table, mean_sd, percent, shown
 from fastmtl.stats import one_sd_rule
 
 if TYPE_CHECKING:
@@ -29,11 +27,13 @@ OPTIONAL = ("joint", "utilities", "mixing", "test")
 UNCOUNTED = ("pool", "test")
 """Stages that count in no total: every arm needs the token pool, and no arm needs predictions of the test split."""
 
-
 _BOLD = (
     "Mean ± standard deviation over seeds. Bold: significantly better than no auxiliary data (p below 0.05 from seeds "
     "and validation rows together, after Holm's correction over all comparisons of the primary)."
 )
+
+Key = tuple[str, str]
+"""Arm and budget as a table shows them."""
 
 
 def total(stages: list[dict[str, Any]], key: str, stage: str | None = None) -> float:
@@ -46,37 +46,26 @@ def total(stages: list[dict[str, Any]], key: str, stage: str | None = None) -> f
     return float(sum(s.get(key) or 0.0 for s in kept))
 
 
-# --- the cells of one setting ------------------------------------------------------------------------------------
-
-
 def scores(cells: DataFrame, compared: DataFrame) -> Table:
     """Score, rows and cost of every arm; in bold the headline of those that are better than `none`."""
     metrics = [name for name in _prefixed(cells, "validation/") if name != "loss"]
     known = cells["precision_at_budget"].notna().any()
-    marked = {(arm, _budget(budget)) for arm, budget in better_than_none(compared)}
-    rows: list[list[str]] = []
-    bold = set()
-    for arm, budget, group in arms(cells):
-        if (arm, _budget(budget)) in marked:
-            bold.add((len(rows), 3))
-        rows.append([
-            arm, _budget(budget), str(len(group)), *(_spread(100 * group[f"validation/{m}"]) for m in metrics),
-            _mean(group["aux_rows"], 0), *([_mean(100 * group["precision_at_budget"], 1)] if known else []),
-            _mean(group["total_wall_s"], 1), _giga(group["total_flops"].mean()),
-        ])  # fmt: skip
+    better = better_than_none(compared)
+    rows = [
+        [*key, str(len(group)), *(mean_sd(100 * group[f"validation/{m}"]) for m in metrics),
+         shown(group["aux_rows"].mean(), ".0f"), *([percent(group["precision_at_budget"].mean())] if known else []),
+         shown(group["total_wall_s"].mean()), _giga(group["total_flops"].mean())]
+        for key, group in _by_arm(cells)
+    ]  # fmt: skip
     heads = ["selection", "budget", "seeds", *(f"{name} x100" for name in metrics), "aux rows",
              *(["relevant %"] if known else []), "total s", "total GFLOP"]  # fmt: skip
-    return Table("Scores", heads, rows, frozenset(bold), _BOLD)
+    return Table("Scores", heads, rows, frozenset((r, 3) for r, row in enumerate(rows) if (*row[:2],) in better), _BOLD)
 
 
 def composition(cells: DataFrame) -> Table:
     """Auxiliary rows by task, and how many there were to choose from."""
-    there = candidates(cells)
-    tasks = sorted(_prefixed(cells, "rows/"))
-    rows = [
-        [arm, _budget(budget), *(_mean(group[f"rows/{task}"].fillna(0), 0) for task in tasks)]
-        for arm, budget, group in arms(cells)
-    ]
+    there, tasks = candidates(cells), sorted(_prefixed(cells, "rows/"))
+    rows = [[*key, *(f"{group[f'rows/{t}'].fillna(0).mean():.0f}" for t in tasks)] for key, group in _by_arm(cells)]
     if there:
         rows.append(["(candidates)", "", *(f"{there.get(task, 0):.0f}" for task in tasks)])
     return Table("Auxiliary rows by task", ["selection", "budget", *tasks], rows)
@@ -85,32 +74,26 @@ def composition(cells: DataFrame) -> Table:
 def costs(cells: DataFrame) -> Table:
     """Seconds and FLOPs by stage."""
     found = set(_prefixed(cells, "wall_s/"))
-    stages = [stage for stage in STAGES if stage in found or stage not in OPTIONAL]
-    rows = []
-    for arm, budget, group in arms(cells):
-        row = [arm, _budget(budget)]
-        for stage in stages:
-            wall_s, flops = (
-                group[f"{unit}/{stage}"].fillna(0).mean() if f"{unit}/{stage}" in group else 0.0
-                for unit in ("wall_s", "flops")
-            )
-            row.append(f"{wall_s:.1f} / {_giga(flops)}" if flops else f"{wall_s:.1f}" if wall_s else "")
-        rows.append(row)
-    names = [STAGES[stage] for stage in stages]
-    return Table("Cost by stage: seconds / GFLOP, as first computed", ["selection", "budget", *names], rows)
+    shown_stages = [stage for stage in STAGES if stage in found or stage not in OPTIONAL]
+
+    def cost(group: DataFrame, stage: str) -> str:
+        columns = (group.get(f"{unit}/{stage}", 0 * group["seed"]) for unit in ("wall_s", "flops"))
+        wall_s, flops = (column.fillna(0).mean() for column in columns)
+        return f"{wall_s:.1f} / {_giga(flops)}" if flops else f"{wall_s:.1f}" if wall_s else ""
+
+    rows = [[*key, *(cost(group, stage) for stage in shown_stages)] for key, group in _by_arm(cells)]
+    heads = ["selection", "budget", *(STAGES[stage] for stage in shown_stages)]
+    return Table("Cost by stage: seconds / GFLOP, as first computed", heads, rows)
 
 
 def differences(compared: DataFrame) -> Table:
     """Paired differences of `reporting.compare.comparisons`."""
-    rows, bold = [], set()
-    for r, one in enumerate(compared.itertuples()):
-        if one.significant:
-            bold.add((r, 3))
-        rows.append([
-            f"{one.arm} - {one.reference}", _budget(one.budget), str(one.n), _points(one.mean),
-            _interval(one.low, one.high), _p(one.p), _p(one.p_holm), _percent(one.row_share, 0),
-            _least(one.detectable), _count(one.seeds_needed),
-        ])  # fmt: skip
+    rows = [
+        [f"{one.arm} - {one.reference}", _budget(one.budget), str(one.n), percent(one.mean, "+.1f"), _interval(one),
+         _p(one.p), _p(one.p_holm), percent(one.row_share, ".0f"),
+         "> 100" if one.detectable > 1 else percent(one.detectable), _count(one.seeds_needed)]
+        for one in compared.itertuples()
+    ]  # fmt: skip
     heads = ["arms", "budget", "seeds", "difference x100", "95 % interval", "p", "p (Holm)", "rows' share %",
              "minimum detectable x100", "seeds needed"]  # fmt: skip
     note = (
@@ -124,26 +107,19 @@ def differences(compared: DataFrame) -> Table:
             " Without a share: the predictions of these cells are gone, so interval and p cover seeds alone, and "
             "nothing is significant."
         )
-    return Table("Paired differences", heads, rows, frozenset(bold), note)
+    bold = frozenset((r, 3) for r, real in enumerate(compared["significant"]) if real)
+    return Table("Paired differences", heads, rows, bold, note)
 
 
 def matched(compared: DataFrame) -> Table:
     """What random rows reach for the same FLOPs, of `reporting.compare.matched`."""
     rows = [
-        [one.arm, _budget(one.budget), str(one.n), _giga(one.flops), _percent(one.score), _percent(one.random),
-         _points(one.mean), _interval(one.low, one.high)]
+        [one.arm, _budget(one.budget), str(one.n), _giga(one.flops), percent(one.score), percent(one.random),
+         percent(one.mean, "+.1f"), _interval(one)]
         for one in compared.itertuples()
     ]  # fmt: skip
-    heads = [
-        "selection",
-        "budget",
-        "seeds",
-        "total GFLOP",
-        "score x100",
-        "random, as many FLOPs",
-        "difference",
-        "95 % interval",
-    ]
+    heads = ["selection", "budget", "seeds", "total GFLOP", "score x100", "random, as many FLOPs", "difference",
+             "95 % interval"]  # fmt: skip
     note = (
         "Random selection's score at an arm's total compute: between its budgets on a logarithmic scale; empty outside "
         "of them. Intervals cover seeds and validation rows, each for itself."
@@ -153,62 +129,62 @@ def matched(compared: DataFrame) -> Table:
 
 def overview(names: Sequence[str], cells: Sequence[DataFrame], compared: Sequence[DataFrame]) -> Table:
     """Arms as rows, settings as columns: the table of a paper."""
-    better = [{(arm, _budget(budget)) for arm, budget in better_than_none(one)} for one in compared]
-    found = [{(arm, _budget(budget)): group["score"] for arm, budget, group in arms(one)} for one in cells]
-    keys = list(dict.fromkeys(key for one in found for key in one))
-    rows = [[*key, *(_spread(100 * one[key]) if key in one else "" for one in found)] for key in keys]
-    bold = {(r, 2 + c) for r, key in enumerate(keys) for c, marked in enumerate(better) if key in marked}
-    return Table("Scores x100 of all primaries", ["selection", "budget", *names], rows, frozenset(bold), _BOLD)
+    found = [{key: mean_sd(100 * group["score"]) for key, group in _by_arm(one)} for one in cells]
+    better = [better_than_none(one) for one in compared]
+    return _side_by_side("Scores x100 of all primaries", names, found, better, _BOLD)
 
 
-def verdicts(names: Sequence[str], cells: Sequence[DataFrame]) -> list[Table]:
-    """FastMTL's reading of the same numbers, of settings with two or more single-task runs; none without them."""
-    found: list[dict[tuple[str, str], str]] = []
+def verdicts(names: Sequence[str], cells: Sequence[DataFrame]) -> Table:
+    """FastMTL's reading of the same numbers, of settings with two or more single-task runs; no rows without them."""
+    found: list[dict[Key, str]] = []
     for one in cells:
         single = one[one["selection"] == "none"]["score"]
         found.append({
-            (arm, _budget(budget)): f"{_points(group['score'].mean() - single.mean())} "
-            f"{one_sd_rule(single, group['score'])}"
-            for arm, budget, group in arms(one)
-            if len(single) > 1 and arm != "none"
+            key: f"{percent(group['score'].mean() - single.mean(), '+.1f')} {one_sd_rule(single, group['score'])}"
+            for key, group in _by_arm(one)
+            if len(single) > 1 and key[0] != "none"
         })  # fmt: skip
-    keys = list(dict.fromkeys(key for one in found for key in one))
-    if not keys:
-        return []
     note = (
         "Mean change x100 against single-task training; IMPROVED or DROPPED if it is more than one standard deviation "
         "of the single-task runs (FastMTL). No test: of arms without any effect it calls many IMPROVED or DROPPED."
     )
+    return _side_by_side("By one standard deviation", names, found, [set() for _ in names], note)
+
+
+def _side_by_side(
+    title: str, names: Sequence[str], found: Sequence[Mapping[Key, str]], marked: Sequence[set[Key]], note: str
+) -> Table:
+    keys = list(dict.fromkeys(key for one in found for key in one))
     rows = [[*key, *(one.get(key, "") for one in found)] for key in keys]
-    return [Table("By one standard deviation", ["selection", "budget", *names], rows, note=note)]
+    bold = {(r, 2 + c) for r, key in enumerate(keys) for c, better in enumerate(marked) if key in better}
+    return Table(title, ["selection", "budget", *names], rows, frozenset(bold), note)
 
 
-def better_than_none(compared: DataFrame) -> list[tuple[str, Any]]:
-    """Arm and budget of those that are significantly better than no auxiliary data."""
+def better_than_none(compared: DataFrame) -> set[Key]:
+    """Arms that are significantly better than no auxiliary data."""
     to_none = compared["reference"].str.split().str[0] == "none"  # a label may go on with its variant
     better = compared[compared["significant"] & to_none & (compared["mean"] > 0)]
-    return list(zip(better["arm"], better["budget"]))
+    return {(arm, _budget(budget)) for arm, budget in zip(better["arm"], better["budget"])}
 
 
 def audits(cells: DataFrame) -> list[str]:
     """What a cascade lost, the worst seed of each arm."""
     lines = []
-    for arm, budget, group in arms(cells):
+    for (arm, budget), group in _by_arm(cells):
         audited = [audit for audit in group["audit"] if audit and audit.get("low") is not None]
-        if not audited:
-            continue
-        worst = min(audited, key=lambda audit: audit["low"])
-        lines.append(
-            f"{arm}, budget {_budget(budget)}: of the rows that its last level alone would choose, the cascade kept at "
-            f"least {100 * worst['overlap_at_least']:.0f} %, with 95 % confidence at least {100 * worst['low']:.0f} % "
-            f"({worst['better']} of {worst['audited']} audited rows were better than the last one chosen; "
-            f"{worst['rejected']} were rejected)."
-        )
+        if audited:
+            worst = min(audited, key=lambda audit: audit["low"])
+            lines.append(
+                f"{arm}, budget {budget}: of the rows that its last level alone would choose, the cascade kept at "
+                f"least {100 * worst['overlap_at_least']:.0f} %, with 95 % confidence at least {100 * worst['low']:.0f}"
+                f" % ({worst['better']} of {worst['audited']} audited rows were better than the last one chosen; "
+                f"{worst['rejected']} were rejected)."
+            )
     return lines
 
 
-def choices(cells: DataFrame) -> Table | None:
-    """The tasks and the ratio that were found, a row a cell."""
+def choices(cells: DataFrame) -> Table:
+    """The tasks and the ratio that were found, a row a cell that looked for any."""
     rows = []
     for cell in cells.to_dict("records"):
         utilities, mixing = cell["utilities"], cell["mixing"]
@@ -220,14 +196,9 @@ def choices(cells: DataFrame) -> Table | None:
             tasks = [f"{task} ({valued[task]:.2f})" for task in sorted(valued, key=lambda task: -valued[task])]
         ratio = f"{_colons(mixing['tasks'])} = {_colons(mixing['ratio'])}" if mixing else ""
         rows.append([cell["arm"], _budget(cell["budget"]), str(cell["seed"]), ", ".join(tasks) or "no task", ratio])
-    if not rows:
-        return None
     note = f"Chosen on {_chosen_on(cells['protocol'].iloc[0])}."
-    return Table("Tasks chosen (utility) and mixing ratio", ["selection", "budget", "seed", "tasks", "ratio"], rows,
-                 note=note)  # fmt: skip
-
-
-# --- one cell ----------------------------------------------------------------------------------------------------
+    heads = ["selection", "budget", "seed", "tasks", "ratio"]
+    return Table("Tasks chosen (utility) and mixing ratio", heads, rows, note=note)
 
 
 def stages(result: Result) -> Table:
@@ -265,7 +236,7 @@ def tasks(result: Result, bandit: Bandit) -> Table:
 def trials(result: Result, mixing: dict[str, Any]) -> Table:
     """Every ratio that was tried, in this order."""
     rows = [
-        [str(i), _colons(trial["ratio"]), _percent(trial["value"]), f"{trial['wall_s']:.1f}",
+        [str(i), _colons(trial["ratio"]), percent(trial["value"]), f"{trial['wall_s']:.1f}",
          "best" if trial["ratio"] == mixing["ratio"] else ""]
         for i, trial in enumerate(mixing["trials"], 1)
     ]  # fmt: skip
@@ -281,52 +252,31 @@ def _chosen_on(protocol: str) -> str:
     return "rows held out of the primary's training rows; the validation rows of the score take no part"
 
 
+def _by_arm(cells: DataFrame) -> Iterator[tuple[Key, DataFrame]]:
+    for arm, budget, group in arms(cells):
+        yield (arm, _budget(budget)), group
+
+
 def _prefixed(cells: DataFrame, prefix: str) -> list[str]:
-    return [
-        name.removeprefix(prefix) for name in cells.columns if name.startswith(prefix) and cells[name].notna().any()
-    ]
+    return [name.removeprefix(prefix) for name in cells if name.startswith(prefix) and cells[name].notna().any()]
 
 
 def _budget(value: Any) -> str:
     import pandas as pd
 
-    return "" if value is None or pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)
+    return "" if pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _spread(values: Sequence[float]) -> str:
-    mean = f"{np.mean(values):.1f}"
-    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.1f}"
-
-
-def _mean(values: Any, digits: int) -> str:
-    mean = values.mean()
-    return "" if math.isnan(mean) else f"{mean:.{digits}f}"
-
-
-def _percent(value: float | None, digits: int = 1) -> str:
-    return "" if value is None or math.isnan(value) else f"{100 * value:.{digits}f}"
-
-
-def _points(value: float, sign: bool = True) -> str:
-    return "" if math.isnan(value) else f"{100 * value:{'+' if sign else ''}.1f}"
-
-
-def _least(effect: float) -> str:
-    return "> 100" if effect > 1 else _points(effect, sign=False)
-
-
-def _interval(low: float, high: float) -> str:
-    return "" if math.isnan(low) or math.isnan(high) else f"[{100 * low:+.1f}, {100 * high:+.1f}]"
+def _interval(row: Any) -> str:
+    return "" if math.isnan(row.low) else f"[{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
 
 
 def _p(value: float) -> str:
-    return "" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return "< 0.001" if value < 0.001 else shown(value, ".3f")
 
 
 def _count(value: float) -> str:
-    if math.isnan(value) or math.isinf(value):
-        return "" if math.isnan(value) else "infinite"
-    return "> 1000" if value > 1000 else f"{value:.0f}"
+    return "infinite" if math.isinf(value) else "> 1000" if value > 1000 else shown(value, ".0f")
 
 
 def _giga(flops: float | None) -> str:

@@ -45,7 +45,7 @@ class Embedding:
     """
 
     method: Literal["centroid", "nearest"] = "nearest"
-    targets: Count = 500
+    targets: Count = 1000
 
     needs: ClassVar[Needs] = "encoder"
     per_primary: ClassVar[bool] = True

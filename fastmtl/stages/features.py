@@ -13,8 +13,7 @@ import numpy as np
 
 from fastmtl.data.pool import TokenRows
 from fastmtl.models.encoder import Tokenizer, tokenizer_of
-from fastmtl.relations import curves
-from fastmtl.relations.features import curve_features, data_features
+from fastmtl.relations.features import curve_features, data_features, read_curve
 from fastmtl.stages.base import Context, Stage
 from fastmtl.stages.joint import JointTraining
 from fastmtl.stages.pool import pool_of
@@ -47,11 +46,8 @@ class Features(Stage):
         words, labels = words_of(task, train, positions), labels_of(task, train, positions)
         later = words_of(task, validation, np.arange(len(validation)))
         known = whole_words(tokenizer_of(encoder), {word for row in words for word in row})
-        curve = curves.from_run(context.get(self.single).path / "curves.csv", task.name)
-        found = {
-            **data_features(task.name, words, labels, later, known),
-            **curve_features(task.name, *curve),
-        }
+        curve = read_curve(context.get(self.single).path / "curves.csv", task.name)
+        found = data_features(task.name, words, labels, later, known) | curve_features(task.name, *curve)
         (out / "features.json").write_text(json.dumps(found, indent=1))
         return {"examples": len(words)}
 

@@ -333,14 +333,14 @@ def test_a_split_without_rows_is_refused(tmp_path: Path, toy_source: Any, toy_to
 
 
 def test_equal_labels_are_refused_in_train_and_told_in_validation(
-    tmp_path: Path, toy_source: Any, toy_tokenizer: Any, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, toy_source: Any, toy_tokenizer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     pair = replace(PAIR, splits={**TRAIN, "validation": "validation"})
     equal = {**GOOD, "label": ["yes"] * 3}
     message = refusal(tmp_path, toy_source((pair,), {"pair": {"train": equal, "validation": GOOD}}), toy_tokenizer)
     assert message.startswith("task 'pair', split 'train': all 3 labels are 'yes'")
     write_task(tmp_path, toy_source((pair,), {"pair": {"train": GOOD, "validation": equal}}).task(), toy_tokenizer)
-    assert "task 'pair', split 'validation': all 3 labels are 'yes'" in capsys.readouterr().out
+    assert "task 'pair', split 'validation': all 3 labels are 'yes'" in caplog.text
     constant = toy_source((VALUE,), {"value": {"train": {"a": ["1", "2"], "y": ["0.5", "0.5"]}}})
     assert "task 'value', split 'train': all 2 labels are 0.5" in refusal(tmp_path, constant, toy_tokenizer)
 

@@ -34,10 +34,10 @@ def words(text: str) -> list[str]:
 def fits(first: str, second: str) -> bool:
     """The rule itself, from the word tables: does the one content word that differs have a counterpart's meaning?"""
     meanings: dict[str, set[str]] = {}
-    for domain in sample._DOMAINS:
-        for one, two in (*domain.acts, *domain.looks):
+    for domain in sample._DOMAINS.values():
+        for one, two in (*domain["acts"], *domain["looks"]):
             meanings |= {one: {two}, two: {one}}
-        for kind, members in domain.kinds.items():
+        for kind, members in domain["kinds"].items():
             meanings |= {kind: set()} | {member: {kind} for member in members}
     sides = [{word for word in words(text) if word in meanings} for text in (first, second)]
     ours, theirs = sides[0] - sides[1], sides[1] - sides[0]

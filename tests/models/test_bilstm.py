@@ -31,6 +31,7 @@ from fastmtl.training.config import FitConfig, Hardware
 from fastmtl.training.finetuned import load_finetuned
 from fastmtl.training.fit import FitJob, run_fit
 from fastmtl.training.modules import encoder_layers, freeze, training_flops
+from tests.helpers.cells import ONE_EPOCH
 from tests.helpers.toy import row_sets
 
 SPEC = BiLSTMSpec(max_length=32, hidden_size=5, layers=2, embedding_size=7, tokenizer="tiny", dropout=0.0)
@@ -137,7 +138,7 @@ def test_states_are_those_of_texts_read_alone_and_finite_at_padding(encoder: BiL
     assert not states[~batch["attention_mask"].bool()].any()
     torch.testing.assert_close(pooled, encoder(batch))
     for states_LD, (ids, _) in zip(states, texts):
-        torch.testing.assert_close(states_LD[: len(ids)], encoder.states(rows((ids, [])))[0])
+        torch.testing.assert_close(states_LD[: len(ids)], encoder.read(rows((ids, [])))[1][0])
         torch.testing.assert_close(states_LD[: len(ids)].amax(0), alone(encoder, ids))
 
 
@@ -403,16 +404,16 @@ def test_an_unknown_tokenizer_is_named() -> None:
 
 # --- the whole chain -------------------------------------------------------------------------------------------------
 
-SMALL = [
+CELL = [
     "encoder=bilstm", "encoder.tokenizer=tiny", "encoder.hidden_size=8", "encoder.embedding_size=8",
     "data.rows_per_task=40", "budget=20", "proxy.examples_per_task=10",
-    *(f"{part}.fit.{value}" for part in ("proxy", "multitask", "finetune") for value in ("epochs=1", "precision=bf16")),
+    *ONE_EPOCH, *(f"{part}.fit.precision=bf16" for part in ("proxy", "multitask", "finetune")),
 ]  # fmt: skip
 
 
 def test_every_stage_runs_and_the_folder_gives_the_model_back(tmp_path: Path) -> None:
     cascade = ["scoring.cascade=[small,large]", "scoring.levels.small.layers=1", "scoring.precision=bf16"]
-    exp = compose(*SMALL, *cascade, "finetune.fit.freeze_layers=1", f"paths.output={tmp_path}")
+    exp = compose(*CELL, *cascade, "finetune.fit.freeze_layers=1", f"paths.output={tmp_path}")
     assert [one.encoder.layers for one in exp.passes] == [1, 2]
     assert len(exp.selected()) == 20
     model, task = load_finetuned(exp.finetune().path)
@@ -436,7 +437,7 @@ def test_word_vectors_serve_the_chain_and_may_be_frozen(tmp_path: Path) -> None:
     lines = [f"{word} {' '.join(f'{x:.4f}' for x in row)}\n" for word, row in zip(words, numbers)]
     (tmp_path / "glove.txt").write_text("".join(lines))
     exp = compose(
-        *SMALL, f"encoder.embeddings={tmp_path}/glove.txt", "encoder.embedding_size=null", "selection=none",
+        *CELL, f"encoder.embeddings={tmp_path}/glove.txt", "encoder.embedding_size=null", "selection=none",
         "finetune.fit.freeze_embeddings=true", f"paths.output={tmp_path}",
     )  # fmt: skip
     kept = load_finetuned(exp.finetune().path)[0].encoder.embedding_module()

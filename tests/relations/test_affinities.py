@@ -40,7 +40,7 @@ def sample(task: TaskSpec, points: list[tuple[int, int]], labels: list[float]) -
     n = len(points)
     ids, offsets = np.array(points, dtype=np.uint16).ravel(), 2 * np.arange(n + 1)
     second, known = np.full(n, 2, dtype=np.uint16), np.array(labels, dtype=np.float32)
-    return Sample(task, TokenRows(ids, offsets, second, known, None, Path(), "train"), np.arange(n))
+    return Sample(task, TokenRows(ids, offsets, second, known, Path(), "train"), np.arange(n))
 
 
 def test_confusion_is_the_mean_score_over_the_other_tasks_rows_that_have_one() -> None:

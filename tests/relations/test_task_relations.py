@@ -13,8 +13,7 @@ import pandas as pd
 import pytest
 
 from fastmtl.errors import UserError
-from fastmtl.relations.curves import Curve
-from fastmtl.relations.features import pair_table
+from fastmtl.relations.features import Curve, pair_table
 from fastmtl.relations.predictor import cross_validated, main_task_folds, shuffled_folds
 from tests.helpers.scripts import EXPERIMENTS, script
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pandas import DataFrame, MultiIndex
 
-from fastmtl.reporting.heatmap import heat_map
+from fastmtl.reporting.relations import heat_map
 
 
 def test_cells_are_gains_and_bold_ones_leave_zero_out() -> None:

@@ -24,7 +24,7 @@ from fastmtl.cli.cell import cell_logger
 from fastmtl.cli.compose import conf_dir
 from fastmtl.errors import UserError
 from fastmtl.reporting.logs import COLUMNS, log_cell, scalars
-from fastmtl.reporting.rows import selected_rows
+from fastmtl.reporting.result import selected_rows
 
 STEPS = ((10, 0.7), (20, 0.5))
 

@@ -14,8 +14,8 @@ import pytest
 
 from fastmtl.reporting import plots
 from fastmtl.reporting.compare import comparisons
-from fastmtl.reporting.page import Part, write_page
-from fastmtl.reporting.table import Table
+from fastmtl.reporting.page import write_page
+from fastmtl.reporting.table import Part, Table
 from tests.reporting.test_plots import make_cells
 
 EVIL = "<script>alert('x')</script>&\"$_--><b>"
@@ -134,7 +134,8 @@ def test_a_browser_never_scrolls_the_page_sideways(page: str, width: int, tmp_pa
         "</iframe><script>onload = () => { document.body.dataset.width = "
         "frames[0].document.documentElement.scrollWidth }</script>"
     )
-    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={max(width, 500)},4000"]
+    alone = ["--no-first-run", "--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}"]
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={max(width, 500)},4000", *alone]
     dumped = subprocess.run([*command, "--dump-dom", frame.as_uri()], capture_output=True, text=True, check=True).stdout
     measured = re.search(r'data-width="(\d+)"', dumped)
     assert measured

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fastmtl.reporting.study import cell_tables, comparison
+from fastmtl.reporting.report import cell_tables, comparison
 from fastmtl.reporting.tables import total
 
 COST = {"pool": (100.0, 0), "selection": (0.5, 0), "multitask": (4.0, 4e9), "finetune": (2.0, 2e9)}

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import shlex
-import signal
 import socket
 import stat
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -18,9 +15,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
 
-from fastmtl.data.batching.planned import Proportional
 from fastmtl.data.collate import collate
 from fastmtl.errors import UserError
 from fastmtl.models.dropout import drop, use_cpu_dropout
@@ -28,12 +23,10 @@ from fastmtl.models.encoder import EncoderSpec
 from fastmtl.models.multitask import MultiTaskModel
 from fastmtl.models.roofline import gemm_flops_per_s
 from fastmtl.training.config import FitConfig, Hardware, resolve_precision
-from fastmtl.training.fit import FitJob, run_distributed, run_fit
+from fastmtl.training.fit import run_distributed
 from fastmtl.training.modules import MultiTaskModule
-from tests.helpers.toy import row_sets
+from tests.helpers.fits import CPU, ROWS, assert_same_weights, curve_points, finished, fit_file, records, weights
 
-CPU = Hardware(accelerator="cpu")
-ROWS = 12
 FIT = FitConfig(  # batches of 7 and 5 rows, every gradient clipped
     epochs=2, batch_size=7, learning_rate=1e-3, max_grad_norm=0.1, precision="fp32", dropout=0.0
 )  # fmt: skip
@@ -43,50 +36,17 @@ FIT = FitConfig(  # batches of 7 and 5 rows, every gradient clipped
 def fit(tmp_path: Path, tiny_pool: Any, encoder: EncoderSpec) -> Callable[..., Path]:
     """`fit(name, hardware=..., **changes of the job)`: the folder of a finished fit over all tasks."""
 
-    def run(name: str, hardware: Hardware = CPU, **changes: Any) -> Path:
-        whole = {"rows": {task: np.arange(ROWS) for task in tiny_pool.names}, "fit": FIT, **changes}
-        job = FitJob(
-            title=name, pool=tiny_pool, encoder=encoder, sampling=Proportional(), seed=0, pad_id=0,
-            out=tmp_path / name, hardware=hardware, **row_sets(tiny_pool, **whole),
-        )  # fmt: skip
-        job.out.mkdir()
-        run_fit(job)
-        assert not list(job.out.glob(".*")), "the job's file is gone"
-        return job.out
+    def run(name: str, **changes: Any) -> Path:
+        return finished(tiny_pool, tmp_path / name, **{"encoder": encoder, "fit": FIT, **changes})
 
     return run
 
 
-@pytest.fixture
-def deadline() -> Iterator[Callable[[int], object]]:
-    """`deadline(seconds)`: what waits longer for another rank fails."""
-
-    def over(*_: Any) -> None:
-        raise TimeoutError("the ranks wait for each other")
-
-    before = signal.signal(signal.SIGALRM, over)
-    yield signal.alarm
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
-
-
-def assert_same_weights(a: Path, b: Path, atol: float) -> None:
-    left, right = (load_file(folder / "weights.safetensors") for folder in (a, b))
-    assert set(left) == set(right)
-    for name, values in left.items():
-        np.testing.assert_allclose(values, right[name], atol=atol, err_msg=name)
-
-
 def curves(folder: Path) -> list[tuple[int, int, str, float]]:
-    with (folder / "curves.csv").open() as file:
-        return [
-            (int(p["step"]), int(p["epoch"]), p["name"], pytest.approx(float(p["value"]), abs=1e-5))
-            for p in csv.DictReader(file)
-        ]
-
-
-def records(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "fit.json").read_text())["records"]
+    return [
+        (int(p["step"]), int(p["epoch"]), p["name"], pytest.approx(float(p["value"]), abs=1e-5))
+        for p in curve_points(folder)
+    ]
 
 
 CHOOSE = {"evaluated": {"single": np.arange(ROWS)}}
@@ -106,7 +66,7 @@ def test_micro_batches_add_up_to_the_batch(fit: Callable[..., Path], accumulate:
 def assert_same_fit(a: Path, b: Path) -> None:
     """Of multitask fits on different numbers of devices."""
     assert_same_weights(a, b, atol=2e-4)
-    left, right = (json.loads((folder / "fit.json").read_text()) for folder in (a, b))
+    left, right = fit_file(a), fit_file(b)
     assert left["best_epoch"] == right["best_epoch"]
     assert left["epochs"] == [pytest.approx(epoch, abs=1e-4) for epoch in right["epochs"]]
 
@@ -124,18 +84,13 @@ def test_two_ranks_train_what_one_device_trains(fit: Callable[..., Path], strate
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # ranks that wait for each other
 @pytest.mark.parametrize(("strategy", "task"), [("ddp", "single"), ("fsdp", "score")])
-def test_a_rank_may_be_left_without_a_held_out_row(
-    fit: Callable[..., Path], deadline: Any, strategy: Any, task: str
-) -> None:
-    deadline(300)
+def test_a_rank_may_be_left_without_a_held_out_row(fit: Callable[..., Path], strategy: Any, task: str) -> None:
     two = Hardware(accelerator="cpu", devices=2, strategy=strategy)
     frozen = replace(FIT, freeze_embeddings=True)
     choose = {"evaluated": {task: np.arange(1)}, "fit": frozen}
-    left, right = (
-        json.loads((folder / "fit.json").read_text())["epochs"]
-        for folder in (fit("one", **choose), fit("two", hardware=two, **choose))
-    )
+    left, right = (fit_file(folder)["epochs"] for folder in (fit("one", **choose), fit("two", hardware=two, **choose)))
     assert left == [pytest.approx(epoch, abs=1e-4, nan_ok=True) for epoch in right]
 
 
@@ -188,7 +143,7 @@ def test_two_machines_train_what_one_device_trains(fit: Callable[..., Path], lau
 
 
 def test_without_a_launcher_the_line_for_the_other_machines_is_printed_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     ran: list[list[str]] = []
 
@@ -200,9 +155,9 @@ def test_without_a_launcher_the_line_for_the_other_machines_is_printed_once(
     monkeypatch.setattr(subprocess, "run", note)
     hardware = Hardware(accelerator="cpu", devices=3, num_nodes=2, rendezvous="here:29400")
     run_distributed(cast(Any, "a job"), hardware, tmp_path)
-    said = capsys.readouterr().out
-    assert said.count("\n") == 1
-    assert said.strip().endswith(shlex.join(ran[0][ran[0].index("torch.distributed.run") - 2 :]))
+    (said,) = caplog.messages
+    assert "\n" not in said
+    assert said.endswith(shlex.join(ran[0][ran[0].index("torch.distributed.run") - 2 :]))
     assert {"--nnodes=2", "--nproc-per-node=3", "--rdzv-endpoint=here:29400"} <= set(ran[0])
     monkeypatch.undo()
     with pytest.raises(UserError, match="nowhere_to_be_found"):
@@ -236,7 +191,7 @@ def test_frozen_layers_keep_their_weights_and_cost_one_forward_pass(
 ) -> None:
     free, frozen = fit("free"), fit("frozen", fit=replace(FIT, freeze_layers=1))
     before = MultiTaskModel(encoder, []).state_dict()
-    after = {name: torch.from_numpy(values) for name, values in load_file(frozen / "weights.safetensors").items()}
+    after = {name: torch.from_numpy(values) for name, values in weights(frozen).items()}
     kept = {name for name, values in before.items() if torch.equal(after[name], values)}
     assert kept == {n for n in before if n.startswith(("encoder.inner.embeddings.", "encoder.inner.encoder.layer.0."))}
     # Two layers at three forward passes each, against one at one and one at three.
@@ -278,8 +233,8 @@ def test_auto_is_half_precision_only_where_the_processor_has_it(
 
 
 def test_half_precision_trains_on_a_cpu(fit: Callable[..., Path]) -> None:
-    weights = load_file(fit("half", fit=replace(FIT, epochs=1, precision="bf16", dropout=0.1)) / "weights.safetensors")
-    assert all(values.dtype == np.float32 and np.isfinite(values).all() for values in weights.values())
+    trained = weights(fit("half", fit=replace(FIT, epochs=1, precision="bf16", dropout=0.1)))
+    assert all(values.dtype == np.float32 and np.isfinite(values).all() for values in trained.values())
 
 
 def test_the_fused_step_is_not_used_where_it_would_unscale_gradients_after_they_are_clipped(

@@ -12,16 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 from transformers import AlbertConfig, AlbertModel
 
 from fastmtl.data.batching.online import Exp3Sampling, Online, ThompsonSampling, Ucb1Sampling
-from fastmtl.data.batching.planned import Proportional
 from fastmtl.errors import UserError
 from fastmtl.models.encoder import EncoderSpec, _tiny_tokenizer
 from fastmtl.tasks import TaskSpec
 from fastmtl.training.config import FitConfig, Hardware
-from fastmtl.training.fit import FitJob, run_fit
 from fastmtl.training.weighting import (
     CAGrad,
     Equal,
@@ -33,10 +30,8 @@ from fastmtl.training.weighting import (
     Weigher,
     Weighting,
 )
-from tests.helpers.toy import row_sets
+from tests.helpers.fits import CPU, ROWS, assert_same_weights, curve_points, finished, records, weights
 
-CPU = Hardware(accelerator="cpu")
-ROWS = 12
 WEIGHTINGS: list[Weighting] = [
     Equal(), Equal(parts=2), LogSize(), Uncertainty(), GradNorm(parts=2), PCGrad(parts=3), CAGrad(parts=3),
     UPGrad(parts=3),
@@ -49,22 +44,12 @@ ONLINE = [Exp3Sampling(), Ucb1Sampling()]
 def fit(tmp_path: Path, tiny_pool: Any, encoder: EncoderSpec) -> Callable[..., Path]:
     """`fit(name, **changes of the job)`: the folder of a finished fit over three tasks, without any dropout."""
 
+    usual = FitConfig(epochs=3, batch_size=6, learning_rate=1e-3, precision="fp32", dropout=0.0)
+
     def run(name: str, **changes: Any) -> Path:
-        whole = {
-            "rows": {task: np.arange(ROWS) for task in tiny_pool.names}, "encoder": encoder, "hardware": CPU,
-            "fit": FitConfig(epochs=3, batch_size=6, learning_rate=1e-3, precision="fp32", dropout=0.0),
-            "sampling": Proportional(), **changes,
-        }  # fmt: skip
-        job = FitJob(title=name, pool=tiny_pool, seed=0, pad_id=0, out=tmp_path / name, **row_sets(tiny_pool, **whole))
-        job.out.mkdir()
-        run_fit(job)
-        return job.out
+        return finished(tiny_pool, tmp_path / name, **{"encoder": encoder, "fit": usual, **changes})
 
     return run
-
-
-def records(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "fit.json").read_text())["records"]
 
 
 def history(folder: Path) -> dict[str, Any]:
@@ -72,14 +57,7 @@ def history(folder: Path) -> dict[str, Any]:
 
 
 def losses(folder: Path) -> list[float]:
-    with (folder / "curves.csv").open() as file:
-        return [float(point["value"]) for point in csv.DictReader(file)]
-
-
-def assert_same_weights(a: Path, b: Path, atol: float) -> None:
-    left, right = (load_file(folder / "weights.safetensors") for folder in (a, b))
-    for name, values in left.items():
-        np.testing.assert_allclose(values, right[name], atol=atol, err_msg=name)
+    return [float(point["value"]) for point in curve_points(folder)]
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS, ids=repr)
@@ -119,7 +97,7 @@ def test_gradients_taken_apart_and_summed_are_those_of_the_mean_over_all_rows(fi
 
 def test_conflicts_change_what_surgery_learns(fit: Callable[..., Path]) -> None:
     plain, surgery = (
-        load_file(fit(name, weighting=weighting) / "weights.safetensors")
+        weights(fit(name, weighting=weighting))
         for name, weighting in (("plain", Equal(parts=3)), ("surgery", UPGrad(parts=3)))
     )
     assert any(np.abs(plain[name] - surgery[name]).max() > 1e-4 for name in plain)

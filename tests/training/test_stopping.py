@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,18 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import pytorch_lightning as pl
-from safetensors.numpy import load_file
 
 from fastmtl.cli.compose import compose
-from fastmtl.data.batching.planned import Proportional
 from fastmtl.errors import UserError
 from fastmtl.models.encoder import EncoderSpec
 from fastmtl.training.config import FitConfig, Hardware
-from fastmtl.training.fit import FitJob, run_fit
-from tests.helpers.toy import row_sets
+from tests.helpers.fits import CPU, ROWS, assert_same_weights, curve_points, finished, fit_file
 
-CPU = Hardware(accelerator="cpu")
-ROWS = 12
 FIT = FitConfig(epochs=2, batch_size=6, learning_rate=1e-3, precision="fp32", dropout=0.0)  # six steps per epoch
 CHOOSE = {"evaluated": {"single": np.arange(ROWS)}}
 
@@ -33,31 +26,13 @@ def fit(tmp_path: Path, tiny_pool: Any, encoder: EncoderSpec) -> Callable[..., P
     """`fit(name, config, hardware, **changes of the job)`: the folder of a finished fit over three tasks."""
 
     def run(name: str, config: FitConfig, hardware: Hardware = CPU, **changes: Any) -> Path:
-        sets = row_sets(tiny_pool, rows={task: np.arange(ROWS) for task in tiny_pool.names}, **changes)
-        job = FitJob(
-            title=name, pool=tiny_pool, encoder=encoder, fit=config, sampling=Proportional(), seed=0, pad_id=0,
-            out=tmp_path / name, hardware=hardware, **sets,
-        )  # fmt: skip
-        job.out.mkdir()
-        run_fit(job)
-        return job.out
+        return finished(tiny_pool, tmp_path / name, encoder=encoder, fit=config, hardware=hardware, **changes)
 
     return run
 
 
-def read(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "fit.json").read_text())
-
-
-def assert_equal_weights(a: Path, b: Path) -> None:
-    left, right = (load_file(folder / "weights.safetensors") for folder in (a, b))
-    assert set(left) == set(right)
-    assert all(np.array_equal(left[name], right[name]) for name in left)
-
-
 def last_point(folder: Path, name: str) -> int:
-    with (folder / "curves.csv").open() as file:
-        return max(int(point["step"]) for point in csv.DictReader(file) if point["name"].startswith(name))
+    return max(int(point["step"]) for point in curve_points(folder) if point["name"].startswith(name))
 
 
 # --- max_steps -----------------------------------------------------------------------------------------------------
@@ -68,7 +43,7 @@ def test_a_fit_ends_after_so_many_steps_and_the_epoch_that_was_cut_short_may_be_
     fit: Callable[..., Path], accumulate: int
 ) -> None:
     folder = fit("short", replace(FIT, epochs=5, max_steps=8), replace(CPU, accumulate=accumulate), **CHOOSE)
-    told = read(folder)
+    told = fit_file(folder)
     assert told["records"]["steps"] == 8
     assert told["records"]["examples"] == 3 * ROWS + 2 * 6
     assert len(told["epochs"]) == 2
@@ -78,19 +53,21 @@ def test_a_fit_ends_after_so_many_steps_and_the_epoch_that_was_cut_short_may_be_
 
 def test_a_fit_within_its_first_epoch_has_the_weights_of_its_last_step(fit: Callable[..., Path]) -> None:
     chosen, last = fit("chosen", replace(FIT, max_steps=4), **CHOOSE), fit("last", replace(FIT, max_steps=4))
-    assert read(chosen)["best_epoch"] == 0
-    assert_equal_weights(chosen, last)
+    assert fit_file(chosen)["best_epoch"] == 0
+    assert_same_weights(chosen, last, atol=0)
 
 
 def test_the_learning_rate_falls_to_zero_over_the_steps_that_are_made(fit: Callable[..., Path]) -> None:
-    assert_equal_weights(fit("steps", replace(FIT, epochs=9, max_steps=6)), fit("epochs", replace(FIT, epochs=1)))
+    assert_same_weights(
+        fit("steps", replace(FIT, epochs=9, max_steps=6)), fit("epochs", replace(FIT, epochs=1)), atol=0
+    )
 
 
 def test_more_steps_than_the_epochs_have_change_nothing(fit: Callable[..., Path]) -> None:
     one, other = fit("one", replace(FIT, max_steps=1000), **CHOOSE), fit("other", FIT, **CHOOSE)
-    assert_equal_weights(one, other)
-    assert read(one)["epochs"] == read(other)["epochs"]
-    assert read(one)["records"]["steps"] == 12
+    assert_same_weights(one, other, atol=0)
+    assert fit_file(one)["epochs"] == fit_file(other)["epochs"]
+    assert fit_file(one)["records"]["steps"] == 12
 
 
 # --- early stopping ------------------------------------------------------------------------------------------------
@@ -99,7 +76,7 @@ def test_more_steps_than_the_epochs_have_change_nothing(fit: Callable[..., Path]
 @pytest.mark.parametrize("patience", [1, 3])
 def test_a_fit_that_finds_nothing_better_ends_after_so_many_epochs(fit: Callable[..., Path], patience: int) -> None:
     still = replace(FIT, epochs=8, learning_rate=1e-30, early_stopping=patience)  # no weight moves
-    told = read(fit("still", still, **CHOOSE))
+    told = fit_file(fit("still", still, **CHOOSE))
     assert told["best_epoch"] == 0
     assert len(told["epochs"]) == 1 + patience
     assert told["records"]["steps"] == 6 * (1 + patience)
@@ -108,7 +85,7 @@ def test_a_fit_that_finds_nothing_better_ends_after_so_many_epochs(fit: Callable
 def test_a_fit_goes_on_while_epochs_are_better_and_then_ends(fit: Callable[..., Path]) -> None:
     config = replace(FIT, epochs=12, learning_rate=3e-3, schedule="constant")
     whole, stopped = fit("whole", config, **CHOOSE), fit("stopped", replace(config, early_stopping=2), **CHOOSE)
-    every, seen = read(whole)["epochs"], read(stopped)
+    every, seen = fit_file(whole)["epochs"], fit_file(stopped)
     best, best_score = 0, (-1.0, 0.0)
     for ends, epoch in enumerate(every):
         if (score := (epoch["accuracy"], -epoch["loss"])) > best_score:
@@ -150,7 +127,7 @@ def test_a_callback_made_from_plain_values_is_called_and_changes_no_weight(
     values = {"mine": {"_target_": NOTE, "path": str(tmp_path / "note"), "every": 4}}
     with_it = fit("with", replace(FIT, callbacks=values))
     assert (tmp_path / "note").read_text() == "4 8 12 "
-    assert_equal_weights(with_it, fit("without", FIT))
+    assert_same_weights(with_it, fit("without", FIT), atol=0)
 
 
 def test_a_callback_of_the_command_line_reaches_every_fit(tmp_path: Path) -> None:

@@ -13,65 +13,42 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
-from safetensors.numpy import load_file
 from sklearn.metrics import f1_score
 
 from fastmtl.cli.compose import compose
-from fastmtl.data.batching.planned import Proportional
 from fastmtl.errors import UserError
 from fastmtl.models.encoder import EncoderSpec
 from fastmtl.models.inference import Inference
 from fastmtl.models.multitask import MultiTaskModel, load_weights
 from fastmtl.pipelines.experiment import Experiment
-from fastmtl.reporting.rows import selected_rows
+from fastmtl.reporting.result import selected_rows
 from fastmtl.training.config import FitConfig, Hardware
 from fastmtl.training.finetuned import load_finetuned, predict
-from fastmtl.training.fit import FitJob, run_fit
-from tests.helpers.toy import row_sets
-
-CPU = Hardware(accelerator="cpu")
-ROWS = 12
+from tests.helpers.cells import ONE_EPOCH
+from tests.helpers.fits import CPU, ROWS, assert_same_weights, finished, fit_file, weights
 
 
 @pytest.fixture
 def fit(tmp_path: Path, tagged_pool: Any, encoder: EncoderSpec) -> Callable[..., Path]:
     """`fit(name, **changes of the job)`: the folder of a finished fit over both tasks, without any dropout."""
 
-    def run(name: str, **changes: Any) -> Path:
-        whole = {
-            "rows": {task: np.arange(ROWS) for task in tagged_pool.names}, "evaluated": {"things": np.arange(ROWS)},
-            "fit": FitConfig(epochs=3, batch_size=6, learning_rate=1e-3, precision="fp32", dropout=0.0),
-            "hardware": CPU, **changes,
-        }  # fmt: skip
-        job = FitJob(
-            title=name, pool=tagged_pool, encoder=encoder, sampling=Proportional(), seed=0, pad_id=0,
-            out=tmp_path / name, **row_sets(tagged_pool, **whole),
-        )  # fmt: skip
-        job.out.mkdir()
-        run_fit(job)
-        return job.out
-
-    return run
+    usual = {
+        "encoder": encoder,
+        "fit": FitConfig(epochs=3, batch_size=6, learning_rate=1e-3, precision="fp32", dropout=0.0),
+        "evaluated": {"things": np.arange(ROWS)},
+    }
+    return lambda name, **changes: finished(tagged_pool, tmp_path / name, **{**usual, **changes})
 
 
-def weights(folder: Path) -> dict[str, np.ndarray]:
-    return load_file(folder / "weights.safetensors")
-
-
-def read(folder: Path) -> list[dict[str, float]]:
-    return json.loads((folder / "fit.json").read_text())["epochs"]
-
-
-def assert_same_weights(a: Path, b: Path, atol: float) -> None:
-    for name, values in weights(a).items():
-        np.testing.assert_allclose(values, weights(b)[name], atol=atol, err_msg=name)
+def epochs(folder: Path) -> list[dict[str, float]]:
+    return fit_file(folder)["epochs"]
 
 
 def test_validation_on_the_way_is_that_of_the_predictions(
     fit: Callable[..., Path], tagged_pool: Any, encoder: EncoderSpec
 ) -> None:
     folder = fit("one", fit=FitConfig(epochs=2, batch_size=6, learning_rate=1e-2, precision="fp32", dropout=0.0))
-    best = max(read(folder), key=lambda epoch: epoch["f1_micro"])
+    best = max(epochs(folder), key=lambda epoch: epoch["f1_micro"])
     assert 1 / 3 < best["probability"] < 1
     model = MultiTaskModel(encoder, tagged_pool.tasks).eval()
     load_weights(model, folder / "weights.safetensors")
@@ -105,7 +82,7 @@ def test_two_ranks_train_and_measure_what_one_device_does(fit: Callable[..., Pat
                        freeze_embeddings=True)  # fmt: skip
     one, two = (fit(str(n), fit=frozen, hardware=Hardware(accelerator="cpu", devices=n)) for n in (1, 2))
     assert_same_weights(one, two, atol=2e-4)
-    for single, both in zip(read(one), read(two)):
+    for single, both in zip(epochs(one), epochs(two)):
         assert both == pytest.approx(single, abs=1e-4)
 
 
@@ -135,10 +112,8 @@ tasks:
 - {name: parts, kind: tagging, text: words, label: tags, labels: [D, N, V], splits: {train: b.jsonl}}
 - {name: mood, kind: classification, text: text, labels: [good, bad], splits: {train: c.jsonl}}
 """  # noqa: E501
-SMALL = [
-    "data=files", "primary=things", "budget=20", "proxy.examples_per_task=8", "proxy.fit.epochs=1",
-    "multitask.fit.epochs=1", "finetune.fit.epochs=1", "trainer=cpu",
-]  # fmt: skip
+CELL = ["data=files", "data.leakage=report", "primary=things", "budget=20", "proxy.examples_per_task=8", "trainer=cpu",
+        *ONE_EPOCH]  # fmt: skip
 BILSTM = ["encoder=bilstm", "encoder.tokenizer=tiny", "encoder.hidden_size=8", "encoder.layers=1"]
 
 
@@ -162,7 +137,7 @@ def cell(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Experiment]:
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
     (folder / "tasks.yaml").write_text(TASKS)
     own = [f"data.config={folder / 'tasks.yaml'}", f"paths.output={folder}"]
-    return lambda *overrides: compose(*SMALL, *own, *overrides)
+    return lambda *overrides: compose(*CELL, *own, *overrides)
 
 
 @pytest.mark.parametrize(

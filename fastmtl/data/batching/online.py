@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol, TypeGuard, overload
+from typing import Any, ClassVar, Literal, Protocol, TypeGuard
 
 import numpy as np
 
-from fastmtl.bandit import Bandit, BetaBernoulli, Exp3, Reward, Ucb1, priors
+from fastmtl.bandit import Bandit, BetaBernoulli, Exp3, Learner, Reward, Ucb1, priors
 from fastmtl.data.batching.planned import Step, num_batches, one_pass
 from fastmtl.errors import UserError
 from fastmtl.options import Count, Natural, Portion, Positive, Rate, options
 
 
 class OnlineSampling(Protocol):
-    """Which bandit, and what rewards it; a frozen dataclass, so that its fields are its identity.
+    """Which bandit, and what rewards it.
 
     `validation`: a round is `batches_per_round` batches of one task, the primary among them, rewarded by what it did
     to the primary's validation value. `alignment`: every step has half a batch of the primary and half a batch of an
@@ -38,13 +38,13 @@ class ThompsonSampling:
     it rose since the round before, `not_worse_than_previous` with 1 if it did not fall (the paper). `metric` is its
     `headline`, which takes few values on few rows, its `loss`, which grows with overconfidence and then rewards
     whatever undoes it, or the mean `probability` of the right class, which does neither (for a regression the
-    headline is as smooth, and is taken). `prior` and `primary_prior` are (alpha,
-    beta); `decay` draws every arm back to its prior after each round. `rounds` is the length of an epoch; without it
-    an epoch is as long as that of `Proportional`. The `warmup_rounds`, which come first and are not among the
-    `rounds`, draw each batch's task with equal chances and reward nobody: before the primary is learned at all, values
-    are noise. After every `episode` passes over as many rows as there are (rounded to whole rounds) the model goes back
-    to what it was after the warm-up: once all that the tasks share is learned, no task is worth more than another.
-    None never goes back (the paper); neither may a model that is kept.
+    headline is as smooth, and is taken). `prior` and `primary_prior` are (alpha, beta); `decay` draws every arm back to
+    its prior after each round. `rounds` is the length of an epoch; without it an epoch is as long as `Proportional`'s.
+    The `warmup_rounds`, which come first and are not among the `rounds`, draw each batch's task with equal chances and
+    reward nobody: before the primary is learned at all, values are noise. After every `episode` passes over as many
+    rows as there are (rounded to whole rounds) the model goes back to what it was after the warm-up: once all that the
+    tasks share is learned, no task is worth more than another. None never goes back (the paper); neither may a model
+    that is kept.
     """
 
     batches_per_round: Count = 10
@@ -130,25 +130,25 @@ class Online(Sequence[Step]):
         self.joint = sampling.feedback == "alignment"
         if self.joint and len(lengths) < 2:
             raise UserError("sampling by gradient alignment needs an auxiliary task; use sampling=proportional")
-        self.arms = list(range(1 if self.joint else 0, len(lengths)))
+        self.arms = list(range(int(self.joint), len(lengths)))
         self.bandit = sampling.bandit(len(self.arms))
-        self.compare = Reward(sampling.reward) if isinstance(sampling, ThompsonSampling) else None
         self.history: list[dict[str, Any]] = []
-        self._warmup = sampling.warmup_rounds if isinstance(sampling, ThompsonSampling) else 0
-        self._played = 0
-        self.episode: int | None = None
-        if isinstance(sampling, ThompsonSampling) and sampling.episode is not None:
-            rows = sampling.episode * sum(len(one) for one in lengths)
-            self.episode = max(1, round(rows / (batch_size * sampling.batches_per_round)))
         self.reference: float | None = None  # the primary's value at the start of an episode
+        self.compare, self.episode, self._warmup, self._played = None, None, 0, 0
+        # Whole rounds: as many as `Proportional` has batches, rounded up, unless the sampling says how many.
+        rounds = -(-num_batches([len(one) for one in lengths], batch_size) // sampling.batches_per_round)
+        if isinstance(sampling, ThompsonSampling):
+            self.compare, self._warmup = Reward(sampling.reward), sampling.warmup_rounds
+            rounds = rounds if sampling.rounds is None else self._warmup + sampling.rounds
+            if sampling.episode is not None:
+                rows = sampling.episode * sum(len(one) for one in lengths)
+                self.episode = max(1, round(rows / (batch_size * sampling.batches_per_round)))
+        self._learners: list[Learner] = [self.bandit, *([self.compare] if self.compare else [])]
+        self._steps = sampling.batches_per_round * rounds
         self.start(0)
 
     def __len__(self) -> int:
-        """Whole rounds: as many as `Proportional` has batches, rounded up, unless the sampling says how many."""
-        each = self.sampling.batches_per_round
-        if isinstance(self.sampling, ThompsonSampling) and self.sampling.rounds is not None:
-            return each * (self._warmup + self.sampling.rounds)
-        return each * -(-num_batches([len(one) for one in self.lengths], self.batch_size) // each)
+        return self._steps
 
     def start(self, epoch: int) -> None:
         """Begin an epoch."""
@@ -157,13 +157,8 @@ class Online(Sequence[Step]):
         self._at, self._step = -1, list[tuple[int, np.ndarray]]()
         self._arm: int | None = None
 
-    @overload
-    def __getitem__(self, i: int) -> Step: ...
-    @overload
-    def __getitem__(self, i: slice) -> Sequence[Step]: ...
-    def __getitem__(self, i: int | slice) -> Step | Sequence[Step]:
+    def __getitem__(self, i: int) -> Step:  # type: ignore[override]  # no slices
         """Step i, which must be the last one asked for or the one after it."""
-        assert isinstance(i, int)
         if i != self._at:
             assert i == self._at + 1, "an online order has no other steps than the next"
             if i % self.sampling.batches_per_round == 0:
@@ -188,10 +183,11 @@ class Online(Sequence[Step]):
         """The value of the round just played: of the primary's metric, higher is better, or a cosine."""
         self._played += 1
         reward = value if self.compare is None else self.compare(value)
-        if self.compare is not None and self._since_start == 0:
-            self.reference = self.compare.reference
-        if self.compare is not None and self.ends:
-            self.compare.reference = self.reference
+        if self.compare is not None:
+            if self._since_start == 0:
+                self.reference = self.compare.reference
+            elif self.ends:
+                self.compare.reference = self.reference
         if self._arm is None:
             return
         if reward is not None:
@@ -218,22 +214,18 @@ class Online(Sequence[Step]):
     def state(self) -> dict[str, Any]:
         """Plain values from which `restore` goes on at the step that was asked for last."""
         return {
-            "bandit": self.bandit.state(), "compare": self.compare.state() if self.compare else None,
-            "played": self._played, "reference": self.reference, "history": list(self.history),
-            "rng": self._rng.bit_generator.state, "at": self._at, "arm": self._arm,
+            "learned": [one.state() for one in self._learners],
+            "place": [self._played, self.reference, list(self.history), self._at, self._arm],
+            "rng": self._rng.bit_generator.state,
             "step": [(task, rows.tolist()) for task, rows in self._step],
-            "waiting": {task: [rows.tolist() for rows in batches] for task, batches in self._waiting.items()},
-        }  # fmt: skip
+            "waiting": [[task, [rows.tolist() for rows in batches]] for task, batches in self._waiting.items()],
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Back to what `state` gave."""
-        self.bandit.restore(state["bandit"])
-        if self.compare:
-            self.compare.restore(state["compare"])
-        self._played, self.reference, self.history = state["played"], state["reference"], list(state["history"])
+        for one, learned in zip(self._learners, state["learned"]):
+            one.restore(learned)
+        self._played, self.reference, self.history, self._at, self._arm = state["place"]
         self._rng.bit_generator.state = state["rng"]
-        self._at, self._arm = state["at"], state["arm"]
         self._step = [(task, np.array(rows, dtype=np.int64)) for task, rows in state["step"]]
-        self._waiting = {
-            task: [np.array(rows, dtype=np.int64) for rows in batches] for task, batches in state["waiting"].items()
-        }
+        self._waiting = {task: [np.array(rows, dtype=np.int64) for rows in some] for task, some in state["waiting"]}

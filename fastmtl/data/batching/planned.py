@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -17,7 +18,7 @@ Step = list[TaskBatch]
 
 @runtime_checkable
 class Sampling(Protocol):
-    """Plans an epoch; a frozen dataclass, so that its fields are its identity."""
+    """Plans an epoch."""
 
     def epoch(self, lengths: list[np.ndarray], batch_size: int, rng: np.random.Generator) -> list[TaskBatch]:
         """All batches of one epoch in order. `lengths[t]` (n_t,) are the token counts of task t's rows, the primary's
@@ -37,11 +38,8 @@ class Proportional:
 
     def epoch(self, lengths: list[np.ndarray], batch_size: int, rng: np.random.Generator) -> list[TaskBatch]:
         """See `Sampling`; each row once."""
-        batches = [
-            (t, part)
-            for t, one in enumerate(lengths)
-            for part in one_pass(one, batch_size, self.length_bucket_batches, rng)
-        ]
+        passes = (one_pass(one, batch_size, self.length_bucket_batches, rng) for one in lengths)
+        batches = [(t, part) for t, parts in enumerate(passes) for part in parts]
         return [batches[i] for i in rng.permutation(len(batches))]
 
 
@@ -55,13 +53,8 @@ class Uniform:
     length_bucket_batches: Count = 50
 
     def epoch(self, lengths: list[np.ndarray], batch_size: int, rng: np.random.Generator) -> list[TaskBatch]:
-        return _drawn(
-            np.array([1.0 if len(one) else 0.0 for one in lengths]),
-            lengths,
-            batch_size,
-            self.length_bucket_batches,
-            rng,
-        )
+        weights = np.array([1.0 if len(one) else 0.0 for one in lengths])
+        return _drawn(weights, lengths, batch_size, self.length_bucket_batches, rng)
 
 
 @options
@@ -176,14 +169,14 @@ def _filled(
     tasks: np.ndarray, lengths: list[np.ndarray], batch_size: int, window: int, rng: np.random.Generator
 ) -> list[TaskBatch]:
     """A batch of rows for each task named: pass after pass over the task's rows, each shuffled anew."""
-    waiting: dict[int, list[np.ndarray]] = {}
+    waiting: list[Iterator[np.ndarray]] = []
     for t, count in enumerate(np.bincount(tasks, minlength=len(lengths))):
         passes: list[np.ndarray] = []
         while len(passes) < count:
             one = one_pass(lengths[t], batch_size, window, rng)
             passes += [one[i] for i in rng.permutation(len(one))]
-        waiting[t] = passes[:count][::-1]
-    return [(int(t), waiting[int(t)].pop()) for t in tasks]
+        waiting.append(iter(passes))
+    return [(int(t), next(waiting[t])) for t in tasks]
 
 
 def one_pass(lengths_n: np.ndarray, batch_size: int, window: int, rng: np.random.Generator) -> list[np.ndarray]:

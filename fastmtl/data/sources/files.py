@@ -20,6 +20,7 @@ import yaml
 
 from fastmtl.data.sources import BATCH_ROWS, checked_pool, glue, hash_files, hub
 from fastmtl.errors import UserError
+from fastmtl.options import OptionError, checked
 from fastmtl.tasks import TaskSpec
 
 
@@ -36,7 +37,7 @@ class FileSource:
     def batches(self, task: TaskSpec, split: str) -> Iterator[pa.RecordBatch]:
         path = self._path(task, split)
         try:
-            yield from _read(path, [*task.text, *([task.label]), *([task.flag] if task.flag else [])])
+            yield from _read(path, [*task.text, task.label, *([task.flag] if task.flag else [])])
         except (pa.ArrowInvalid, UnicodeDecodeError) as error:
             raise UserError(f"task {task.name!r}: {path} cannot be read: {str(error).splitlines()[0]}") from error
 
@@ -49,6 +50,7 @@ class FileSource:
         return path
 
 
+@checked
 def from_yaml(config: str | None) -> tuple[TaskSpec, ...]:
     """The tasks listed under `tasks:` of a YAML file; file paths are relative to its own folder.
 
@@ -68,15 +70,16 @@ def from_yaml(config: str | None) -> tuple[TaskSpec, ...]:
         # BaseLoader keeps every scalar as typed: labels named no and yes must not turn into booleans.
         listing = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except FileNotFoundError:
-        raise UserError(f"data.config={config!r} does not exist; pass the YAML that declares your tasks") from None
+        raise OptionError("config", f"={config!r} does not exist; pass the YAML that declares your tasks") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"data.config={config!r} is not YAML: {' '.join(str(error).split())}") from None
+        raise OptionError("config", f"={config!r} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(listing, dict) or not isinstance(listing.get("tasks"), list) or not listing["tasks"]:
-        raise UserError(f"data.config={config!r} has no list `tasks:`; see `Your own files` in the README")
+        raise OptionError("config", f"={config!r} has no list `tasks:`; see `Your own files` in the README")
     tasks: list[TaskSpec] = []
     for entry in listing["tasks"]:
         if not isinstance(entry, dict):
-            raise UserError(f"data.config={config!r}: {entry!r} is not a task; give name, kind, text, labels, splits")
+            problem = f"={config!r}: {entry!r} is not a task; give name, kind, text, labels, splits"
+            raise OptionError("config", problem)
         tasks += _declared(entry, path.parent)
     return checked_pool(tasks)
 
@@ -185,11 +188,9 @@ def _sentences(path: Path) -> Iterator[list[tuple[str, ...]]]:
                 continue
             if line.strip():
                 words.append(line.strip("\n").split("\t") if "\t" in line else re.split(" +", line.strip(" \n")))
-                width = width or len(words[0])
-                if len(words[-1]) != width:
-                    raise UserError(
-                        f"{path}: line {number} has {len(words[-1])} columns, not {width} as the first; mend it"
-                    )
+                width, found = width or len(words[0]), len(words[-1])
+                if found != width:
+                    raise UserError(f"{path}: line {number} has {found} columns, not {width} as the first; mend it")
             elif words:
                 yield list(zip(*words))
                 words = []

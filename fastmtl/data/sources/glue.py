@@ -12,6 +12,7 @@ import pyarrow.parquet
 from fastmtl.data.sources import BATCH_ROWS, checked_pool, hash_files
 from fastmtl.data.sources.hub import HubSource
 from fastmtl.errors import UserError
+from fastmtl.options import OptionError, checked
 from fastmtl.tasks import GLUE, TaskSpec
 
 
@@ -39,10 +40,11 @@ class ParquetFolder:
         return Path(self.root).expanduser() / task.name / f"{task.splits[split]}.parquet"
 
 
+@checked
 def from_parquet(root: str, names: Sequence[str]) -> tuple[TaskSpec, ...]:
     """GLUE tasks of a folder; a task without a file for its test split has no test split."""
     if not Path(root).expanduser().is_dir():
-        raise UserError(f"data.root={root!r} is not a folder; point it at a folder with <task>/train.parquet")
+        raise OptionError("root", f"={root!r} is not a folder; point it at a folder with <task>/train.parquet")
     source = ParquetFolder(root)
     tasks = []
     for task in _named(names):
@@ -51,17 +53,16 @@ def from_parquet(root: str, names: Sequence[str]) -> tuple[TaskSpec, ...]:
     return checked_pool(tasks)
 
 
+@checked
 def from_hub(names: Sequence[str], name: str = "nyu-mll/glue", revision: str | None = None) -> tuple[TaskSpec, ...]:
     """GLUE tasks of the Hub data set `name`."""
     return checked_pool([replace(task, source=HubSource(name, task.name, revision)) for task in _named(names)])
 
 
 def _named(names: Sequence[str]) -> list[TaskSpec]:
-    if isinstance(names, str):
-        raise UserError(f"data.tasks={names!r} is not a list; write [{names}]")
     for name in names:
         if name not in GLUE:
-            raise UserError(f"task {name!r} is not a GLUE task; choose from {', '.join(GLUE)}")
+            raise OptionError("names", f": task {name!r} is not a GLUE task; choose from {', '.join(GLUE)}")
         if list(names).count(name) > 1:
-            raise UserError(f"data.tasks lists {name!r} {list(names).count(name)} times; keep one")
+            raise OptionError("names", f" has {name!r} {list(names).count(name)} times; drop all but one")
     return [GLUE[name] for name in names]

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 
 import pyarrow as pa
 
@@ -28,29 +29,28 @@ class HubSource:
         return _hash(self, tuple(task.splits.values()))
 
     def batches(self, task: TaskSpec, split: str) -> Iterator[pa.RecordBatch]:
-        yield from _batches(self, task.splits[split])
+        yield from self.read(task.splits[split])
 
+    def read(self, split: str) -> Iterator[pa.RecordBatch]:
+        """The rows of one of the data set's own splits."""
+        import datasets  # slow to import, and needed for the Hub alone
 
-def _batches(source: HubSource, split: str) -> Iterator[pa.RecordBatch]:
-    import datasets  # slow to import, and needed for the Hub alone
-
-    try:
-        rows = datasets.load_dataset(source.dataset, source.config, split=split, revision=source.revision)
-    except (ConnectionError, OSError, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
-        raise UserError(
-            f"data set {source.dataset!r} ({source.config}, {split}) could not be read from the Hub ({reason}); "
-            "connect once, or use data=glue_local data.root=FOLDER"
-        ) from error
-    for table in rows.with_format("arrow").iter(BATCH_ROWS):
-        yield from table.combine_chunks().to_batches()
+        try:
+            rows = datasets.load_dataset(self.dataset, self.config, split=split, revision=self.revision)
+        except (ConnectionError, OSError, ValueError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0][:120]
+            raise UserError(
+                f"data set {self.dataset!r} ({self.config}, {split}) could not be read from the Hub ({reason}); "
+                "connect once, or use data=glue_local data.root=FOLDER"
+            ) from error
+        for table in rows.with_format("arrow").iter(BATCH_ROWS):
+            yield from table.combine_chunks().to_batches()
 
 
 @lru_cache(maxsize=64)
 def _hash(source: HubSource, splits: tuple[str, ...]) -> str:
     """Over the rows themselves, so that it is the same whatever the layout of the local copy."""
     total = hashlib.sha256()
-    for split in splits:
-        for batch in _batches(source, split):
-            total.update(json.dumps(batch.to_pydict()).encode())  # Arrow's own bytes depend on the chunks
+    for batch in chain.from_iterable(map(source.read, splits)):
+        total.update(json.dumps(batch.to_pydict()).encode())  # Arrow's own bytes depend on the chunks
     return total.hexdigest()
