@@ -126,7 +126,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (folder / f"{name}.txt").write_text(f"the 0.1 0.2\n{name} 0.3 0.4\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(hub, "_batches", _of_the_hub)
+        patch.setattr(hub.HubSource, "read", _of_the_hub)
         patch.setattr(encoder, "_content_id", _content_id)
         _forget()
         yield folder
@@ -134,8 +134,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def _forget() -> None:
-    for cached in (hub._hash, encoder._weights_id, encoder._tokenizer_id):
-        cached.cache_clear()
+    hub._hash.cache_clear()
     FOUND.clear()
 
 
