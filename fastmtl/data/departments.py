@@ -201,10 +201,10 @@ def _review(rng: random.Random, index: int, good: str | None) -> tuple[str, floa
 
 
 def _photo(rng: random.Random, index: int, good: str | None) -> tuple[str, float]:
-    """How much two animals or people move, 0 to 5 each, averaged."""
+    """How much two animals or people move, 0 to 1 each, averaged."""
     motions = [rng.randrange(len(_MOTIONS)) for _ in range(2)]
     one, two = (f"a {rng.choice(_COLORS)} {rng.choice(_SUBJECTS)} {_MOTIONS[motion]}" for motion in motions)
-    return f"{one} and {two} {rng.choice(_PLACES)} the {good or rng.choice(_SCENES)}", sum(motions) / 2
+    return f"{one} and {two} {rng.choice(_PLACES)} the {good or rng.choice(_SCENES)}", sum(motions) / 10
 
 
 def _entry(rng: random.Random, index: int, good: str | None) -> tuple[str, float]:
@@ -229,13 +229,13 @@ SPECS: tuple[TaskSpec, ...] = (
 )  # fmt: skip
 """The primary first; the auxiliaries carry the hidden flag `relevant` in their training rows."""
 
-_PRIMARY_ROWS = {"train": 72, "validation": 720, "test": 200}
-_AUXILIARY_ROWS, _VALIDATION_ROWS = 2000, 80
+_PRIMARY_ROWS = {"train": 56, "validation": 720, "test": 200}
+_AUXILIARY_ROWS, _VALIDATION_ROWS = 1600, 80
 _RELEVANT = {
-    "mails": (0.3, _MAILS, 1),
-    "calls": (0.25, _CALLS, 1),
-    "forum": (0.25, _FORUM, 1),
-    "floors": (0.2, _VISITORS, 2),
+    "mails": (0.6, _MAILS, 1),
+    "calls": (0.15, _CALLS, 1),
+    "forum": (0.15, _FORUM, 1),
+    "floors": (0.1, _VISITORS, 2),
 }
 """Share of the relevant rows, register, and departments per label."""
 _SERVICES_SHARE, _UNRELATED = 0.16, {"reviews": _review, "photos": _photo, "diary": _entry}
@@ -311,7 +311,7 @@ def generate(
         share: Share of the auxiliary rows that are about the primary's decision.
         noise: Share of those whose label is wrong; they are not flagged as relevant.
         overlap: Share of the reviews, photos and diaries that name goods.
-        size: Auxiliary rows, as a multiple of 2,000.
+        size: Auxiliary rows, as a multiple of 1,600.
         shift: Probability that the beginning, the middle or the end of a row about the primary's decision is in its own
             register and not in the primary's.
         lookalikes: Share of the auxiliary rows that the bot guessed: the primary's register, and labels by chance.
