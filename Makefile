@@ -28,8 +28,8 @@ RUN_STUDY = @$(BIN)/python experiments/study.py $(1) --scale $(SCALE) $(if $(GLU
 help: ## this list
 	@awk -F ':[^#]*## ' '/^[a-z-]+:[^#]*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
 
-demo: $(STAMP) ## four ways to choose auxiliary rows on generated data, and their table: minutes, no network after set-up
-	@$(BIN)/fastmtl -m experiment=demo selection=none,random,feature_similarity,full
+demo: $(STAMP) ## five ways to use auxiliary rows, over three seeds of generated data, and their page: minutes, no network after set-up
+	@$(BIN)/fastmtl -m experiment=demo selection=none,primary_only,random,feature_similarity,full "seed=range(3)"
 
 setup: $(STAMP) ## the environment alone; the other targets see to it themselves
 	@echo "ready: $(BIN)/fastmtl --help"

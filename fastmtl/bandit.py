@@ -71,7 +71,6 @@ class BetaBernoulli(Bandit):
         self.alpha, self.beta = self._prior.copy()  # decayed successes and failures (K,), the prior's included
 
     def choose(self, rng: np.random.Generator) -> int:
-        """See `Bandit`: the arm with the highest of one draw from each belief."""
         return _argmax(rng.beta(self.alpha, self.beta), rng)
 
     def update(self, arm: int, reward: float) -> None:
@@ -121,7 +120,6 @@ class Exp3(Bandit):
         return min(1 / arms, math.sqrt(math.log(arms) / (arms * t))) if t else 1 / arms
 
     def choose(self, rng: np.random.Generator) -> int:
-        """See `Bandit`: an arm drawn from the policy."""
         return int(rng.choice(len(self.rewards), p=self.utilities()))
 
     def update(self, arm: int, reward: float) -> None:
@@ -130,9 +128,7 @@ class Exp3(Bandit):
         self.updates += 1
 
     def utilities(self) -> np.ndarray:
-        """See `Bandit`: the policy pi_t (K,) that `choose` draws from, which sums to 1. These are shares, not rewards:
-        R itself grows with t and is noisier the less an arm is played.
-        """
+        """See `Bandit`: the policy pi_t (K,), which sums to 1; R itself grows with t and is noisy after few plays."""
         t = self.updates + 1
         floor = self.exploration(t)
         exponents = self.exploration(t - 1) * self.rewards

@@ -59,18 +59,14 @@ class MixingSearch:
         """
         propose = self._gp(num_tasks, seed) if self.proposals == "gp" else self._grid(num_tasks)
         done: list[Trial] = []
-        started = time.perf_counter()
-        ratio = next(propose, None)
-        while ratio is not None:
-            ask_s = time.perf_counter() - started
-            done.append(Trial(ratio, evaluate(ratio), ask_s))
-            if len(done) == self.trials:
-                break
+        while len(done) < self.trials:
             started = time.perf_counter()
             try:
-                ratio = propose.send(done[-1].value)
+                ratio = propose.send(done[-1].value) if done else next(propose)
             except StopIteration:
-                ratio = None
+                break
+            ask_s = time.perf_counter() - started
+            done.append(Trial(ratio, evaluate(ratio), ask_s))
         return done
 
     def _gp(self, num_tasks: int, seed: int) -> Generator[Mixture, float, None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -144,10 +145,11 @@ def test_the_cost_of_the_search_is_that_of_all_other_trials(autosem: Experiment)
 
 
 @pytest.mark.slow
-def test_without_weights_a_search_is_found_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_weights_a_search_is_found_and_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "fastmtl")
     first = small(tmp_path, *AUTOSEM, "mixing.trials=2")
     first.artifacts()
-    said = capsys.readouterr().out
+    said = caplog.text
     assert "32 rows of kitchen reward the bandit, few for a reliable choice" in said
     assert "6 rows of kitchen choose the ratio, few for a reliable choice; raise protocol.holdout" in said
     first.drop_weights()
@@ -235,10 +237,10 @@ def test_a_killed_search_loses_at_most_the_running_trial(tmp_path: Path) -> None
     done = tmp_path / "killed" / "artifacts"
     for trials in (1, 2):  # between two trials or inside one, whichever it is by then
         process = start_cli(tmp_path, *arguments, "paths.output=killed", **QUIET)
-        wait_for(lambda: len(list(done.glob("finetune/*/manifest.json"))) >= trials, process=process)  # noqa: B023
+        wait_for(lambda: len(list(done.glob("finetune/[!.]*/manifest.json"))) >= trials, process=process)  # noqa: B023
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    kept = {path.parent.name for path in done.glob("*/*/manifest.json")}
+    kept = {path.parent.name for path in done.glob("*/[!.]*/manifest.json")}  # drafts are hidden
     for output in ("killed", "whole"):
         ran = run_cli(tmp_path, *arguments, f"paths.output={output}")
         assert ran.returncode == 0, ran.stderr

@@ -122,6 +122,7 @@ def test_a_study_says_what_it_lacks() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_environment")
 def test_every_study_runs_at_the_smallest_scale_and_again_finds_everything(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -126,7 +126,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (folder / f"{name}.txt").write_text(f"the 0.1 0.2\n{name} 0.3 0.4\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(hub, "_batches", _of_the_hub)
+        patch.setattr(hub.HubSource, "read", _of_the_hub)
         patch.setattr(encoder, "_content_id", _content_id)
         _forget()
         yield folder
@@ -134,7 +134,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def _forget() -> None:
-    for cached in (hub._hash, encoder._weights_id, encoder._tokenizer_id):
+    for cached in (hub._hash, CONTENT_ID):
         cached.cache_clear()
     FOUND.clear()
 
@@ -144,9 +144,12 @@ def _of_the_hub(source: hub.HubSource, split: str) -> Iterator[pa.RecordBatch]:
     return iter(pa.table(_glue(f"{source.dataset} {source.config} {source.revision} {split}")).to_batches())
 
 
-def _content_id(name: str, revision: str | None, *more: Any, real: Any = encoder._content_id, **options: Any) -> str:
+CONTENT_ID = encoder._content_id
+
+
+def _content_id(name: str, revision: str | None, *more: Any, **options: Any) -> str:
     """A revision counts, as that of a Hub id does."""
-    return f"{real(name, revision, *more, **options)}@{revision}"
+    return f"{CONTENT_ID(name, revision, *more, **options)}@{revision}"
 
 
 def _write_files(folder: Path, changed: bool) -> None:

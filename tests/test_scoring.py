@@ -23,6 +23,9 @@ from tests.helpers.cells import SMALL
 from tests.helpers.cli import QUIET, start_cli
 from tests.helpers.waiting import wait_for
 
+CELL = [*SMALL, "budget=60", "data.leakage=report"]
+"""All rows stay, so that they can be counted."""
+
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -30,7 +33,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def cell(folder: Path, *overrides: str) -> Experiment:
-    return compose(*SMALL, "budget=60", f"paths.output={folder}", *overrides)
+    return compose(*CELL, f"paths.output={folder}", *overrides)
 
 
 def test_artifacts_say_built_also_when_the_pool_was_looked_at_first(tmp_path: Path) -> None:
@@ -72,6 +75,7 @@ def test_the_size_of_shards_changes_neither_scores_nor_selection(shared: Path) -
 
 def test_int8_is_another_artifact_and_chooses_nearly_the_same_rows(shared: Path) -> None:
     exact, rough = cell(shared), cell(shared, "scoring.precision=int8")
+    exact.artifacts("selection")
     assert built(rough) == {"scores": 8, "selection": 1}
     assert len(np.intersect1d(exact.selected(), rough.selected())) >= 54  # of 60
 
@@ -170,9 +174,9 @@ def test_an_added_task_is_scored_without_training_or_scoring_anything_else_anew(
         )  # fmt: skip
 
     before = experiment(["one", "two"])
-    assert built(before) == {"pool": 2, "proxy": 1, "scores": 2, "selection": 1}
+    assert built(before) == {"pool": 2, "leakage": 1, "proxy": 1, "scores": 2, "selection": 1}
     after = experiment(["one", "two", "three"])
-    assert built(after) == {"pool": 1, "scores": 1, "selection": 1}
+    assert built(after) == {"pool": 1, "leakage": 1, "scores": 1, "selection": 1}
     assert after.candidates().count == 8 + 12
     assert np.isfinite(after.all_scores()[:, 24:]).all()
 
@@ -181,7 +185,7 @@ def test_an_added_task_is_scored_without_training_or_scoring_anything_else_anew(
 def test_two_processes_share_the_shards_and_give_the_same_scores(shared: Path) -> None:
     one = cell(shared, "scoring.shard_rows=50")
     shard_rows = ("scoring.shard_rows=51", "trainer=ddp_cpu")
-    one.proxy()  # the same proxy for both
+    one.artifacts("proxy")  # the same proxy for both
     two = cell(shared, *shard_rows)
     assert built(two) == {"scores": 16, "selection": 1}
     np.testing.assert_allclose(two.all_scores(), one.all_scores(), atol=1e-5)
@@ -190,13 +194,13 @@ def test_two_processes_share_the_shards_and_give_the_same_scores(shared: Path) -
 
 @pytest.mark.slow
 def test_a_killed_scoring_pass_goes_on_at_the_shard_where_it_was(tmp_path: Path) -> None:
-    command = [*SMALL, "budget=60", "scoring.shard_rows=2", "stage=selection", f"paths.output={tmp_path}"]
+    command = [*CELL, "scoring.shard_rows=2", "stage=selection", f"paths.output={tmp_path}"]
     process = start_cli(tmp_path, *command, **QUIET)
     done = tmp_path / "artifacts/scores"
-    wait_for(lambda: len(list(done.glob("*/manifest.json"))) >= 20, process=process)
+    wait_for(lambda: len(list(done.glob("[!.]*/manifest.json"))) >= 20, process=process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    before = {path: path.stat().st_mtime_ns for path in done.glob("*/manifest.json")}
+    before = {path: path.stat().st_mtime_ns for path in done.glob("[!.]*/manifest.json")}
     assert 20 <= len(before) < 320
     exp = cell(tmp_path, "scoring.shard_rows=2")
     assert built(exp) == {"scores": 320 - len(before), "selection": 1}

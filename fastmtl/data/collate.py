@@ -59,7 +59,6 @@ class PackedRows:
         return list(zip(counts.tolist(), lengths.tolist()))
 
     def to(self, device: torch.device) -> PackedRows:
-        """The same on a device."""
         return PackedRows(self.ids.to(device), self.types.to(device), self.positions.to(device), self.lengths)
 
     def batches(self, max_tokens: int) -> Iterator[PackedRows]:

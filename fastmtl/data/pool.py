@@ -208,8 +208,7 @@ class TaskPool:
         return self.names.index(name)
 
     def split(self, name: str, split: str) -> TokenRows:
-        """A task's rows of one split."""
-        if (name, split) not in self._rows:
+        if not self.has_split(name, split):
             raise UserError(f"task {name!r} has no split {split!r}; it has {', '.join(self.task(name).splits)}")
         return self._rows[name, split]
 

@@ -161,12 +161,8 @@ class BiLSTMEncoder(nn.Module):
         differ_BD = (u_BD - v_BD).abs() * (second_B > 0).unsqueeze(1)
         return torch.cat([u_BD, v_BD, u_BD * v_BD, differ_BD], 1)
 
-    def states(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """The last layer's state (B, L, D) of each token of single texts; zeros at padding."""
-        return self.read(batch)[1]
-
     def read(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Features (B, 4 D) and states (B, L, D) of single texts from one pass."""
+        """Features (B, 4 D) and states (B, L, D), zeros at padding, of single texts from one pass."""
         ids_BL, real_BL = batch["input_ids"], batch["attention_mask"].bool()
         h_BLD = self._words(ids_BL, real_BL.sum(1), ids_BL.shape[1]).transpose(0, 1)
         u_BD = h_BLD.amax(1)

@@ -226,12 +226,8 @@ class Encoder(nn.Module):
         """Pooled features (B, H) of `input_ids`, `attention_mask` and `token_type_ids` (B, L)."""
         return self.read(batch)[0]
 
-    def states(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """The last layer's state (B, L, H) of each token; those of padding mean nothing."""
-        return self.read(batch)[1]
-
     def read(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Pooled features (B, H) and states (B, L, H) from one pass."""
+        """Pooled features (B, H) and the last layer's states (B, L, H) from one pass; those of padding mean nothing."""
         given = {name: batch[name] for name in ("input_ids", *(["token_type_ids"] if self._uses_types else []))}
         out = self.inner(**given, attention_mask=self._mask(batch["attention_mask"]))
         h_BLH = out.last_hidden_state

@@ -105,7 +105,7 @@ def _padded(
     def features(part: np.ndarray) -> Tensor:
         batch = {name: value.to(how.device) for name, value in collate(rows, places[part], how.pad_id).items()}
         with torch.autocast(how.device.type, dtype=dtype, enabled=dtype != torch.float32):
-            return encoder.states(batch)[batch["labels"] != HIDDEN_LABEL] if words else encoder(batch)
+            return encoder.read(batch)[1][batch["labels"] != HIDDEN_LABEL] if words else encoder(batch)
 
     return list(chunks(np.arange(len(places)), rows.lengths[places], BATCH_TOKENS, BATCH_ROWS)), features
 

@@ -29,19 +29,18 @@ class MultiTaskModel(nn.Module):
         self.encoder = spec.build()
         self.dropout = nn.Dropout(dropout)
         self.word_tasks = {task.name for task in tasks if task.of_kind.reads == "words"}
-        self.heads = nn.ModuleDict({task.name: nn.Linear(self._width(task), task.num_outputs) for task in tasks})
-
-    def _width(self, task: TaskSpec) -> int:
-        return self.encoder.state_size if task.name in self.word_tasks else self.encoder.hidden_size
+        pooled, state = self.encoder.hidden_size, self.encoder.state_size
+        widths = [state if task.name in self.word_tasks else pooled for task in tasks]
+        heads = {task.name: nn.Linear(width, task.num_outputs) for task, width in zip(tasks, widths)}
+        self.heads = nn.ModuleDict(heads)
 
     def features(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Pooled features (B, H), before dropout."""
         return self.encoder(batch)
 
     def forward(self, batch: Mapping[str, Tensor], task: str) -> Tensor:
         """Logits (B, C), values (B, 1) of a regression, or each token's logits (B, L, C); in float32."""
-        read = self.encoder.states if task in self.word_tasks else self.features
-        return head_in_float32(self.heads[task], self.dropout(read(batch)))
+        h = self.encoder.read(batch)[1] if task in self.word_tasks else self.features(batch)
+        return head_in_float32(self.heads[task], self.dropout(h))
 
 
 class ProxyModel(MultiTaskModel):

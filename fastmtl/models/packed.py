@@ -56,7 +56,6 @@ class PackedEncoder:
         self.pooler = make.linear(inner.pooler.dense) if self.pooling == "pooler" else None
 
     def __call__(self, batch: PackedRows) -> Tensor:
-        """Pooled features (B, H) in the order of the batch."""
         x_NH = functional.embedding(batch.ids, self.words)
         x_NH += functional.embedding(batch.positions + self.first_position, self.positions)
         x_NH += functional.embedding(batch.types, self.types)

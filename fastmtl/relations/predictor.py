@@ -83,9 +83,7 @@ def main_task_folds(x: DataFrame) -> Folds:
 def trivial(gain: Series, folds: Folds) -> dict[str, Accuracy]:
     """Three predictors without features, by name: `majority class`, `always gain` and `as its main task`.
 
-    The paper's "majority" row has the accuracy of the first beside the F1 of the second. The third knows nothing of the
-    auxiliary task: it says what the pairs of the main task mostly do among the rows to fit on, or what most pairs do
-    where there are none.
+    The third says what the pairs of the main task mostly do among the rows to fit on, or most pairs where it has none.
     """
     y_P = gain.to_numpy() > 0
     return {name: accuracy(y_P, said, folds) for name, said in featureless(gain, folds).items()}
@@ -140,7 +138,7 @@ class GainPredictor:
 
     @classmethod
     def fit(cls, x: DataFrame, gain: Series) -> GainPredictor:
-        """Fit to all rows of a corrected table; errors as of `cross_validated`."""
+        """Fit to all rows; errors as of `cross_validated`."""
         scaler, regression = fitted(*checked(x, gain))
         low, span, weights = (tuple(map(float, a)) for a in (scaler.data_min_, 1 / scaler.scale_, regression.coef_[0]))
         return cls(tuple(x.columns), low, span, weights, float(regression.intercept_[0]))

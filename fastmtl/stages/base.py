@@ -69,6 +69,10 @@ class Context:
             )
         return self._made[name]
 
+    def keep(self, artifact: Artifact) -> None:
+        """Take what other processes built for this one, which is no hit either when it is asked for."""
+        self._made[artifact.kind, artifact.key] = artifact
+
 
 def upstream(stage: Stage) -> Iterator[Stage]:
     """The stages that a stage is made from, directly or not, each once, the first to be built first."""

@@ -166,6 +166,8 @@ def score(context: Context, shards: Sequence[ShardScores]) -> list[Artifact]:
         run_distributed(ScoringJob(context, missing), context.hardware, context.store.root)
     built = {shard.key for shard in missing}
     artifacts = [replace(context.get(shard), hit=shard.key not in built) for shard in shards]
+    for artifact in artifacts:
+        context.keep(artifact)
     _model.cache_clear()
     return artifacts
 

@@ -248,20 +248,22 @@ class MultiTaskModule(_TaskModule):
         """Collects one batch of the evaluated task."""
         assert self.evaluated is not None
         (batch,) = step
-        kind, logits = self.evaluated.of_kind, self.model(batch, self.evaluated.name)
+        kind, all_logits = self.evaluated.of_kind, self.model(batch, self.evaluated.name)
+        logits, labels = kind.answered(all_logits, batch["labels"])
+        right = kind.probability(logits, labels)
+        self._has_probability = right is not None  # also on a rank without a row: all ranks must reduce the same values
         if batch["repeats"]:
             return
-        self.metrics.update(*predicted_and_true(logits, batch["labels"], self.evaluated))
-        logits, labels = kind.answered(logits, batch["labels"])
+        self.metrics.update(*predicted_and_true(all_logits, batch["labels"], self.evaluated))
         self.mean_loss.update(kind.loss(logits, labels), len(labels))
-        if (right := kind.probability(logits, labels)) is not None:
+        if right is not None:
             self.mean_probability.update(right)
 
     def on_validation_epoch_end(self) -> None:
         """Metrics, mean loss and mean probability of the right class over all ranks' rows, or their words."""
         assert self.evaluated is not None
         values = {**self.metrics.compute(), "loss": self.mean_loss.compute()}
-        if self.mean_probability.update_called:
+        if self._has_probability:
             values["probability"] = self.mean_probability.compute()
         self.log_dict({f"choose/{name}": value for name, value in values.items()})
         for measured in (self.metrics, self.mean_loss, self.mean_probability):

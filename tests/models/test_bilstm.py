@@ -138,7 +138,7 @@ def test_states_are_those_of_texts_read_alone_and_finite_at_padding(encoder: BiL
     assert not states[~batch["attention_mask"].bool()].any()
     torch.testing.assert_close(pooled, encoder(batch))
     for states_LD, (ids, _) in zip(states, texts):
-        torch.testing.assert_close(states_LD[: len(ids)], encoder.states(rows((ids, [])))[0])
+        torch.testing.assert_close(states_LD[: len(ids)], encoder.read(rows((ids, [])))[1][0])
         torch.testing.assert_close(states_LD[: len(ids)].amax(0), alone(encoder, ids))
 
 

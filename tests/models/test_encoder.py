@@ -83,9 +83,9 @@ def test_padding_does_not_change_the_states_of_tokens(pooling: Any) -> None:
     encoder = Encoder(EncoderSpec("tiny", pooling)).eval()
     rows = [[2, 10, 3], [2, 11, 12, 13, 14, 15, 16, 17, 3]]
     with torch.inference_mode():
-        together = encoder.states(padded(rows))
+        together = encoder.read(padded(rows))[1]
         for states_LH, row in zip(together, rows):
-            torch.testing.assert_close(states_LH[: len(row)], encoder.states(padded([row]))[0], atol=1e-5, rtol=0)
+            torch.testing.assert_close(states_LH[: len(row)], encoder.read(padded([row]))[1][0], atol=1e-5, rtol=0)
         torch.testing.assert_close(encoder.read(padded(rows))[0], encoder(padded(rows)))
     assert together.shape == (2, 9, encoder.state_size)
 

@@ -61,7 +61,6 @@ class ThompsonSampling:
     feedback: ClassVar[Literal["validation"]] = "validation"
 
     def value(self, measured: Mapping[str, float], headline: str) -> float:
-        """The value of a round, higher is better, from all that validation measured."""
         if self.metric == "loss":
             return -measured["loss"]
         return measured.get("probability", measured[headline]) if self.metric == "probability" else measured[headline]
@@ -151,7 +150,6 @@ class Online(Sequence[Step]):
         return self._steps
 
     def start(self, epoch: int) -> None:
-        """Begin an epoch."""
         self._rng = np.random.default_rng([self.seed, epoch])
         self._waiting: dict[int, list[np.ndarray]] = {}
         self._at, self._step = -1, list[tuple[int, np.ndarray]]()
@@ -192,9 +190,9 @@ class Online(Sequence[Step]):
             return
         if reward is not None:
             self.bandit.update(self._arm, reward)
-        told = self.bandit.state() if isinstance(self.bandit, BetaBernoulli) else {}
-        back = {"back": True} if self.ends else {}
-        self.history.append({"arm": self.arms[self._arm], "value": value, "reward": reward, **told, **back})
+        entry = {"arm": self.arms[self._arm], "value": value, "reward": reward}
+        beliefs = self.bandit.state() if isinstance(self.bandit, BetaBernoulli) else {}
+        self.history.append(entry | beliefs | ({"back": True} if self.ends else {}))
 
     @property
     def _since_start(self) -> int:
@@ -222,7 +220,6 @@ class Online(Sequence[Step]):
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Back to what `state` gave."""
         for one, learned in zip(self._learners, state["learned"]):
             one.restore(learned)
         self._played, self.reference, self.history, self._at, self._arm = state["place"]

@@ -37,7 +37,6 @@ class Proportional:
     length_bucket_batches: Count = 50
 
     def epoch(self, lengths: list[np.ndarray], batch_size: int, rng: np.random.Generator) -> list[TaskBatch]:
-        """See `Sampling`; each row once."""
         passes = (one_pass(one, batch_size, self.length_bucket_batches, rng) for one in lengths)
         batches = [(t, part) for t, parts in enumerate(passes) for part in parts]
         return [batches[i] for i in rng.permutation(len(batches))]

@@ -12,9 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from fastmtl.data import sample, tagging
+from fastmtl.data import departments, sample, tagging
 from fastmtl.data.sources import BATCH_ROWS, checked_pool
-from fastmtl.options import Natural, checked
+from fastmtl.options import Fraction, Natural, Positive, checked
 from fastmtl.tasks import TaskSpec
 
 
@@ -25,12 +25,16 @@ class Generated:
     suite: str
     seed: int
     labels_are_codes: bool
+    dials: tuple[tuple[str, float], ...] = ()
+
+    def _rows(self, task: TaskSpec) -> dict[str, dict[str, list[Any]]]:
+        return _generated(self.suite, self.seed, self.dials)[task.name]
 
     def fingerprint(self, task: TaskSpec) -> str:
-        return hashlib.sha256(json.dumps(_rows(self.suite, self.seed)[task.name]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self._rows(task)).encode()).hexdigest()
 
     def batches(self, task: TaskSpec, split: str) -> Iterator[pa.RecordBatch]:
-        yield from pa.table(_rows(self.suite, self.seed)[task.name][split]).to_batches(BATCH_ROWS)
+        yield from pa.table(self._rows(task)[split]).to_batches(BATCH_ROWS)
 
 
 @checked
@@ -45,6 +49,20 @@ def tagging_tasks(seed: Natural = 0) -> tuple[TaskSpec, ...]:
     return checked_pool([replace(task, source=Generated("tagging", seed, False)) for task in tagging.SPECS])
 
 
+@checked
+def department_tasks(
+    seed: Natural = 0, share: Fraction = 0.3, noise: Fraction = 0.0, overlap: Fraction = 0.3, size: Positive = 1.0,
+    shift: Fraction = 0.5, lookalikes: Fraction = 0.02,
+) -> tuple[TaskSpec, ...]:  # fmt: skip
+    """Messages to departments: the primary's score rises with the relevant rows; dials of `departments.generate`."""
+    dials = (
+        ("share", share), ("noise", noise), ("overlap", overlap), ("size", size), ("shift", shift),
+        ("lookalikes", lookalikes),
+    )  # fmt: skip
+    source = Generated("departments", seed, True, dials)
+    return checked_pool([replace(task, source=source) for task in departments.SPECS])
+
+
 @lru_cache(maxsize=2)
-def _rows(suite: str, seed: int) -> dict[str, dict[str, dict[str, list[Any]]]]:
-    return import_module(f"fastmtl.data.{suite}").generate(seed)
+def _generated(suite: str, seed: int, dials: tuple[tuple[str, float], ...]) -> dict[str, Any]:
+    return import_module(f"fastmtl.data.{suite}").generate(seed, **dict(dials))
