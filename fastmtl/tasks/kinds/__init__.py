@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
+from inspect import isabstract
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -136,7 +137,8 @@ def kind_of(name: str, task: str = "") -> TaskKind:
         found = getattr(import_module(module), cls)
     except (ImportError, AttributeError, ValueError):
         found = None
-    if not (isinstance(found, type) and issubclass(found, TaskKind)):  # what a folder of weights names is not called
+    # What a folder of weights names is not called unless it is a kind.
+    if not isinstance(found, type) or not issubclass(found, TaskKind) or isabstract(found):
         known_ones = f"{', '.join(known)}, or the path of a class of yours"
         raise UserError(f"task {task!r}: kind={name!r} is unknown; use one of {known_ones}")
     return found()
