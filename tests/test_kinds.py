@@ -119,6 +119,9 @@ class MultiLabel(TaskKind):
         known = set(named) <= set(task.labels)
         return np.array([float(label in named) if known else np.nan for label in task.labels])
 
+    def hidden(self, task: TaskSpec) -> np.ndarray:
+        return np.full(len(task.labels), np.nan)
+
     def label_text(self, label: Any, task: TaskSpec) -> str:
         return " ".join(name for name, on in zip(task.labels, label) if on)
 

@@ -68,8 +68,11 @@ TABLE: list[tuple[str, dict[str, Any], str, Any, Any, Any, Any]] = [
     ("plans.ScoringPlan", {}, "audit", "all", -1, 7.0, 7),
     ("plans.Protocol", {}, "holdout", "some", 0, "0.2", 0.2),
     ("selection.tasks.BestTasks", {}, "top", "all", -1, 3.0, 3),
+    ("cli.compose.Plain", {"study": None}, "seed", "one", -1, 3.0, 3),
 ]
-WITHOUT_RANGES = {"SelectionPlan", "PickedTasks", "TopK", "Random", "MatchedRandom", "Full", "NoAuxiliary", "Surgery"}
+WITHOUT_RANGES = {
+    "SelectionPlan", "PickedTasks", "TopK", "Random", "MatchedRandom", "Full", "NoAuxiliary", "Surgery", "Paths",
+}  # fmt: skip
 
 
 def class_at(path: str) -> Any:

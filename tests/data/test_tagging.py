@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from functools import partial
+from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from fastmtl.data import tagging
-from fastmtl.data.sources.generated import _rows, tagging_tasks
+from fastmtl.data.sources.generated import tagging_tasks
 from fastmtl.models.encoder import EncoderSpec
 
-suite = partial(_rows, "tagging")  # made once for all tests
+suite = cache(tagging.generate)  # made once for all tests
 SPEC = {spec.name: spec for spec in tagging.SPECS}
 
 
