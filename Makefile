@@ -94,7 +94,7 @@ glue-submission: $(STAMP) ## the GLUE server's zip: GLUE=FOLDER (else the Hub) T
 	@$(BIN)/python -m fastmtl.cli.submission $(if $(TASKS),--tasks $(TASKS)) $(if $(OUT),--out $(OUT)) \
 	  $(if $(filter true,$(ALLOW_MISSING)),--allow-missing) $(if $(GLUE),data=glue_local data.root=$(GLUE),data=glue) $(ARGS)
 
-sample-arms: $(STAMP) ## the demo's arms over three seeds
+sample-arms: $(STAMP) ## the demo's arms over ten seeds; SEEDS=5 for five
 	@PATH="$(abspath $(BIN)):$$PATH" bash experiments/sample_arms/run.sh
 
 bench: $(STAMP) ## speed against the reference path and the machine's own bound: about a quarter of an hour

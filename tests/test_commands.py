@@ -139,13 +139,14 @@ def test_a_command_of_a_document_is_taken(command: Shown, workplace: Path, monke
 def test_commands_are_found_in_every_kind_of_place() -> None:
     lines = {(one.document, one.line) for one in SHOWN}
     swept = "selection=none,random,feature_similarity"
+    arms = "selection=none,primary_only,random,feature_similarity,full"
     assert {
         ("README.md", "make test     # set-up, then the tests"),  # in a block
         ("docs/extending.md", "fastmtl --config-dir my_conf selection=bottom_k"),  # in a comment of one
         ("README.md", "make dashboard STUDY=mine ENTITY=you"),  # in a sentence
         ("conf/config.yaml", "fastmtl stage=selection ..."),
         ("notebooks/02_compare_selectors.ipynb", f"fastmtl -m study=compare {swept} budget=16,32 'seed=range(3)'"),
-        ("experiments/sample_arms/run.sh", f'fastmtl -m experiment=demo {swept},full "seed=range(${{SEEDS:-3}})"'),
+        ("experiments/sample_arms/run.sh", f'fastmtl -m experiment=demo {arms} "seed=range(${{SEEDS:-10}})"'),
     } <= lines
     assert any(line.endswith("selection=autosem mixing=autosem_equal") for _, line in lines)  # in a table
 

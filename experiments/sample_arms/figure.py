@@ -13,7 +13,13 @@ import matplotlib.pyplot as plt
 from fastmtl.cli.callback import read_cells
 from fastmtl.reporting.report import comparison
 
-COLORS = {"none": "#777777", "random": "#d98b28", "feature_similarity": "#2a6fbb", "full": "#4b9b4b"}
+COLORS = {
+    "none": "#777777",
+    "primary_only": "#8a3fa0",
+    "random": "#d98b28",
+    "feature_similarity": "#2a6fbb",
+    "full": "#4b9b4b",
+}
 
 
 def main(sweep: Path, out: Path) -> None:
@@ -22,7 +28,8 @@ def main(sweep: Path, out: Path) -> None:
     plt.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "fastmtl", "font.family": "sans-serif", "font.size": 11}
     figure, axis = plt.subplots(figsize=(7, 3.4))
     for arm, color in COLORS.items():
-        mine = [cell for cell in cells if cell["selection"] == arm]
+        if not (mine := [cell for cell in cells if cell["selection"] == arm]):
+            continue
         cost = [sum(s.get("flops") or 0 for s in cell["stages"]) / 1e12 for cell in mine]
         score = [100 * cell["headline"] for cell in mine]
         axis.scatter(cost, score, s=26, color=color, alpha=0.55, linewidths=0)
@@ -30,9 +37,8 @@ def main(sweep: Path, out: Path) -> None:
         axis.scatter(*mean, s=120, marker="_", linewidths=3, color=color)
         rows = round(sum(cell["auxiliary_rows"] for cell in mine) / len(mine))
         axis.annotate(f"{arm} ({rows} rows)", mean, (10, 3), textcoords="offset points", color=color)
-    axis.axhline(50, color="#bbbbbb", linewidth=0.8, linestyle=":")
     axis.set_xlabel("total compute of the arm, selection included (TFLOP)")
-    axis.set_ylabel("accuracy x100 on 500 rows")
+    axis.set_ylabel(f"accuracy x100 on {cells[0]['validation_rows']} rows")
     axis.set_xlim(left=0, right=axis.get_xlim()[1] * 1.3)
     axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()

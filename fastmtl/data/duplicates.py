@@ -17,8 +17,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from fastmtl.data.minhash import THRESHOLD, NearTexts
 from fastmtl.errors import UserError
@@ -117,16 +115,6 @@ def normalised(first: Sequence[str], second: Sequence[str] | None = None) -> np.
 def groups_of(keys: np.ndarray) -> np.ndarray:
     """(n,) int64: the group of each row, rows of equal keys in one, numbered in the order of their first rows."""
     return pd.factorize(keys)[0].astype(np.int64)
-
-
-def near_groups(texts: Texts, threshold: float = THRESHOLD) -> np.ndarray:
-    """(n,) int64: the group of each row, as of `groups_of`, where a chain of near-duplicates makes one group.
-
-    All rows are indexed: 13 seconds for 67,000 phrases, where `groups_of` takes a tenth of one.
-    """
-    found = matches(texts, texts, ("near",), threshold)
-    links = coo_array((np.ones(len(found), dtype=bool), (found.reference, found.candidate)), (len(texts), len(texts)))
-    return groups_of(connected_components(links, directed=False)[1])
 
 
 def surplus(keys: np.ndarray) -> int:

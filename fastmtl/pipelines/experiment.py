@@ -380,7 +380,8 @@ class Experiment:
     def candidates(self) -> RowSet:
         """The rows that may be chosen."""
         origin = {} if self.selection_plan.selector.takes_all else self._sampled_by
-        return self.rows(self.candidate_ids(), **origin)
+        leakage = {"leakage": "drop" if self.drops_leaks else "report"}
+        return self.rows(self.candidate_ids(), **origin, **leakage)
 
     def _selection(self, **valued: Any) -> Selection:
         plan, pool = self.selection_plan, self.pool

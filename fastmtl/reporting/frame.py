@@ -24,7 +24,7 @@ BASELINES = ("none", "random", "full")
 
 OPTIONS = {
     "selection.examples_per_task": "proxy.examples_per_task", "selection.cross_fit": "proxy.cross_fit",
-    "selection.tasks": "proxy.tasks", "selection.cascade": "scoring.cascade",
+    "selection.tasks": "proxy.tasks", "selection.leakage": "data.leakage", "selection.cascade": "scoring.cascade",
     "selection.cascade.keep": "scoring.keep", "selection.cascade.levels": "scoring.levels",
     "proxy.discriminator": "selection.scorer.loss",
     "scores.scorer": "selection.scorer", "scores.precision": "scoring.precision", "scores.encoder": "proxy.encoder",
@@ -43,7 +43,7 @@ LONGEST = 40
 
 COPIED = (
     "id", "study", *SETTING, "selection", "budget", "seed", "best_epoch", "validation_rows", "precision_at_budget",
-    "relevant_share", "utilities", "mixing", "audit", "command",
+    "relevant_share", "utilities", "mixing", "audit", "leakage", "environment", "command",
 )  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def frame(results: Iterable[Result]) -> DataFrame:
     for cell in cells:
         own, variant = variants[cell["id"]]
         rows.append({
-            **{key: cell[key] for key in COPIED},
+            **{key: cell.get(key) for key in COPIED},
             "variant": variant,
             "arm": " ".join(part for part in (cell["selection"], own, variant) if part),
             "score": cell["headline"],

@@ -50,7 +50,7 @@ def sections(cells: DataFrame, references: Sequence[str] = BASELINES) -> list[Se
             f"{setting['primary']}: {setting['metric']} on {group['validation_rows'].iloc[0]} validation rows "
             f"({setting['encoder']}, protocol {setting['protocol']}, pool {setting['pool'][:8]})"
         )
-        sentences = [recommendation(group, compared, by_rows), *tables.audits(group)]
+        sentences = [recommendation(group, compared, by_rows), *tables.audits(group), *tables.warnings(group)]
         shown = [table for table in made if table.rows]
         told.append(Section(title, sentences, shown, name=setting["primary"], cells=group, compared=compared))
     return told
@@ -101,7 +101,9 @@ def write(
     write_page(out / "report.html", title, list(parts.values()), commands, {n: version(n) for n in VERSIONS})
     (out / "tables.tex").write_text("\n\n".join(t.latex() for part in parts.values() for t in part.tables) + "\n")
     (out / "report.md").write_text("\n\n".join(linked) + "\n")
-    cells.drop(columns=["utilities", "mixing", "audit", "finetune"]).to_csv(out / "cells.csv", index=False)
+    cells.drop(columns=["utilities", "mixing", "audit", "leakage", "environment", "finetune"]).to_csv(
+        out / "cells.csv", index=False
+    )
     return "\n\n".join([*(part.markdown() for part in parts.values()), f"written to {out / 'report.html'}"])
 
 

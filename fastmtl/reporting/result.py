@@ -80,6 +80,11 @@ def summarize(experiment: Experiment) -> Result:
         "counts": selection.read("counts.json"),
         "candidates": {name: len(rows) for name, rows in experiment.candidates().items()},
         "audit": selection.records.get("audit"),
+        "leakage": _leakage(experiment),
+        "environment": {
+            "device": finetune.records["device"], "precision": finetune.records["precision"],
+            "torch": finetune.manifest["ran_on"]["torch"],
+        },
         "precision_at_budget": _relevant(experiment, chosen),
         "relevant_share": _relevant(experiment, experiment.candidate_ids()),
         "utilities": read_utilities(utilities) if utilities else None,
@@ -90,6 +95,16 @@ def summarize(experiment: Experiment) -> Result:
         "total": {key: round(total(stages, key), 3) for key in ("wall_s", "flops")},
         "stages": stages,
     }  # fmt: skip
+
+
+def _leakage(experiment: Experiment) -> dict[str, Any] | None:
+    """Auxiliary rows that match the primary's held-back rows, by their strictest kind, and what became of them."""
+    if len(experiment.tasks) < 2:
+        return None
+    found = experiment.leaks
+    rows = found.drop_duplicates(["task", "row"])["kind"].value_counts()
+    hit = found.drop_duplicates(["split", "reference"])["split"].value_counts()
+    return {"dropped": experiment.drops_leaks, "rows": rows.to_dict(), "held_back": hit.to_dict()}
 
 
 def read_if_there(artifact: Artifact | None, name: str) -> dict[str, Any] | None:

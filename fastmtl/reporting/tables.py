@@ -183,6 +183,29 @@ def audits(cells: DataFrame) -> list[str]:
     return lines
 
 
+def warnings(cells: DataFrame) -> list[str]:
+    """What a reader must know before comparing: rows that leak, and cells of different machines."""
+    lines = []
+    leaks = [leak for leak in cells["leakage"] if leak and leak["rows"]]
+    if leaks:
+        worst = max(leaks, key=lambda leak: sum(leak["rows"].values()))
+        kinds = ", ".join(f"{count} {kind}" for kind, count in worst["rows"].items())
+        hit = ", ".join(
+            f"{count} {'held-out' if split == 'train' else split}" for split, count in worst["held_back"].items()
+        )
+        done = "left out" if worst["dropped"] else "kept: data.leakage=drop leaves them out"
+        lines.append(
+            f"Auxiliary rows that match rows of the primary that are held back: {kinds} (of {hit} rows); {done}."
+        )
+    for name in ("precision", "device", "torch"):
+        values = sorted({environment[name] for environment in cells["environment"] if environment})
+        if len(values) > 1:
+            lines.append(
+                f"Cells ran with several values of {name}: {', '.join(values)}; scores may differ by that alone."
+            )
+    return lines
+
+
 def choices(cells: DataFrame) -> Table:
     """The tasks and the ratio that were found, a row a cell that looked for any."""
     rows = []

@@ -19,7 +19,6 @@ from fastmtl.data.duplicates import (
     groups_of,
     holdout_groups,
     matches,
-    near_groups,
     normalised,
     read_texts,
     surplus,
@@ -130,12 +129,6 @@ def test_no_match_is_an_empty_result() -> None:
     assert len(found) == 0
     assert found.references.tolist() == found.candidates.tolist() == []
     assert found.counts() == dict.fromkeys(KINDS, (0, 0))
-
-
-def test_near_groups_follow_chains() -> None:
-    texts = [LONG, "x", LONG[3:], LONG[6:], "x", LONG[9:]]
-    assert near_groups(Texts(texts), 0.9).tolist() == [0, 1, 0, 0, 1, 0]
-    assert len(matches(Texts(texts[:1]), Texts(texts[-1:]), ("near",), 0.9)) == 0
 
 
 def test_texts_of_a_split_come_whole_and_tagged_words_joined(
