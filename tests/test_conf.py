@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 
 from fastmtl.cli.cell import cell_logger
 from fastmtl.cli.compose import compose, conf_dir, values
@@ -184,3 +187,17 @@ def test_help_shows_the_choices_without_importing_torch() -> None:
     last = ran.stdout.splitlines()[-1]
     assert last.endswith("heavy=[]")
     assert float(last.split()[0].removeprefix("cpu_s=")) < 4  # of the processor: a busy machine does not count
+
+
+def test_composing_leaves_a_host_programs_hydra_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("answer: 42\n")
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        before = GlobalHydra.instance().hydra
+        assert compose("encoder=tiny").primary == "kitchen"
+        with pytest.raises(UserError):
+            compose("bugdet=3")
+        assert GlobalHydra.instance().hydra is before
+        assert hydra_compose("mine").answer == 42
+    GlobalHydra.instance().clear()
+    compose("encoder=tiny")
+    assert not GlobalHydra.instance().is_initialized()

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet
@@ -17,9 +18,13 @@ from fastmtl.errors import UserError
 from fastmtl.pipelines.experiment import Experiment
 from fastmtl.store import WEIGHTS
 from fastmtl.training.finetuned import load_finetuned
-from tests.helpers.cells import SMALL
+from tests.helpers.cells import ONE_EPOCH, SMALL
 from tests.helpers.cli import QUIET, run_cli, start_cli
+from tests.helpers.files import three_tasks
 from tests.helpers.waiting import wait_for
+
+EVERY_ROW = "data.leakage=report"
+"""None is left out for repeating a held-back row of the primary."""
 
 CELL = [*SMALL, "budget=60", "finetune.fit.epochs=2"]
 
@@ -106,6 +111,28 @@ def test_dropped_weights_are_trained_again_where_they_are_needed_and_nowhere_els
         assert np.array_equal(values.numpy(), weights[name])
 
 
+def test_weights_that_a_parallel_cell_drops_are_held_or_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = cell(tmp_path / "a", "selection=random").finetune()
+    exp = cell(tmp_path / "b", "selection=random")
+    dropped = []
+
+    def link(weights: Path, held: Path, real: Any = os.link) -> None:
+        if not dropped:  # between the look and the link
+            weights.unlink()
+        dropped.append(weights)
+        real(weights, held)
+        weights.unlink()  # while the next stage trains
+
+    exp.multitask()
+    monkeypatch.setattr(os, "link", link)
+    disturbed = exp.finetune()
+    assert len(dropped) == 2
+    assert (disturbed.path / "metrics.json").read_bytes() == (undisturbed.path / "metrics.json").read_bytes()
+    assert {path.name for path in disturbed.path.iterdir()} == {path.name for path in undisturbed.path.iterdir()}
+
+
 @pytest.mark.slow
 def test_a_cell_without_weights_leaves_all_else(tmp_path: Path) -> None:
     run = run_cli(tmp_path, *CELL, "paths.keep_weights=false")
@@ -122,9 +149,10 @@ def test_another_learning_rate_of_the_last_stage_rebuilds_that_stage_alone(share
 
 
 def test_another_primary_reuses_pool_proxy_and_scores(shared: Path) -> None:
-    cell(shared).artifacts()
-    other = cell(shared, "primary=farm").artifacts("selection")
-    assert [a.kind for a in other if not a.hit] == ["selection"]
+    """Where nothing is left out: which rows of others repeat held-back ones depends on the primary."""
+    cell(shared, EVERY_ROW).artifacts()
+    other = cell(shared, EVERY_ROW, "primary=farm").artifacts("selection")
+    assert [a.kind for a in other if not a.hit] == ["leakage", "selection"]
 
 
 def test_random_draws_from_the_rows_that_feature_similarity_could_have_chosen(shared: Path) -> None:
@@ -139,9 +167,9 @@ def test_random_draws_from_the_rows_that_feature_similarity_could_have_chosen(sh
 
 def test_none_and_full_do_not_depend_on_the_budget(shared: Path) -> None:
     for selection, rows in (("none", 0), ("full", 7 * 120)):
-        keys = {cell(shared, f"selection={selection}", f"budget={b}").selection().key for b in (10, 60)}
+        keys = {cell(shared, EVERY_ROW, f"selection={selection}", f"budget={b}").selection().key for b in (10, 60)}
         assert len(keys) == 1
-        assert len(cell(shared, f"selection={selection}").selected()) == rows
+        assert len(cell(shared, EVERY_ROW, f"selection={selection}").selected()) == rows
     assert cell(shared, "selection=none").multitask() is None
 
 
@@ -152,7 +180,7 @@ def test_the_in_task_control_takes_as_many_rows_of_each_task_but_others(shared: 
 
 
 def test_cross_fitting_makes_every_row_a_candidate(shared: Path) -> None:
-    exp = cell(shared, "proxy.cross_fit=true", "budget=1.0")
+    exp = cell(shared, EVERY_ROW, "proxy.cross_fit=true", "budget=1.0")
     assert len(exp.proxy()) == 2
     assert len(exp.selected()) == 7 * 120
     rows = np.concatenate([exp.pool.rows_of(name) for name in exp.pool.names])
@@ -207,19 +235,47 @@ def test_a_regression_task_can_be_the_primary(shared: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.slow  # tests/test_autosem.py stops a search in the default run
-def test_a_killed_run_is_finished_by_the_same_command(tmp_path: Path) -> None:
-    command = [*CELL, "finetune.fit.epochs=200"]
-    process = start_cli(tmp_path, *command, **QUIET)
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "killed"])
+def test_a_stopped_run_is_finished_by_the_same_command(tmp_path: Path, stop: signal.Signals) -> None:
+    files = three_tasks(tmp_path / "data")
+    command = ["data=files", f"data.config={files}", "primary=alpha", "encoder=tiny", *ONE_EPOCH, "budget=8",
+               "proxy.examples_per_task=8", "finetune.fit.epochs=100", "finetune.fit.precision=fp32"]  # fmt: skip
+    process = start_cli(tmp_path, *command)
     drafts = tmp_path / "outputs/artifacts/finetune"
     wait_for(lambda: list(drafts.glob(".*.draft")), process=process)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert list(drafts.glob(".*.draft")), "the run was to be killed inside its last stage"
-    assert not list(drafts.glob("*/manifest.json"))
-    done = compose(*command, f"paths.output={tmp_path / 'outputs'}", "finetune.fit.epochs=200")
+    os.killpg(process.pid, stop)  # as a terminal does
+    out, _ = process.communicate(timeout=60)
+    assert not list(drafts.glob("*/manifest.json")), "the run was to be stopped inside its last stage"
+    if stop == signal.SIGINT:
+        assert process.returncode == 130, out
+        assert out.endswith("fastmtl: stopped; rerun the same command to resume\n")
+        assert "Traceback" not in out
+        assert not list(drafts.glob(".*.draft"))
+    else:
+        assert process.returncode == -signal.SIGKILL
+    done = compose(*command, f"paths.output={tmp_path / 'outputs'}")
     assert [a.kind for a in done.artifacts() if not a.hit] == ["finetune"]
     assert not list(drafts.glob(".*.draft"))
+
+
+def test_the_command_runs_a_pretrained_encoder_from_start_to_result(tmp_path: Path) -> None:
+    fits = [
+        f"{fit}.fit.{option}" for fit in ("proxy", "multitask", "finetune") for option in ("epochs=1", "precision=fp32")
+    ]
+    ran = run_cli(
+        tmp_path, "data=files", f"data.config={three_tasks(tmp_path / 'data')}", "primary=alpha", "encoder=minilm",
+        "encoder.max_length=16", "data.rows_per_task=24", "proxy.examples_per_task=8", "budget=8",
+        "scoring.precision=fp32", *fits,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert "accuracy" in ran.stdout
+    (path,) = tmp_path.glob("outputs/runs/*/*/result.json")
+    result = json.loads(path.read_text())
+    assert (result["encoder"], result["selection"], result["auxiliary_rows"]) == ("minilm", "feature_similarity", 8)
+    assert 0 <= result["headline"] <= 1
+    assert {"proxy", "scores", "selection", "multitask", "finetune"} <= {stage["stage"] for stage in result["stages"]}
+    assert (path.parent / "report.html").exists()
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ No model is built: stages are asked for, and their keys compared.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from fastmtl.relations.predictor import GainPredictor
 from fastmtl.stages.base import Context, Stage
 from fastmtl.stages.pool import TokenIds
 from tests.helpers.config import all_keys, changed, composed, leaves, options
+from tests.helpers.files import three_tasks
 
 READ = ("pool", "leakage")
 """Stages that read rows alone; no other one is built here."""
@@ -96,7 +96,7 @@ def pools(exp: Experiment) -> dict[str, frozenset[str]]:
 
 def difference(base: tuple[str, ...], key: str, value: str) -> set[str]:
     """Kinds of stages of which other ones are asked for."""
-    look = pools if base[0] in ("data=sample", "data=tagging") else keys
+    look = pools if base[0] in ("data=sample", "data=tagging", "data=departments") else keys
     if base not in FOUND:
         FOUND[base] = look(build(changed(base)))
     if key in ("mixing", "logger"):  # options of a group
@@ -119,7 +119,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with small data of all sources, in which the tests of this module work."""
     folder = tmp_path_factory.mktemp("keys")
     for name in ("one", "two"):
-        _write_files(folder / name, changed=name == "two")
+        three_tasks(folder / name, changed=name == "two")
         _write_parquet(folder / name, changed=name == "two")
         weight = 1.0 if name == "one" else 2.0
         GainPredictor(("main/size",), (0.0,), (1.0,), (weight,), 0.0).save(folder / f"{name}.json")
@@ -150,26 +150,6 @@ CONTENT_ID = encoder._content_id
 def _content_id(name: str, revision: str | None, *more: Any, **options: Any) -> str:
     """A revision counts, as that of a Hub id does."""
     return f"{CONTENT_ID(name, revision, *more, **options)}@{revision}"
-
-
-def _write_files(folder: Path, changed: bool) -> None:
-    """Three tasks; a row of `beta` repeats a validation row of `alpha`."""
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    told = []
-    for name in ("alpha", "beta", "gamma"):
-        for split, count in (("train", 60), ("validation", 16), ("test", 8)):
-            words = rng.choice(["cook", "apples", "the", "bowls"], (count, 6)).tolist()
-            texts = [" ".join([name, split, *some, str(i)]) for i, some in enumerate(words)]
-            if (name, split) == ("alpha", "validation"):
-                shared = texts[0]
-            if (name, split) == ("beta", "train"):
-                texts[5:7] = [shared, "another row altogether" if changed else texts[6]]
-            rows = [json.dumps({"text": text, "label": ["no", "yes"][i % 2]}) for i, text in enumerate(texts)]
-            (folder / f"{name}.{split}.jsonl").write_text("\n".join(rows) + "\n")
-        files = ", ".join(f"{split}: {name}.{split}.jsonl" for split in ("train", "validation", "test"))
-        told.append(f"- {{name: {name}, kind: classification, labels: ['no', 'yes'], text: text, splits: {{{files}}}}}")
-    (folder / "tasks.yaml").write_text("tasks:\n" + "\n".join(told) + "\n")
 
 
 def _write_parquet(folder: Path, changed: bool) -> None:
@@ -262,7 +242,7 @@ TABLE: dict[tuple[str, ...], dict[str, Row]] = {
         "bandit.policy.batches_per_round": ("3", BANDIT),
         "bandit.policy.validation_rows": ("5", BANDIT),
         "bandit.policy.metric": ("loss", BANDIT),
-        "bandit.policy.reward": ("smoothed", BANDIT),
+        "bandit.policy.reward": ("not_worse_than_previous", BANDIT),
         "bandit.policy.prior": ("[3,1]", BANDIT),
         "bandit.policy.primary_prior": ("[3,1]", BANDIT),
         "bandit.policy.decay": ("0.5", BANDIT),
@@ -351,7 +331,7 @@ TABLE: dict[tuple[str, ...], dict[str, Row]] = {
         "sampling.batches_per_round": ("3", TRAINED),
         "sampling.validation_rows": ("3", TRAINED),
         "sampling.metric": ("loss", TRAINED),
-        "sampling.reward": ("smoothed", TRAINED),
+        "sampling.reward": ("not_worse_than_previous", TRAINED),
         "sampling.prior": ("[3,1]", TRAINED),
         "sampling.primary_prior": ("[3,1]", TRAINED),
         "sampling.decay": ("0.5", TRAINED),
@@ -407,6 +387,15 @@ TABLE: dict[tuple[str, ...], dict[str, Row]] = {
     },
     ("data=sample", *SMALL): {"data.source.seed": ("1", kinds("pool"))},
     ("data=tagging", *SMALL): {"data.source.seed": ("1", kinds("pool"))},
+    ("data=departments", *SMALL): {
+        "data.source.seed": ("1", kinds("pool")),
+        "data.source.share": ("0.4", kinds("pool")),
+        "data.source.noise": ("0.1", kinds("pool")),
+        "data.source.overlap": ("0.4", kinds("pool")),
+        "data.source.size": ("0.5", kinds("pool")),
+        "data.source.shift": ("0.6", kinds("pool")),
+        "data.source.lookalikes": ("0.1", kinds("pool")),
+    },
     (*RANDOM, "logger=none"): {"logger": ("csv", NOTHING)},
     (*RANDOM, "logger=tensorboard"): {
         "logger.default_hp_metric": ("true", NOTHING),
@@ -477,3 +466,19 @@ def test_every_option_of_a_group_has_keys_of_its_own(group: str) -> None:
         stages = found["selection"], found.get("multitask"), found["finetune"]
         assert stages not in seen, f"{one} and {seen[stages]} have equal keys"
         seen[stages] = one
+
+
+@pytest.mark.parametrize("choice", ["+encoder@proxy.encoder=minilm", "proxy.encoder=minilm"])
+def test_a_proxy_of_an_encoder_of_its_own_trains_at_that_encoders_rate(choice: str) -> None:
+    def rates(*more: str) -> list[float]:
+        exp = build(composed(*FILES, "encoder.learning_rate=0.01", *more))
+        fits = [proxy.fit for level in exp.proxy_stages for proxy in level]
+        return [fit.learning_rate for fit in (*fits, exp._finetuned_from(None).fit)]
+
+    assert rates() == [0.01, 0.01]
+    assert rates(choice) == [1e-4, 0.01]
+    assert rates(choice, "proxy.fit.learning_rate=0.5") == [0.5, 0.01]
+    level = choice.replace("proxy", "scoring.levels.small")
+    assert rates("scoring.cascade=[small,large]", level) == [1e-4, 0.01, 0.01]
+    tiny = choice.replace("minilm", "tiny")  # the last level's, too
+    assert rates("scoring.cascade=[small,large]", level, tiny) == [1e-4, 1e-3, 0.01]

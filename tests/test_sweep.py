@@ -110,6 +110,14 @@ def test_the_newest_sweep_is_found_and_a_folder_without_one_refused(tmp_path: Pa
         newest(tmp_path / "sweeps")
 
 
+def test_a_default_may_be_removed_in_a_sweep(tmp_path: Path) -> None:
+    ended = run_here(tmp_path, "-m", "~debug", "seed=0,1", "stage=pool", "encoder=tiny", "hydra.sweep.dir=sweep",
+                     "hydra.callbacks.comparison.report=false")  # fmt: skip
+    assert ended.code == 0, ended.err
+    assert [cell.state for cell in read(tmp_path / "sweep")] == ["done", "found"]
+    assert all("~debug" in cell.overrides for cell in read(tmp_path / "sweep"))
+
+
 # --- launchers ---------------------------------------------------------------------------------------------------
 
 

