@@ -21,7 +21,7 @@ from fastmtl.relations.predictor import GainPredictor
 from fastmtl.reporting.result import study_folder
 from fastmtl.training.config import FitConfig
 from tests.helpers.cli import run_here
-from tests.helpers.config import changed, composed, leaves, options
+from tests.helpers.config import changed, composed, keys_of, options
 
 FIX = re.compile(r"; (use|give|pass|name|choose|write|did you mean|the options are|set|point|lower|raise|drop|see) ")
 """Every message says what to do, behind what is wrong."""
@@ -45,7 +45,7 @@ def bases() -> Iterator[tuple[tuple[str, ...], str, str]]:
     seen: set[tuple[str, str]] = set()
     for one in options():
         base = (*one, *NEEDED.get("".join(one), ()))
-        for key, target in leaves(composed(*base)).items():
+        for key, target in keys_of(one).items():
             if (target, key) not in seen and not key.startswith("logger") and key not in ("experiment", "debug"):
                 seen.add((target, key))
                 yield base, target, key

@@ -54,8 +54,25 @@ def options() -> Iterator[tuple[str, ...]]:
             yield (f"{path.parent.name}={path.stem}",)
 
 
+def keys_of(option: tuple[str, ...]) -> dict[str, str]:
+    """`leaves` that the option has, or the default configuration; read from the option's file, which is quick."""
+    if not option:
+        return leaves(composed())
+    group, _, name = option[0].partition("=")
+    return leaves(OmegaConf.create({group: _read(Path(conf_dir(), group), name)}))
+
+
+def _read(folder: Path, name: str) -> DictConfig:
+    own = OmegaConf.load(folder / f"{name}.yaml")
+    assert isinstance(own, DictConfig)
+    below = [one for one in own.pop("defaults", []) if one != "_self_"]
+    merged = OmegaConf.merge(*(_read(folder, one) for one in below), own)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
 @lru_cache(maxsize=1)
 def all_keys() -> frozenset[tuple[str, str]]:
     """(class path, key) of everything that can be set."""
-    found = {(target, key) for one in options() for key, target in leaves(composed(*one)).items()}
+    found = {(target, key) for one in options() for key, target in keys_of(one).items()}
     return frozenset((target, key) for target, key in found if key not in PRESETS)
