@@ -1,5 +1,6 @@
 """The whole chain on the generated sample with the tiny encoder."""
 
+import errno
 import json
 import os
 import signal
@@ -111,8 +112,9 @@ def test_dropped_weights_are_trained_again_where_they_are_needed_and_nowhere_els
         assert np.array_equal(values.numpy(), weights[name])
 
 
+@pytest.mark.parametrize("links", [True, False])
 def test_weights_that_a_parallel_cell_drops_are_held_or_trained_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     undisturbed = cell(tmp_path / "a", "selection=random").finetune()
     exp = cell(tmp_path / "b", "selection=random")
@@ -122,6 +124,8 @@ def test_weights_that_a_parallel_cell_drops_are_held_or_trained_again(
         if not dropped:  # between the look and the link
             weights.unlink()
         dropped.append(weights)
+        if not links:
+            raise OSError(errno.EPERM, "a file system without links")
         real(weights, held)
         weights.unlink()  # while the next stage trains
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,10 +56,11 @@ def hold_weights(context: Context, stage: Stage, out: Path) -> Path:
     held = out / f"init.{WEIGHTS}"
     while True:
         weights = context.get(stage, WEIGHTS).path / WEIGHTS
-        try:
-            os.link(weights, held)
-        except FileNotFoundError:  # dropped since; the stage is built again
-            continue
-        except OSError:  # a file system without links
-            shutil.copyfile(weights, held)
-        return held
+        with suppress(FileNotFoundError):  # dropped since; the stage is built again
+            try:
+                os.link(weights, held)
+            except FileNotFoundError:
+                raise
+            except OSError:  # a file system without links
+                shutil.copyfile(weights, held)
+            return held
