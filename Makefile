@@ -91,7 +91,7 @@ dashboard: $(STAMP) ## W&B pages of a study: STUDY=NAME ENTITY=YOU PROJECT=fastm
 	  $(if $(DRY),--dry-run)
 
 glue-submission: $(STAMP) ## the GLUE server's zip: GLUE=FOLDER (else the Hub) TASKS=rte,mrpc OUT=x.zip ALLOW_MISSING=true ARGS="budget=500"
-	@$(BIN)/python -m fastmtl.cli.submission $(if $(TASKS),--tasks $(TASKS)) $(if $(OUT),--out $(OUT)) \
+	@$(BIN)/python experiments/glue_submission/submission.py $(if $(TASKS),--tasks $(TASKS)) $(if $(OUT),--out $(OUT)) \
 	  $(if $(filter true,$(ALLOW_MISSING)),--allow-missing) $(if $(GLUE),data=glue_local data.root=$(GLUE),data=glue) $(ARGS)
 
 sample-arms: $(STAMP) ## the demo's arms over ten seeds; SEEDS=5 for five

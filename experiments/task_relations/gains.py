@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import yaml
+from coefficients import leanings
 
 from fastmtl.cli import relations
 from fastmtl.data import tagging
@@ -37,9 +39,7 @@ def overrides(name: str, scale: str, glue: Path | None) -> list[str]:
 
 def as_built(out: Path) -> Table:
     """How often held-out pairs are told as the generated suite was built; what is learned from are the gains."""
-    gain = pd.read_csv(out / "gains.csv", index_col=["main", "aux"])["gain"]
-    features = pd.read_csv(out / "features.csv", index_col="task").to_dict("index")
-    x = pair_table(features, gain.index)
+    gain, x = _read(out)
     helps_P = np.array([tagging.is_helpful(main, aux) for main, aux in gain.index])
     rows = [["the gains that were measured", f"{np.mean((gain > 0) == helps_P):.3f}", ""]]
     ways = [[shuffled_folds(len(x), seed) for seed in range(20)], [main_task_folds(x)]]
@@ -47,6 +47,12 @@ def as_built(out: Path) -> Table:
     rows += [[name, *(f"{means[name]:.3f}" for means in right)] for name in right[0].index]
     note = f"{helps_P.sum()} of {len(helps_P)} pairs are built to help."
     return Table("Right about what was built", ["", "shuffled folds", "unseen main task"], rows, note=note)
+
+
+def _read(out: Path) -> tuple[pd.Series, pd.DataFrame]:
+    """The gains and the features of their pairs, as they were written."""
+    gain = pd.read_csv(out / "gains.csv", index_col=["main", "aux"])["gain"]
+    return gain, pair_table(pd.read_csv(out / "features.csv", index_col="task").to_dict("index"), gain.index)
 
 
 def _right(x: pd.DataFrame, gain: pd.Series, helps_P: np.ndarray, folds: Folds) -> dict[str, float]:
@@ -61,11 +67,14 @@ def main(name: str, scale: str, glue: Path | None, seeds: int, output: Path) -> 
     out = output / "reports" / f"{name}-gains" if scale == "smoke" else HERE / name
     arguments = [name, *overrides(name, scale, glue), f"paths.output={output}", "--seeds", str(seeds), "--points"]
     relations.main([*arguments, "--out", str(out)])
-    if name == "tagging":
-        told = as_built(out).markdown()
-        with open(out / "results.md", "a") as file:
-            file.write(f"\n{told}\n")
-        print(f"\n{told}")
+    tables = [as_built(out)] if name == "tagging" else []
+    gain, x = _read(out)
+    with suppress(UserError):  # all pairs gain or none does
+        tables.append(leanings(x, gain))
+    told = "\n\n".join(table.markdown() for table in tables)
+    with open(out / "results.md", "a") as file:
+        file.write(f"\n{told}\n")
+    print(f"\n{told}")
 
 
 if __name__ == "__main__":

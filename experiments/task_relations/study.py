@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import published
 import yaml
+from coefficients import coefficients
 
 from fastmtl.errors import UserError
 from fastmtl.relations.features import CURVE, DATA, ROLES, Curve, curve_features, pair_table
@@ -22,7 +23,6 @@ from fastmtl.relations.gains import gains
 from fastmtl.relations.predictor import (
     Accuracy,
     Folds,
-    coefficients,
     cross_validated,
     fitted,
     main_task_folds,

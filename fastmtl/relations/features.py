@@ -16,10 +16,9 @@ the main task, those of the auxiliary task and their ratios: 42.
     curve_a, curve_c of L(x) = a ln(c x + 1) + b, x the share of training, 1 <= c <= number of points; ln c
     ratio            (m - a) / (|m| + |a|), main m, auxiliary a
 
-The published code differs: it reads 30 places of a sequence; its divergence compares word ids with label ids, a slip;
-its gradient is the noise of two batches; its curve a ln(c i + d) + b has four parameters for three degrees of freedom;
-and its ratio m / a has no value at 0, while ours is a monotone function of it that stays in [-1, 1]. The study
-`experiments/task_relations` computes what it computes.
+The published code (`experiments/task_relations/published.py`) differs: it reads 30 places of a
+sequence; its divergence compares word ids with label ids, a slip; its gradient is the noise of two batches; its curve
+a ln(c i + d) + b has a parameter too many; and its ratio m / a has no value at 0.
 """
 
 from __future__ import annotations
@@ -30,15 +29,15 @@ from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from itertools import chain, permutations
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from pandas import DataFrame, MultiIndex
+from scipy.optimize import minimize_scalar
+from scipy.special import rel_entr
 
 from fastmtl.errors import UserError
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 Rows = Sequence[Sequence[str]]
 
@@ -52,10 +51,10 @@ ROLES = ("main", "aux", "ratio")
 def data_features(
     task: str, tokens: Rows, labels: Rows, test_tokens: Rows, vocabulary: Container[str]
 ) -> dict[str, float]:
-    """The features `DATA` of a task's n training sequences.
+    """The features `DATA` of a task's training sequences; `labels` has a label per token, or one per whole text.
 
-    `labels` (n,) has a label a token, or for whole texts a sequence of one; `vocabulary` are the words with embeddings.
-    `UserError` where there are no words in either split, and where all labels are the same.
+    Raises:
+        UserError: A split has no words, or all labels are the same.
     """
     assert len(tokens) == len(labels), "a sequence has its labels"
     words, test_words = Counter(chain.from_iterable(tokens)), Counter(chain.from_iterable(test_tokens))
@@ -100,8 +99,8 @@ def read_curve(path: Path, task: str) -> Curve:
 def curve_features(task: str, steps: ArrayLike, losses: ArrayLike) -> dict[str, float]:
     """The features `CURVE` of the training loss (n,) after so many steps (n,) of training on the task alone.
 
-    `UserError` for fewer than ten points, for losses that are no numbers, for steps that go back and for gaps: steps
-    more than twice as far apart as they mostly are.
+    Raises:
+        UserError: There are fewer than ten points, a loss is no number, or steps go back or leave a gap.
     """
     steps, losses = np.asarray(steps, dtype=float), np.asarray(losses, dtype=float)
     assert steps.shape == losses.shape, "a point is a step and a loss"
@@ -126,7 +125,6 @@ def log_curve(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     Below 1 the curve is nearly straight and only the product of a and c is known; above n it bends before the first
     point and only a and the level are.
     """
-    from scipy.optimize import minimize_scalar
 
     def unexplained(log_c: float) -> float:
         u = np.log1p(math.exp(log_c) * x)
@@ -144,32 +142,23 @@ def pair_table(
 ) -> DataFrame:
     """A row for each pair (main, aux), of all tasks unless `pairs` says which; columns as `main/size`, `ratio/oov`.
 
-    `features` has the same names for every task. `UserError` for a task or feature that is missing, a value that is no
-    finite number.
+    Raises:
+        UserError: A pair names a task without features, or a task lacks a finite value of a feature that the first has.
     """
-    from pandas import DataFrame, MultiIndex
-
-    names = list(next(iter(features.values()), {}))
+    names, pairs = list(next(iter(features.values()), {})), list(permutations(features, 2) if pairs is None else pairs)
     for task, values in features.items():
         if bad := [name for name in names if not math.isfinite(values.get(name, math.nan))]:
             raise UserError(f"feature {bad[0]!r} of task {task!r} is missing or no number; compute it or leave it out")
-    pairs = list(permutations(features, 2) if pairs is None else pairs)
-    rows = []
-    for main, aux in pairs:
-        for task in (main, aux):
-            if task not in features:
-                raise UserError(f"there are no features of task {task!r}; known are {', '.join(features)}")
-        m, a = (np.array([features[task][name] for name in names]) for task in (main, aux))
-        both = np.abs(m) + np.abs(a)
-        ratio = np.divide(m - a, both, out=np.zeros_like(both), where=both > 0)
-        rows.append(np.concatenate([m, a, ratio]))
+    if unknown := [task for pair in pairs for task in pair if task not in features]:
+        raise UserError(f"there are no features of task {unknown[0]!r}; known are {', '.join(features)}")
+    m_PF, a_PF = (np.array([[features[pair[side]][name] for name in names] for pair in pairs]) for side in (0, 1))
+    both_PF = np.abs(m_PF) + np.abs(a_PF)
+    ratio_PF = np.divide(m_PF - a_PF, both_PF, out=np.zeros_like(both_PF), where=both_PF > 0)
     index = MultiIndex.from_tuples(pairs, names=["main", "aux"])
-    return DataFrame(rows, index, [f"{role}/{name}" for role in ROLES for name in names])
+    return DataFrame(np.hstack([m_PF, a_PF, ratio_PF]), index, [f"{role}/{name}" for role in ROLES for name in names])
 
 
 def _divergence(first: Counter, second: Counter) -> float:
-    from scipy.special import rel_entr
-
     words = sorted(first | second)
     p, q = (np.array([counts[word] for word in words]) / counts.total() for counts in (first, second))
     return float((rel_entr(p, (p + q) / 2) + rel_entr(q, (p + q) / 2)).sum() / 2)

@@ -6,15 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import permutations
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
+from pandas import DataFrame, MultiIndex, Series
+from scipy.stats import sem, t
 
 from fastmtl.errors import UserError
-
-if TYPE_CHECKING:
-    from pandas import DataFrame, Series
-
 
 Unit = Literal["percent", "points"]
 """Of a gain: relative to the single-task score, or a difference of scores; both times 100."""
@@ -38,9 +36,6 @@ def gains(single: DataFrame, pairs: DataFrame, unit: Unit = "percent") -> DataFr
     Raises:
         UserError: A score or pair is missing or doubled, or, in percent, a single-task score is not positive.
     """
-    from pandas import DataFrame, MultiIndex
-    from scipy.stats import sem, t
-
     alone = _scores(single, ["task", "seed"])
     together = _scores(pairs, ["task", "other", "seed"])
     if unit == "percent" and not (alone > 0).all():

@@ -13,15 +13,14 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from pandas import DataFrame, Series
+from scipy.special import expit
 
 from fastmtl.errors import UserError
 from fastmtl.relations.features import pair_table
-
-if TYPE_CHECKING:
-    from pandas import DataFrame, Series
 
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
 """Rows to fit on and rows held out, for each fold."""
@@ -81,16 +80,16 @@ def main_task_folds(x: DataFrame) -> Folds:
 
 
 def trivial(gain: Series, folds: Folds) -> dict[str, Accuracy]:
-    """Three predictors without features, by name: `majority class`, `always gain` and `as its main task`.
-
-    The third says what the pairs of the main task mostly do among the rows to fit on, or most pairs where it has none.
-    """
+    """How well three predictors without features do; see `featureless`."""
     y_P = gain.to_numpy() > 0
     return {name: accuracy(y_P, said, folds) for name, said in featureless(gain, folds).items()}
 
 
 def featureless(gain: Series, folds: Folds) -> dict[str, list[np.ndarray]]:
-    """What the predictors of `trivial` say of the rows held out of each fold (n,)."""
+    """What predictors without features say of the rows held out of each fold (n,).
+
+    `as its main task` says what its pairs mostly do among the rows to fit on, or most pairs where it has none.
+    """
     y_P, mains = gain.to_numpy() > 0, gain.index.get_level_values("main")
 
     def habits(fit: np.ndarray, out: np.ndarray) -> np.ndarray:
@@ -102,28 +101,6 @@ def featureless(gain: Series, folds: Folds) -> dict[str, list[np.ndarray]]:
         "always gain": [np.ones(len(out), bool) for _, out in folds],
         "as its main task": [habits(fit, out) for fit, out in folds],
     }
-
-
-def coefficients(x: DataFrame, gain: Series, draws: int = 1000, confidence: float = 0.95, seed: int = 0) -> DataFrame:
-    """The coefficient of each feature, with an interval: columns value, low, high.
-
-    The value is that of all rows, the interval the quantiles over draws of whole main tasks with replacement, for pairs
-    of one main task are not independent. It says how stable a penalised coefficient is, not that it differs from zero.
-    """
-    from pandas import DataFrame
-
-    x_PF, y_P = checked(x, gain)
-    rng = np.random.default_rng(seed)
-    mains, group_P = np.unique(x.index.get_level_values("main"), return_inverse=True)
-
-    def drawn() -> np.ndarray:
-        return np.concatenate([np.flatnonzero(group_P == g) for g in rng.integers(len(mains), size=len(mains))])
-
-    samples = [rows for rows in (drawn() for _ in range(draws)) if len(set(y_P[rows])) > 1]
-    drawings = np.array([fitted(x_PF[rows], y_P[rows])[-1].coef_[0] for rows in samples])
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(drawings, [tail, 1 - tail], axis=0)
-    return DataFrame({"value": fitted(x_PF, y_P)[-1].coef_[0], "low": low, "high": high}, index=x.columns)
 
 
 @dataclass(frozen=True)
@@ -145,8 +122,6 @@ class GainPredictor:
 
     def probability(self, x: DataFrame) -> np.ndarray:
         """Of a gain, for each row; `UserError` for a feature that is missing or no number."""
-        from scipy.special import expit
-
         if absent := [name for name in self.features if name not in x.columns]:
             raise UserError(f"the predictor needs the feature {absent[0]!r}, which is not there; compute it first")
         x_PF = _numbers(x[list(self.features)])

@@ -17,7 +17,6 @@ from fastmtl.relations.features import pair_table
 from fastmtl.relations.gains import Relations, Unit
 from fastmtl.relations.predictor import (
     GainPredictor,
-    coefficients,
     cross_validated,
     main_task_folds,
     shuffled_folds,
@@ -29,10 +28,6 @@ from fastmtl.stats import holm
 
 SHUFFLES = 20
 """Times that the pairs are parted into folds anew."""
-DRAWS = 300
-"""Draws of main tasks behind the interval of a coefficient."""
-SHOWN = 10
-"""Coefficients in the report; `predictor.json` has all."""
 SIGNS = {"percent": "%", "points": "points"}
 CELL = 0.52
 """Inches of the heat map's cells, both ways."""
@@ -53,7 +48,6 @@ def write(found: Relations, out: Path, title: str, unit: Unit) -> str:
         f"# {title}", singles(found.single).markdown(), matrix(gain, unit).markdown(),
         _or_reason("how well affinities agree", lambda: agreements(found, gain["gain"], x, unit)),
         _or_reason("how well features predict", lambda: predictions(x, gain["gain"])),
-        _or_reason("what the predictor leans on", lambda: leanings(x, gain["gain"])),
         cost_table(found.costs).markdown(),
     ]  # fmt: skip
     (out / "results.md").write_text("\n\n".join(parts) + "\n")
@@ -164,19 +158,6 @@ def predictions(x: DataFrame, gain: Series) -> Table:
     rows = [[name, *cells] for name, cells in found.items()]
     note = "Accuracy / F1 of the sign of a gain. `features`: logistic regression; the others know no feature."
     return Table("Who gains, predicted", ["predictor", *ways], rows, note=note)
-
-
-def leanings(x: DataFrame, gain: Series) -> Table:
-    """The largest coefficients of the predictor that is saved (Bingel & Søgaard 2017, table 4)."""
-    found = coefficients(x, gain, draws=DRAWS)
-    largest = found.reindex(found["value"].abs().sort_values(ascending=False, kind="stable").index).head(SHOWN)
-    rows = [[str(name), f"{one['value']:+.2f}", f"{one['low']:+.2f} to {one['high']:+.2f}"]
-            for name, one in largest.iterrows()]  # fmt: skip
-    note = (
-        f"The {len(rows)} largest of {len(found)} coefficients of the saved logistic regression, features scaled to "
-        "[0, 1]; intervals over draws of main tasks. They say what it leans on, not what causes a gain."
-    )
-    return Table("What the predictor leans on", ["feature", "coefficient", "95 % interval"], rows, note=note)
 
 
 def cost_table(costs: DataFrame) -> Table:

@@ -13,7 +13,6 @@ from fastmtl.errors import UserError
 from fastmtl.relations.features import pair_table
 from fastmtl.relations.predictor import (
     GainPredictor,
-    coefficients,
     cross_validated,
     main_task_folds,
     shuffled_folds,
@@ -89,15 +88,6 @@ def test_f1_is_that_of_scikit_learn(world: tuple[DataFrame, Series]) -> None:
     assert ours.accuracy == pytest.approx(cross_val_score(model, x.to_numpy(), y, **how).mean())
 
 
-def test_coefficients_name_the_feature_that_matters(world: tuple[DataFrame, Series]) -> None:
-    x, gain = world
-    table = coefficients(x, gain, draws=20)
-    assert table["value"].abs().idxmax() == "aux/use"
-    assert (table["low"] <= table["high"]).all()
-    assert table.loc["aux/use", "low"] > 0
-    assert table.equals(coefficients(x, gain, draws=20))
-
-
 def test_a_saved_predictor_is_plain_numbers_and_ranks_as_before(
     world: tuple[DataFrame, Series], features: dict[str, dict[str, float]], tmp_path: Path
 ) -> None:
@@ -140,7 +130,7 @@ def test_bad_input_is_said_in_one_line(world: tuple[DataFrame, Series], tmp_path
         ),
         "'main/noise' of t0 with t4 is no number": lambda: cross_validated(holed, gain, folds),
         "all of 90 pairs gain": lambda: GainPredictor.fit(x, gain.abs() + 1),
-        "none of 90 pairs gain": lambda: coefficients(x, -gain.abs()),
+        "none of 90 pairs gain": lambda: GainPredictor.fit(x, -gain.abs()),
         "needs the feature 'aux/use'": lambda: GainPredictor.fit(x, gain).probability(x.drop(columns="aux/use")),
         "is no saved predictor": lambda: GainPredictor.load(tmp_path / "bad.json"),
         "none.json is no saved predictor": lambda: GainPredictor.load(tmp_path / "none.json"),

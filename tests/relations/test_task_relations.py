@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from math import log
 from pathlib import Path
 from types import ModuleType
@@ -15,14 +14,12 @@ import pytest
 from fastmtl.errors import UserError
 from fastmtl.relations.features import Curve, pair_table
 from fastmtl.relations.predictor import cross_validated, main_task_folds, shuffled_folds
-from tests.helpers.scripts import EXPERIMENTS, script
+from tests.helpers.scripts import script
 
 
 @pytest.fixture(scope="module")
-def study() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(EXPERIMENTS / "task_relations")  # as where it is run as a program
-        yield script("task_relations/study.py")
+def study() -> ModuleType:
+    return script("task_relations/study.py")
 
 
 @pytest.fixture(scope="module")
@@ -155,3 +152,26 @@ def test_importance_names_the_group_that_matters(study: ModuleType, world: tuple
     lost = study.published.permutation_importance(x, gain, main_task_folds(x), groups, repeats=3)
     assert lost["use"] > 0.2
     assert abs(lost["noise"]) < 0.1
+
+
+# --- what our own predictor leans on -------------------------------------------------------------------------------
+
+
+def test_coefficients_name_the_feature_that_matters(study: ModuleType, world: tuple[pd.DataFrame, pd.Series]) -> None:
+    x, gain = world
+    table = study.coefficients(x, gain, draws=20)
+    assert table["value"].abs().idxmax() == "aux/use"
+    assert (table["low"] <= table["high"]).all()
+    assert table.loc["aux/use", "low"] > 0
+    assert table.equals(study.coefficients(x, gain, draws=20))
+
+
+def test_the_largest_coefficients_come_first_with_their_intervals(world: tuple[pd.DataFrame, pd.Series]) -> None:
+    table = script("task_relations/coefficients.py").leanings(*world)
+    values = [float(row[1]) for row in table.rows]
+    assert table.rows[0][0] == "aux/use"
+    assert values[0] > 0
+    assert [abs(value) for value in values] == sorted((abs(value) for value in values), reverse=True)
+    low, high = map(float, table.rows[0][2].split(" to "))
+    assert low <= high
+    assert f"The {len(table.rows)} largest of" in table.note

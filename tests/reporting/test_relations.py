@@ -10,7 +10,7 @@ import pytest
 
 from fastmtl.relations.features import pair_table
 from fastmtl.relations.predictor import GainPredictor
-from fastmtl.reporting.relations import Relations, agreements, leanings, matrix, singles, write
+from fastmtl.reporting.relations import Relations, agreements, matrix, singles, write
 
 TASKS = ("a", "b", "c", "d")
 HELP = {"a": 0.04, "b": 0.01, "c": -0.02, "d": -0.05}
@@ -62,17 +62,6 @@ def test_a_main_task_that_never_changes_is_left_out_and_said(found: Relations) -
     table = agreements(found, gain, pair_table(found.features), "points")
     assert table.rows[0][:2] == ["knows", "+1.00 [+nan, +nan]"]
     assert "`b` scores the same beside every task" in table.note
-
-
-def test_the_largest_coefficients_come_first_with_their_intervals(found: Relations) -> None:
-    table = leanings(pair_table(found.features), found.gains("points")["gain"])
-    values = [float(row[1]) for row in table.rows]
-    assert table.rows[0][0] == "aux/oov"
-    assert values[0] > 0
-    assert [abs(value) for value in values] == sorted((abs(value) for value in values), reverse=True)
-    low, high = map(float, table.rows[0][2].split(" to "))
-    assert low <= high
-    assert f"The {len(table.rows)} largest of" in table.note
 
 
 def test_a_folder_has_the_numbers_the_figure_and_a_predictor(found: Relations, tmp_path: Path) -> None:

@@ -15,14 +15,15 @@ import pyarrow.parquet
 import pytest
 
 from fastmtl.cli.compose import compose
-from fastmtl.cli.submission import main
 from fastmtl.data.rows import RowSet
 from fastmtl.errors import UserError
-from fastmtl.pipelines import submission
 from fastmtl.pipelines.experiment import Experiment
-from fastmtl.pipelines.submission import FILES, write_submission
 from fastmtl.stages.pool import open_pool
 from fastmtl.tasks import GLUE, TaskSpec
+from tests.helpers.scripts import script
+
+submission = script("glue_submission/submission.py")
+main, write_submission, FILES = submission.main, submission.write_submission, submission.FILES
 
 pytestmark = pytest.mark.usefixtures("own_environment")
 BY_NAME = {file.name: file for file in FILES}

@@ -1,4 +1,4 @@
-"""The zip that the GLUE server scores: real predictions alone.
+"""The zip that the GLUE server scores, from cells that are trained or found: real predictions alone.
 
 Each file has a header and one line per row of the official test file: its position from 0, a tab, the prediction. What
 the server wants as prediction: https://gluebenchmark.com/faq.
@@ -6,16 +6,19 @@ the server wants as prediction: https://gluebenchmark.com/faq.
 
 from __future__ import annotations
 
+import argparse
 import logging
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet
 
+from fastmtl.cli.compose import compose
+from fastmtl.cli.messages import in_one_line
 from fastmtl.data.rows import RowSet
 from fastmtl.errors import UserError
 from fastmtl.pipelines.experiment import Experiment
@@ -113,3 +116,30 @@ def _official_rows(file: ServerFile, cells: Mapping[str, Experiment]) -> RowSet:
     if len(rows) != file.rows:
         raise UserError(f"{len(rows)} test rows, the official file has {file.rows}")
     return RowSet.of([task], {task.name: np.arange(len(rows))}, "test")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line; errors that a user can mend are one line and exit code 2."""
+    parser = argparse.ArgumentParser(
+        prog="submission.py",
+        description="Write the zip that the GLUE server scores, from cells that are trained or found.",
+        epilog="python submission.py --tasks rte,mrpc data=glue encoder=minilm budget=4000",
+    )
+    parser.add_argument("--tasks", default="", help="as rte,mrpc; without it all GLUE tasks of the data")
+    parser.add_argument("--out", type=Path, default=Path("submission.zip"), help="the zip (%(default)s)")
+    parser.add_argument("--allow-missing", action="store_true", help="leave out files that cannot be made")
+    parser.add_argument("overrides", nargs="*", help="of the cells, as for fastmtl: data=glue seed=0 budget=500")
+    given = parser.parse_intermixed_args(arguments)
+    with in_one_line("fastmtl"):
+        tasks = given.tasks.split(",") if given.tasks else []
+        tasks = tasks or [task.name for task in compose(*given.overrides).tasks if task.name in GLUE]
+        cells = {task: compose(*given.overrides, f"primary={task}") for task in tasks}
+        missing = write_submission(cells, given.out, given.allow_missing)
+        print(f"written to {given.out}")
+        if missing:
+            print(f"not in it, and the server asks for all {len(FILES)} files:")
+            print("\n".join(f"  {name}.tsv: {why}" for name, why in missing.items()))
+
+
+if __name__ == "__main__":
+    main()
