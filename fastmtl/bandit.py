@@ -1,6 +1,5 @@
-"""Bandits on arrays: which of K arms to play next, given the rewards so far. An arm is a number from 0 to K - 1.
+"""Bandits on arrays: which of K arms, 0 to K - 1, to play next, given the rewards so far; and AutoSeM's rewards.
 
-Also here: AutoSeM's rewards, which turn the primary's validation values into what its bandit learns from, from 0 to 1.
 All state goes through `state` and `restore` as plain values that survive JSON unchanged.
 """
 
@@ -54,11 +53,14 @@ class Bandit(Learner, ABC):
 class BetaBernoulli(Bandit):
     """Non-stationary Beta-Bernoulli bandit, played by Thompson sampling (AutoSeM, Guo et al. 2019, section 3.2).
 
-    Each arm's utility, its rate of success, has a Beta(alpha, beta) belief that decays towards its prior, so that old
-    rewards fade as the model trains; with decay 0 it is a count. Each round fades what is known of every arm, so all
-    arms together hold 1/decay rewards at most, and no arm's alpha + beta exceeds alpha0 + beta0 + 1/decay. The paper
-    does not give its decay; its code's default, 0.3, holds three rewards. `alpha0` and `beta0` (K,) are above 0, see
-    `priors`. Rewards are in [0, 1]; a fraction is that share of a success, and no longer an exact posterior.
+    Each arm's utility, its rate of success, has a Beta(alpha, beta) belief that decays towards its prior. Each round
+    fades what is known of every arm, so all arms together hold 1/decay rewards at most. The paper does not give its
+    decay; its code's default, 0.3, holds three rewards. A reward in [0, 1] is that share of a success.
+
+    Args:
+        alpha0: (K,) above 0, see `priors`; beta0 as well.
+        beta0: (K,).
+        decay: 0 counts for ever.
     """
 
     learned = ("alpha", "beta")
@@ -91,9 +93,8 @@ def priors(
     """alpha0 and beta0 (arms,) of `BetaBernoulli`: the (successes, failures) that each auxiliary arm and the primary's,
     arm 0, are credited with beforehand. AutoSeM's are (1, 1) and "slightly stronger", unstated; (2, 1) is ours.
     """
-    pairs = np.tile(np.array(prior, dtype=np.float64), (arms, 1))
-    pairs[0] = primary_prior
-    return pairs[:, 0].copy(), pairs[:, 1].copy()
+    alpha0, beta0 = np.array([primary_prior, *[prior] * (arms - 1)], dtype=np.float64).T
+    return alpha0.copy(), beta0.copy()
 
 
 class Exp3(Bandit):
@@ -101,11 +102,8 @@ class Exp3(Bandit):
 
     Round t = 1, 2, ... plays an arm a drawn from pi_t(a) = (1 - K e_t) softmax(e_{t-1} R)_a + e_t, where the rate of
     exploration is e_t = min(1/K, sqrt(ln K / (K t))), and adds reward / pi_t(a) to R_a. Rewards are in [-1, 1]
-    (cosines of gradients). No arm's share falls below e_t; the first K ln K rounds are uniform.
-
-    This is also what the authors' release (alon-albalak/FLAD) computes, but for its clock: there t is 1 + 10 times the
-    batches trained on, and the rewards of one optimizer step come together; here t counts the updates. Ours: e_0 = 1/K
-    (of no effect, since R = 0) and a softmax shifted by its largest exponent so that it cannot overflow.
+    (cosines of gradients). The authors' release (alon-albalak/FLAD) differs in its clock: there t is 1 + 10 times the
+    batches trained on; here it counts the updates.
     """
 
     learned = ("rewards", "updates")
@@ -143,12 +141,9 @@ class Ucb1(Bandit):
     where n_a counts the arm's plays and t all plays. R_a is its first reward, then the moving average
     R_a <- (1 - smoothing) R_a + smoothing reward; `smoothing=None` is the plain mean of Auer et al.
 
-    The default, 0.1 for the newest reward, is that of the authors' release (alon-albalak/FLAD). There R_a starts from
-    the gradient of 1000 rows an arm, taken before training; here from the arm's first play, ours.
-
-    Rewards are in [-1, 1] (cosines), while the width is derived for [0, 1]: for twice the range it would be twice as
-    wide. As in the release it is not, so arms are explored less than in theory. Nor does a moving average grow more
-    certain with n_a, as the width supposes: it never holds more than about 2 / smoothing - 1 rewards.
+    The default is that of the authors' release (alon-albalak/FLAD), where R_a starts from the gradient of 1000 rows per
+    arm instead. As there, the width is that of rewards in [0, 1] though cosines are in [-1, 1]: arms are explored less
+    than in theory.
     """
 
     learned = ("rewards", "plays")
@@ -179,8 +174,7 @@ class Ucb1(Bandit):
 
 
 SCALE_SMOOTHING = 0.1
-"""Least share of the newest change in what the reward `graded` calls usual, about the last twenty: changes are large
-while the primary is being learned and small thereafter."""
+"""Least share of the newest change in what the reward `graded` calls usual: about the last twenty count."""
 
 _RULES: dict[str, Callable[[float, float], float]] = {
     "graded": lambda change, usual: 0.5 * math.erfc(-change / (usual * math.sqrt(2))) if usual else 0.5,
@@ -192,15 +186,13 @@ _RULES: dict[str, Callable[[float, float], float]] = {
 class Reward(Learner):
     """How much the primary's validation value, higher is better, says that a round helped: 0 to 1.
 
-    `not_worse_than_previous`: 1 if value >= the one before (AutoSeM, section 3.2). Where validation is flat every round
-    holds, so that all utilities drift to 1. `graded`, ours: the normal distribution function of the change from the
-    value before over the root mean square of the last changes (SCALE_SMOOTHING), which is free of the value's unit; no
-    change is 0.5, and a large gain says more than a hair's breadth.
+    `not_worse_than_previous`: 1 if value >= the one before (AutoSeM, section 3.2); where validation is flat, all
+    utilities drift to 1. `graded`, ours: the normal distribution function of the change from the value before over the
+    root mean square of the last changes; no change is 0.5.
 
     The first value has nothing to be compared with: its reward is None, for which no arm is updated (AutoSeM's release
-    compares with 0, a free success for its first arm). A value that is not finite, such as an undefined correlation, is
-    no improvement, and is not remembered: the next value is compared with the same reference. Before any number has
-    come there is none, so its reward is None, too. Set `reference` where the model goes back to an earlier state.
+    compares with 0, a free success for its first arm). A value that is not finite is no improvement, and the next one
+    is compared with the same reference. Set `reference` where the model goes back to an earlier state.
     """
 
     learned = ("reference", "changes", "square")

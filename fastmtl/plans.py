@@ -65,8 +65,7 @@ class ProxyPlan:
         cross_fit: A second proxy, trained on a disjoint sample, scores the first one's rows, so that every row is a
             candidate.
         encoder: The proxy's where it differs from the main model's: a small one selects for a large one.
-        tasks: Tasks that it is trained on; null for all. Rows of other tasks are scored all the same, so that data can
-            be added without training a new proxy.
+        tasks: Tasks that it is trained on; null for all. Rows of other tasks are scored all the same.
     """
 
     fit: Part
@@ -84,10 +83,7 @@ class ProxyPlan:
 
 @options
 class BanditPlan:
-    """AutoSeM's stage 1: rounds of the bandit over all tasks, in one fit of a fresh multi-task model.
-
-    The model is thrown away, so the rows that reward it are not lost to what follows, and can be more than the protocol
-    holds out.
+    """AutoSeM's stage 1: rounds of the bandit over all tasks, in one fit of a multi-task model that is thrown away.
 
     Args:
         fit: How the model is trained; `epochs` does not apply.
@@ -115,8 +111,7 @@ class RelationsPlan:
 
     Args:
         fit: How a model is trained; `epochs` does not apply, and no epoch is chosen.
-        batches: Batches of each task, alone or beside another, each drawn with equal probability. A point of the
-            learning curve is ten batches, and its features need ten points.
+        batches: Batches of each task, each drawn with equal probability; ten are a point of the learning curve.
         validation_rows: That many random rows measure a task, the same for every model; null: all.
     """
 
@@ -183,7 +178,7 @@ class ScoringPlan:
         return tuple(passes) or (own,)
 
     def num_kept(self, candidates: int, level: int) -> int:
-        """How many of the candidates reach a level; the first is 0."""
+        """How many of the candidates reach a level, counted from 0."""
         for _ in range(level):
             candidates = max(1, round(self.keep * candidates))
         return candidates
@@ -195,8 +190,7 @@ class Protocol:
 
     Args:
         name: `strict`: it is chosen on `holdout` of the primary's training rows, and the validation split is only
-            reported on. `paper`: it is chosen and reported on the validation split, as FastMTL did; its scores are
-            optimistic.
+            reported on. `paper`: chosen and reported on the validation split, as FastMTL did, which is optimistic.
         holdout: Share of the primary's training rows.
     """
 

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from contextlib import suppress
 from pathlib import Path
 
+import foretell
 import numpy as np
 import pandas as pd
 import yaml
-from coefficients import leanings
 
 from fastmtl.cli import relations
 from fastmtl.data import tagging
 from fastmtl.errors import UserError
-from fastmtl.relations.features import pair_table
 from fastmtl.relations.predictor import Folds, featureless, held_out, main_task_folds, shuffled_folds
 from fastmtl.reporting.table import Table
 
@@ -39,7 +37,7 @@ def overrides(name: str, scale: str, glue: Path | None) -> list[str]:
 
 def as_built(out: Path) -> Table:
     """How often held-out pairs are told as the generated suite was built; what is learned from are the gains."""
-    gain, x = _read(out)
+    gain, x, _ = foretell.read(out)
     helps_P = np.array([tagging.is_helpful(main, aux) for main, aux in gain.index])
     rows = [["the gains that were measured", f"{np.mean((gain > 0) == helps_P):.3f}", ""]]
     ways = [[shuffled_folds(len(x), seed) for seed in range(20)], [main_task_folds(x)]]
@@ -47,12 +45,6 @@ def as_built(out: Path) -> Table:
     rows += [[name, *(f"{means[name]:.3f}" for means in right)] for name in right[0].index]
     note = f"{helps_P.sum()} of {len(helps_P)} pairs are built to help."
     return Table("Right about what was built", ["", "shuffled folds", "unseen main task"], rows, note=note)
-
-
-def _read(out: Path) -> tuple[pd.Series, pd.DataFrame]:
-    """The gains and the features of their pairs, as they were written."""
-    gain = pd.read_csv(out / "gains.csv", index_col=["main", "aux"])["gain"]
-    return gain, pair_table(pd.read_csv(out / "features.csv", index_col="task").to_dict("index"), gain.index)
 
 
 def _right(x: pd.DataFrame, gain: pd.Series, helps_P: np.ndarray, folds: Folds) -> dict[str, float]:
@@ -67,14 +59,7 @@ def main(name: str, scale: str, glue: Path | None, seeds: int, output: Path) -> 
     out = output / "reports" / f"{name}-gains" if scale == "smoke" else HERE / name
     arguments = [name, *overrides(name, scale, glue), f"paths.output={output}", "--seeds", str(seeds), "--points"]
     relations.main([*arguments, "--out", str(out)])
-    tables = [as_built(out)] if name == "tagging" else []
-    gain, x = _read(out)
-    with suppress(UserError):  # all pairs gain or none does
-        tables.append(leanings(x, gain))
-    told = "\n\n".join(table.markdown() for table in tables)
-    with open(out / "results.md", "a") as file:
-        file.write(f"\n{told}\n")
-    print(f"\n{told}")
+    foretell.append(out, [*([as_built(out)] if name == "tagging" else []), *foretell.tables(out, "points")])
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import published
 import yaml
-from coefficients import coefficients
+from foretell import coefficients
 
 from fastmtl.errors import UserError
 from fastmtl.relations.features import CURVE, DATA, ROLES, Curve, curve_features, pair_table

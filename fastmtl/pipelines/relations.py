@@ -10,8 +10,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from itertools import combinations, product
+from typing import Any
+
+from pandas import DataFrame
 
 from fastmtl.errors import UserError
 from fastmtl.pipelines.checks import check_measured
@@ -19,13 +21,10 @@ from fastmtl.pipelines.experiment import Experiment
 from fastmtl.relations.gains import Relations
 from fastmtl.stages.affinities import Affinities
 from fastmtl.stages.features import Features
-from fastmtl.stages.joint import JointTraining, joint_training
+from fastmtl.stages.joint import JointTraining
 from fastmtl.stages.projection import Projection, unused_rows
 from fastmtl.stages.proxy import Proxy
 from fastmtl.store import Artifact
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 log = logging.getLogger(__name__)
 
@@ -38,12 +37,10 @@ class TaskRelations:
 
     def joint_stage(self, *tasks: str) -> JointTraining:
         """The model of some tasks together, or of one alone, in whatever order they are named."""
-        exp, plan = self.experiment, self.experiment.relations_plan
-        for task in exp.tasks:
+        for task in self.experiment.tasks:
             if task.name in tasks:
                 check_measured(task)
-        fit = replace(plan.fit.resolved(exp.hardware, exp.encoder), epochs=1)
-        return joint_training(exp.tasks, exp.pool, tasks, plan, fit, exp.encoder, exp.seed)
+        return self.experiment.joint_stage(*tasks)
 
     def joint(self, *tasks: str) -> Artifact:
         """See `joint_stage`."""
@@ -96,8 +93,6 @@ class GainMatrix:
 
     def run(self) -> Relations:
         """Train everything that is missing, then give all of it."""
-        from pandas import DataFrame
-
         cells = {seed: TaskRelations(exp) for seed, exp in self.experiments.items()}
         tasks = next(iter(self.experiments.values())).tasks
         metrics = {task.name: task.metrics[0] for task in tasks}
@@ -107,63 +102,45 @@ class GainMatrix:
         for task in tasks:  # before the first model trains
             check_measured(task)
         groups = [(name,) for name in names] + list(combinations(names, 2))
-        single: list[dict[str, Any]] = []
-        pairs: list[dict[str, Any]] = []
-        costs: dict[str, list[Any]] = {"each task alone": [], "all pairs": []}
-        for done, (group, seed) in enumerate([(group, seed) for group in groups for seed in cells], 1):
+        rows: list[dict[str, Any]] = []
+        costs: list[dict[str, Any]] = []
+        for done, (group, seed) in enumerate(product(groups, cells), 1):
             stage, model, shown = cells[seed].joint_stage(*group), cells[seed].joint(*group), []
             measured = model.read("scores.json")
             for name in group:
-                metric = metrics[name]
-                score, rows = measured[name][metric], len(stage.measured[name])
-                row = {"task": name, "seed": seed, "metric": metric, "score": score, "rows": rows}
-                other = [one for one in group if one != name]
-                (pairs if other else single).append({**row, "other": other[0]} if other else row)
+                score = measured[name][metrics[name]]
+                rows.append({
+                    "task": name, "seed": seed, "metric": metrics[name], "score": score,
+                    "rows": len(stage.measured[name]), "other": next((other for other in group if other != name), ""),
+                })  # fmt: skip
                 shown.append(f"{name} {100 * score:.1f}")
             state = "found" if model.hit else f"{model.records['wall_s']:.0f} s"
             log.info("[%d/%d] seed %d: %s (%s)", done, len(groups) * len(cells), seed, ", ".join(shown), state)
-            costs["all pairs" if len(group) > 1 else "each task alone"].append(model.records)
-        found = [_affinities(cell, costs) for cell in cells.values()] if self.affinities else []
+            costs.append({"work": "all pairs" if len(group) > 1 else "each task alone", **model.records})
+        tables = [_affinities(cell, costs) for cell in cells.values()] if self.affinities else []
+        scores = DataFrame(rows)
+        features = {
+            name: DataFrame([cell.features(name).read("features.json") for cell in cells.values()]).mean().to_dict()
+            for name in names
+        }
+        alone = scores["other"] == ""
         return Relations(
-            DataFrame(single), DataFrame(pairs), _mean_features(list(cells.values()), names), _mean_tables(found),
+            scores[alone].drop(columns="other"), scores[~alone], features,
+            {name: sum(each[name] for each in tables) / len(tables) for name in (tables[0] if tables else ())},
             _costs(costs),
         )  # fmt: skip
 
 
-def _affinities(cell: TaskRelations, costs: dict[str, list[Any]]) -> dict[str, DataFrame]:
-    from pandas import DataFrame
-
+def _affinities(cell: TaskRelations, costs: list[dict[str, Any]]) -> dict[str, DataFrame]:
     made = cell.affinities()
-    before = (*cell.experiment.proxy(), *cell.experiment.scores())
-    costs.setdefault("proxy and its scores", []).extend(one.records for one in before)
-    for name, seconds in made.records["seconds"].items():
-        costs.setdefault(f"affinity: {name}", []).append({"wall_s": seconds})
+    for before in (*cell.experiment.proxy(), *cell.experiment.scores()):
+        costs.append({"work": "proxy and its scores", **before.records})
+    costs += [{"work": f"affinity: {name}", "wall_s": s} for name, s in made.records["seconds"].items()]
     tables = {name: DataFrame(table).T for name, table in made.read("affinities.json").items()}
     return {name: table[list(table.index)] for name, table in tables.items()}
 
 
-def _mean_features(cells: Sequence[TaskRelations], names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Each task's features, the mean over seeds: its data has no seed, its learning curve has."""
-    from pandas import DataFrame
-
-    return {
-        name: DataFrame([cell.features(name).read("features.json") for cell in cells]).mean().to_dict()
-        for name in names
-    }
-
-
-def _mean_tables(found: Sequence[Mapping[str, DataFrame]]) -> dict[str, DataFrame]:
-    return {name: sum(one[name] for one in found) / len(found) for name in found[0]} if found else {}
-
-
-def _costs(costs: Mapping[str, Sequence[Mapping[str, float]]]) -> DataFrame:
-    from pandas import DataFrame
-
-    rows = {
-        work: {
-            "flops": sum(one.get("flops", float("nan")) for one in records),
-            "seconds": sum(one["wall_s"] for one in records),
-        }
-        for work, records in costs.items()
-    }
-    return DataFrame(rows).T
+def _costs(costs: Sequence[Mapping[str, Any]]) -> DataFrame:
+    """FLOPs and seconds of each kind of work; FLOPs that are not known of a part are not of the whole."""
+    table = DataFrame(costs).reindex(columns=["work", "flops", "wall_s"]).rename(columns={"wall_s": "seconds"})
+    return table.groupby("work", sort=False).agg(lambda column: column.sum(skipna=False)).astype(float)

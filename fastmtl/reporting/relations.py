@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from pandas import DataFrame, Series
 
 from fastmtl.errors import UserError
-from fastmtl.relations.agreement import agreement, predicted
 from fastmtl.relations.features import pair_table
 from fastmtl.relations.gains import Relations, Unit
 from fastmtl.relations.predictor import (
@@ -24,7 +23,6 @@ from fastmtl.relations.predictor import (
 )
 from fastmtl.reporting.plots import DRAWN
 from fastmtl.reporting.table import Table, mean_sd, shown
-from fastmtl.stats import holm
 
 SHUFFLES = 20
 """Times that the pairs are parted into folds anew."""
@@ -46,7 +44,6 @@ def write(found: Relations, out: Path, title: str, unit: Unit) -> str:
     x = pair_table(found.features)
     parts = [
         f"# {title}", singles(found.single).markdown(), matrix(gain, unit).markdown(),
-        _or_reason("how well affinities agree", lambda: agreements(found, gain["gain"], x, unit)),
         _or_reason("how well features predict", lambda: predictions(x, gain["gain"])),
         cost_table(found.costs).markdown(),
     ]  # fmt: skip
@@ -94,51 +91,6 @@ def matrix(gain: DataFrame, unit: Unit) -> Table:
         f"{0.05 * len(gain):.0f} would be bold."
     )
     return Table(f"Gain over single-task, {SIGNS[unit]}", ["main", *tasks], rows, frozenset(bold), note)
-
-
-def agreements(found: Relations, gain: Series, x: DataFrame, unit: Unit) -> Table:
-    """How well each affinity foretells the gains; see `Agreement`."""
-    agreed, missing = {}, []
-    moved = gain.groupby("main").transform("nunique") > 1
-    for main in gain[~moved].index.unique("main"):
-        missing.append(f"`{main}` scores the same beside every task, no order, and is left out as a main task.")
-    gain, x = gain[moved], x[moved]
-    if gain.empty:
-        raise UserError("no main task has auxiliary tasks that it gains more or less by; add tasks")
-    k = min(3, min(len(own) for _, own in gain.groupby("main")))
-    # What an auxiliary task gains other main tasks on average; its own row is NaN.
-    others, mains = gain.unstack("aux"), found.features
-    habit = {main: others.drop(index=main).mean().drop(main, errors="ignore") for main in others.index}
-    size = {main: {task: values["size"] for task, values in mains.items()} for main in mains}
-    tables = {**found.affinities, "others": DataFrame(habit).T, "size": DataFrame(size).T}
-    with suppress(UserError):  # said below the table of its accuracy
-        tables["features, unseen main task"] = predicted(x, gain)
-    for name, table in tables.items():
-        try:
-            agreed[name] = agreement(gain, table, ks=(1, k))
-        except UserError as error:
-            missing.append(f"`{name}` is not told: {error}.")
-    if not agreed:
-        raise UserError(" ".join(missing).rstrip("."))
-    p = holm([one.spearman.p for one in agreed.values()])
-    rows = []
-    for name, one in agreed.items():
-        means, r = one.by_main.mean(), one.spearman
-        rows.append([
-            name, f"{r.mean:+.2f} [{r.low:+.2f}, {r.high:+.2f}]", f"{one.all_pairs:+.2f}", f"{means['regret@1']:.1f}",
-            f"{means[f'regret@{k}']:.1f}", f"{means['top_gain@1']:+.1f}",
-        ])  # fmt: skip
-    bold = {(r, 1) for r in range(len(rows)) if p[r] < 0.05}
-    regrets = [f"{means[f'random_regret@{n}']:.1f}" for n in (1, k)]
-    rows.append(["random order", "0", "0", *regrets, f"{means['mean_gain']:+.1f}"])
-    heads = ["affinity", "rank correlation", "over all pairs", "regret@1", f"regret@{k}", "gain of its first"]
-    note = (
-        "Rank correlation (Spearman) of affinity and gain over a main task's auxiliary tasks, mean over main tasks, "
-        "with a 95 % interval; bold after Holm. regret@k: by how much the best gain exceeds the best of the k tasks of "
-        f"highest affinity, {SIGNS[unit]}. `others` is a task's mean gain to other main tasks, and needs the matrix; "
-        "`size` its training rows."
-    )
-    return Table("What foretells the gains", heads, rows, frozenset(bold), " ".join([note, *missing]))
 
 
 def predictions(x: DataFrame, gain: Series) -> Table:

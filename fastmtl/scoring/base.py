@@ -42,6 +42,10 @@ class ScoringInputs:
     inference: Inference
     seed: int
 
+    def row_ids(self, task: str, positions: np.ndarray) -> np.ndarray:
+        """(n,) the rows' numbers in the pool, by which they are hashed: no other row has the same."""
+        return self.pool.starts[self.pool.index(task)] + positions
+
 
 class Scorer(Protocol):
     """A way to value rows; a frozen dataclass whose fields are its cache key.

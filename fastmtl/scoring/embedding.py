@@ -27,14 +27,12 @@ CENTROID, ROW_IDS, PLACES = "centroid.npy", "row_ids.npy", "places.npy"
 class Embedding:
     """Cosines of the encoder's pooled features to those of the primary's rows.
 
-    `centroid` takes the cosine to the mean of the primary's unit features, shard by shard. `nearest` lets the target
-    rows choose in turn, each the nearest candidate that is left, and a candidate's score is minus its place in that
-    order: the k best rows are spread over all target rows, where the k largest cosines may belong to a few of them.
-    (In the release of RDS+ a target row whose next candidate is gone loses its turn.)
+    `centroid` takes the cosine to the mean of the primary's unit features. `nearest` lets the target rows choose in
+    turn, each the nearest candidate that is left, and a candidate's score is minus its place in that order: the k best
+    rows are spread over all target rows. (In the release of RDS+ a row whose next candidate is gone loses its turn.)
 
-    An order over all candidates needs all of them at once. So `prepare` is the pass over them, on one device, `score`
-    reads places back, and the order is exact for every k. All cosines, and then each target row's candidates in order,
-    wait in a temporary file of 4 bytes per candidate and target row; memory is below 50 bytes per candidate and thread.
+    An order over all candidates needs all of them at once, so `prepare` is the pass over them, on one device, and
+    `score` reads places back. The cosines wait in a temporary file of 4 bytes per candidate and target row.
 
     Args:
         method: `nearest` or `centroid`.
@@ -51,13 +49,9 @@ class Embedding:
     per_primary: ClassVar[bool] = True
 
     def prepare(self, inputs: ScoringInputs, out: Path) -> dict[str, Any]:
-        """Read target rows, and for `nearest` all candidates; see `fastmtl.scoring.base.Scorer`.
-
-        Returns:
-            Records: rows and tokens that were read, and the FLOPs of the forward passes and products it took.
-        """
-        starts = inputs.pool.starts[inputs.pool.index(inputs.primary)]
-        drawn = np.argsort(scrambled(starts + inputs.target, inputs.seed), kind="stable")[: self.targets]
+        """Read target rows, and for `nearest` all candidates; see `fastmtl.scoring.base.Scorer`."""
+        hashes = scrambled(inputs.row_ids(inputs.primary, inputs.target), inputs.seed)
+        drawn = np.argsort(hashes, kind="stable")[: self.targets]
         target = np.sort(inputs.target[drawn])
         target_MH = _features(inputs, inputs.primary, target)
         read = {inputs.primary: target}
@@ -83,7 +77,7 @@ class Embedding:
         if self.method == "centroid":
             centroid_H = np.load(state / CENTROID)
             return np.concatenate([_features(inputs, task, part) @ centroid_H for part in _blocks(positions)])[None]
-        known, wanted = np.load(state / ROW_IDS, mmap_mode="r"), _row_ids(inputs, task, positions)
+        known, wanted = np.load(state / ROW_IDS, mmap_mode="r"), inputs.row_ids(task, positions)
         where = np.searchsorted(known, wanted)
         assert np.array_equal(known[where], wanted), "a row that was no candidate has no place"
         return -np.load(state / PLACES, mmap_mode="r")[where].astype(np.float32)[None]
@@ -96,7 +90,7 @@ class Embedding:
 def _round_robin(inputs: ScoringInputs, target_MH: np.ndarray, file: Path) -> tuple[np.ndarray, np.ndarray]:
     """Row ids (n,) of all candidates, ascending, and the place (n,) of each in the order in which they are chosen."""
     blocks = [(task, part) for task, rows in inputs.rows.items() for part in _blocks(rows)]
-    row_ids = np.concatenate([np.empty(0, dtype=np.int64), *(_row_ids(inputs, *block) for block in blocks)])
+    row_ids = np.concatenate([np.empty(0, dtype=np.int64), *(inputs.row_ids(*block) for block in blocks)])
     n = len(row_ids)
     assert n, "there are no candidates"
     # Candidates go by their rank in an order of hashes, so that it decides between equal cosines.
@@ -161,7 +155,3 @@ def _unit(x: np.ndarray) -> np.ndarray:
 
 def _encoder(inputs: ScoringInputs) -> Encoder:
     return cast(Encoder, inputs.model)
-
-
-def _row_ids(inputs: ScoringInputs, task: str, positions: np.ndarray) -> np.ndarray:
-    return inputs.pool.starts[inputs.pool.index(task)] + positions

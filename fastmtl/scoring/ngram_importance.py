@@ -22,11 +22,7 @@ TABLE = "log_ratios.npy"
 
 @options
 class NgramImportance:
-    """Importance weights of hashed uni- and bigrams.
-
-    The n-grams are those of token ids where the paper takes lower-cased words: ids lie in the pool already, so that no
-    text is read, and a word piece that a small primary has seen says something of words that it has not. Special tokens
-    count too, so pairs differ from single texts.
+    """Importance weights of hashed uni- and bigrams of token ids, special ones too, where the paper takes words.
 
     Args:
         buckets: Into how many an n-gram's hash falls.
@@ -35,11 +31,10 @@ class NgramImportance:
         gumbel: Add Gumbel noise, so that the k best are k rows drawn without replacement in proportion to their
             weights. It is fixed by row id and seed.
 
-    The defaults are those of the paper but for two. Its release smooths by 1e-8: with a small primary an n-gram in a
-    bucket that it never fills then costs 9 nats. With 500 rows of each of eight GLUE tasks as primary, and rows of the
-    same task hidden among those of four others, 1e-4 found 38 % of them at a budget as large as their number, 1e-8
-    21 % (one seed each; the value was chosen on these tasks). Sums order rows by length: for SST-2 and 1e-8 scores and
-    lengths correlate by -0.91 (Spearman), for means by -0.10.
+    The defaults are those of the paper but for two. Its release smooths by 1e-8: with 500 rows of each of eight GLUE
+    tasks as primary, and rows of the same task hidden among those of four others, 1e-4 found 38 % of them at a budget
+    as large as their number, 1e-8 21 % (one seed each; the value was chosen on these tasks). Sums order rows by length:
+    for SST-2 and 1e-8 scores and lengths correlate by -0.91 (Spearman), for means by -0.10.
 
     Source: Xie, Santurkar, Ma and Liang, "Data Selection for Language Models via Importance Resampling", NeurIPS 2023,
     arXiv 2302.03169; `hashed_ngram_dsir.py` of its release.
@@ -63,11 +58,7 @@ class NgramImportance:
             raise UserError("selection.scorer.gumbel=true draws by whole weights; set selection.scorer.per_ngram=false")
 
     def prepare(self, inputs: ScoringInputs, out: Path) -> dict[str, Any]:
-        """Count the primary's and the pool's n-grams; see `fastmtl.scoring.base.Scorer`.
-
-        Returns:
-            Records: the rows and tokens that were read; no FLOPs, for counting takes none.
-        """
+        """Count the primary's and the pool's n-grams; see `fastmtl.scoring.base.Scorer`."""
         parts = {**inputs.rows, inputs.primary: inputs.target}  # the primary is no candidate of its own
         counts = {task: self._counts(inputs.pool.split(task, "train"), rows) for task, rows in parts.items()}
         primary = counts.pop(inputs.primary)
@@ -86,7 +77,7 @@ class NgramImportance:
             parts.append(sums / np.maximum(np.bincount(of_row, minlength=rows), 1) if self.per_ngram else sums)
         scores = np.concatenate(parts)
         if self.gumbel:
-            scores += _gumbel(inputs.pool.starts[inputs.pool.index(task)] + positions, inputs.seed)
+            scores += _gumbel(inputs.row_ids(task, positions), inputs.seed)
         return scores.astype(np.float32)[None]
 
     def flops(self, inputs: ScoringInputs, lengths: np.ndarray) -> float:

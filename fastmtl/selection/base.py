@@ -60,6 +60,17 @@ class Budgeted:
         return rows_wanted(budget, len(candidates))
 
 
+class AllOrNothing:
+    """What selectors that value no row have in common: they take the first `size` candidates of all."""
+
+    needs: ClassVar[Collection[Any]] = ()
+    uses_budget: ClassVar[bool] = False
+    takes_all: ClassVar[bool] = True
+
+    def select(self, candidates: Candidates, k: int, rng: np.random.Generator) -> np.ndarray:
+        return np.arange(k)
+
+
 def check_budget(budget: object) -> int | float:
     """The budget as given, if it is a whole number >= 1 or a share in (0, 1]; else a `UserError`."""
     how = "give a whole number of examples (>= 1) or a share of the candidates in (0, 1]"

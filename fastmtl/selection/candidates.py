@@ -58,8 +58,8 @@ BLOCK = 1 << 20
 def top_k(blocks: Iterable[tuple[np.ndarray, np.ndarray]], k: int, salt: int) -> np.ndarray:
     """Positions (k,) int64 of the best scores over blocks of (row_ids, scores), counted through all blocks, best first.
 
-    Exact: the k best of what was seen are kept, and a block's rows below the worst of them are dropped unsorted. So
-    memory grows with k and the block, not with the rows. Ties go by a hash of row id and salt; no score may be NaN.
+    Exact, in memory that grows with k and the block, not with the rows: the k best of what was seen are kept. Ties go
+    by a hash of row id and salt; no score may be NaN.
     """
     positions, row_ids = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     scores = np.empty(0, dtype=np.float32)

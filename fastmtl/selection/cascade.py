@@ -20,10 +20,14 @@ def best_of(reached: np.ndarray, row_ids: np.ndarray, scores: np.ndarray, count:
 def overlap_at_least(chosen: np.ndarray, audited: np.ndarray, rejected: int) -> dict[str, Any]:
     """A lower bound of the overlap between the chosen top k and the one without a cascade, as a share of k.
 
-    `chosen` (k,) and `audited` (a,) are scores of the last level, `audited` being those of a random sample of the
-    `rejected` rows. A rejected row belongs to the full top k only if it beats the worst chosen one. With p the share of
-    such rows in the audit, at most p x rejected of the k are lost: `overlap_at_least` takes p as observed, `low` takes
-    its upper 95 % limit (one-sided, Clopper and Pearson 1934). Both are None where nothing was audited.
+    A rejected row belongs to the full top k only if it beats the worst chosen one. With p the share of such rows in the
+    audit, at most p x rejected of the k are lost: `overlap_at_least` takes p as observed, `low` its upper 95 % limit
+    (one-sided, Clopper and Pearson 1934). Both are None where nothing was audited.
+
+    Args:
+        chosen: (k,) scores of the last level.
+        audited: (a,) scores of the last level, of a random sample of the `rejected` rows.
+        rejected: Candidates that did not reach the last level.
     """
     result: dict[str, Any] = {"rejected": rejected, "audited": len(audited), "better": None}
     if not rejected:

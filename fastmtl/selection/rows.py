@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from fastmtl.options import options
-from fastmtl.selection.base import Budgeted
+from fastmtl.selection.base import AllOrNothing, Budgeted
 from fastmtl.selection.candidates import Candidates
 
 
@@ -49,30 +49,16 @@ class MatchedRandom(Budgeted):
 
 
 @options
-class Full:
+class Full(AllOrNothing):
     """Every row of every auxiliary task, the proxy's own training rows included."""
-
-    needs: ClassVar[tuple[str, ...]] = ()
-    uses_budget: ClassVar[bool] = False
-    takes_all: ClassVar[bool] = True
 
     def size(self, candidates: Candidates, budget: int | float, rng: np.random.Generator) -> int:
         return len(candidates)
 
-    def select(self, candidates: Candidates, k: int, rng: np.random.Generator) -> np.ndarray:
-        return np.arange(k)
-
 
 @options
-class NoAuxiliary:
+class NoAuxiliary(AllOrNothing):
     """No auxiliary row: the single-task baseline."""
-
-    needs: ClassVar[tuple[str, ...]] = ()
-    uses_budget: ClassVar[bool] = False
-    takes_all: ClassVar[bool] = True
 
     def size(self, candidates: Candidates, budget: int | float, rng: np.random.Generator) -> int:
         return 0
-
-    def select(self, candidates: Candidates, k: int, rng: np.random.Generator) -> np.ndarray:
-        return np.arange(0)

@@ -100,10 +100,8 @@ class BestTasks(WithinTasks):
     def check(self, auxiliary: Sequence[str]) -> None:
         """A `UserError` unless there are as many auxiliary tasks as are asked for."""
         if self.top > len(auxiliary):
-            raise UserError(
-                f"selection.selector.top={self.top}, but there are {len(auxiliary)} auxiliary tasks: "
-                f"{', '.join(auxiliary)}; lower it"
-            )
+            known = f"{len(auxiliary)} auxiliary tasks: {', '.join(auxiliary)}"
+            raise UserError(f"selection.selector.top={self.top}, but there are {known}; lower it")
 
     def chosen(self, candidates: Candidates, rng: np.random.Generator) -> np.ndarray | None:
         """See `WithinTasks`; equal utilities in random order."""
@@ -111,7 +109,5 @@ class BestTasks(WithinTasks):
             return None
         shuffled = rng.permutation(np.unique(candidates.task_ids))
         ranked = shuffled[np.argsort(-candidates.utilities[shuffled], kind="stable")]
-        above = (
-            candidates.utilities[ranked] > self.threshold if self.threshold is not None else np.zeros(len(ranked), bool)
-        )
-        return ranked[above | (np.arange(len(ranked)) < self.top)]
+        above = 0 if self.threshold is None else int(np.sum(candidates.utilities[ranked] > self.threshold))
+        return ranked[: max(above, self.top)]

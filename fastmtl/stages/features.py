@@ -72,9 +72,8 @@ def whole_words(tokenize: Tokenizer, words: Iterable[str]) -> set[str]:
     """Those that are one token, and not the unknown one."""
     listed = sorted(words)
     once, twice = (tokenize.words([[word] * times for word in listed]) for times in (1, 2))
-    known = set()
-    for word, row, begins, longer in zip(listed, *once, twice[0]):
-        pieces = len(longer) - len(row)  # special tokens are in both
-        if pieces == 1 and row[begins.index(0)] != tokenize.unknown_id:
-            known.add(word)
-    return known
+    return {
+        word
+        for word, row, begins, longer in zip(listed, *once, twice[0])
+        if len(longer) - len(row) == 1 and row[begins.index(0)] != tokenize.unknown_id  # special tokens are in both
+    }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 
@@ -61,13 +62,17 @@ class Selection(Stage):
         return {"examples": len(chosen), "candidates": self.candidates.count, **audit}
 
     @property
+    def _names(self) -> list[str]:
+        return [name for name, _ in self.sizes]
+
+    @property
     def _starts(self) -> np.ndarray:
         """(T + 1,) the first row id of each task, and the number of all rows."""
-        return np.concatenate([[0], np.cumsum([size for _, size in self.sizes], dtype=np.int64)])
+        return np.cumsum([0, *(size for _, size in self.sizes)], dtype=np.int64)
 
     def row_ids(self, rows: RowSet) -> np.ndarray:
         """(n,) int64, ascending within each task."""
-        starts = dict(zip((name for name, _ in self.sizes), self._starts))
+        starts = dict(zip(self._names, self._starts))
         return np.concatenate([np.empty(0, np.int64), *(starts[name] + positions for name, positions in rows.items())])
 
     def _valued(self, context: Context) -> tuple[Candidates, np.ndarray]:
@@ -81,12 +86,12 @@ class Selection(Stage):
         utilities = None
         if self.utilities:
             known = read_utilities(context.get(self.utilities))
-            utilities = np.array([known[name] for name, _ in self.sizes], dtype=float)
+            utilities = np.array([known[name] for name in self._names], dtype=float)
         return self._candidates(row_ids, scores, utilities), audited
 
     def _candidates(self, row_ids: np.ndarray, scores: np.ndarray | None, utilities: np.ndarray | None) -> Candidates:
         task_ids = np.searchsorted(self._starts, row_ids, side="right") - 1
-        return Candidates(row_ids, task_ids, scores, tuple(name for name, _ in self.sizes), utilities)
+        return Candidates(row_ids, task_ids, scores, tuple(self._names), utilities)
 
     def check_budget(self) -> int:
         """Rows that are chosen at most; a `UserError` for a budget that cannot be met, before anything is trained."""
@@ -95,20 +100,15 @@ class Selection(Stage):
         )
 
     def _write(self, out: Path, chosen: Candidates) -> None:
-        names = np.array([name for name, _ in self.sizes])
-        table = {
-            "task": names[chosen.task_ids],
-            "row": chosen.row_ids - self._starts[chosen.task_ids],
-            "score": chosen.scores if chosen.scores is not None else np.full(len(chosen), np.nan, dtype=np.float32),
-        }
-        pa.parquet.write_table(pa.table(table), out / "selection.parquet")
-        counts = {name: int(np.sum(table["task"] == name)) for name in names if name != self.primary}
+        tasks = np.array(self._names)[chosen.task_ids]
+        scores = chosen.scores if chosen.scores is not None else np.full(len(chosen), np.nan, dtype=np.float32)
+        table = pa.table({"task": tasks, "row": chosen.row_ids - self._starts[chosen.task_ids], "score": scores})
+        pa.parquet.write_table(table, out / "selection.parquet")
+        counts = {name: int(np.sum(tasks == name)) for name in self._names if name != self.primary}
         (out / "counts.json").write_text(json.dumps(counts, indent=1))
 
 
 def read_selected(selection: Artifact, starts: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """(k,) row ids, best first; `starts` are the first row ids of the tasks."""
-    table = pa.parquet.read_table(selection.path / "selection.parquet")
-    tasks = table["task"].combine_chunks().dictionary_encode()
-    place = np.array([list(names).index(name) for name in tasks.dictionary.to_pylist()], dtype=np.int64)
-    return table["row"].to_numpy() + (starts[place[tasks.indices.to_numpy()]] if len(table) else 0)
+    table = pd.read_parquet(selection.path / "selection.parquet")
+    return table["row"].to_numpy() + starts[pd.Index(names).get_indexer(table["task"])]

@@ -10,9 +10,12 @@ from pandas import DataFrame, MultiIndex, Series
 from scipy import stats
 
 from fastmtl.errors import UserError
-from fastmtl.relations.agreement import agreement, predicted
 from fastmtl.relations.features import pair_table
 from fastmtl.relations.predictor import GainPredictor
+from tests.helpers.scripts import script
+
+module = script("task_relations/agreement.py")
+agreement, predicted = module.agreement, module.predicted
 
 GAIN = {"a": {"b": 3.0, "c": 1.0, "d": -2.0}, "b": {"d": 5.0, "c": 4.0, "a": 0.0}}
 NEAR = {"a": {"a": 9.0, "b": 0.9, "c": 0.5, "d": 0.1}, "b": {"a": 0.7, "b": np.nan, "c": 0.7, "d": 0.2}}

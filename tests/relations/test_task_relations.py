@@ -167,7 +167,7 @@ def test_coefficients_name_the_feature_that_matters(study: ModuleType, world: tu
 
 
 def test_the_largest_coefficients_come_first_with_their_intervals(world: tuple[pd.DataFrame, pd.Series]) -> None:
-    table = script("task_relations/coefficients.py").leanings(*world)
+    table = script("task_relations/foretell.py").leanings(*world)
     values = [float(row[1]) for row in table.rows]
     assert table.rows[0][0] == "aux/use"
     assert values[0] > 0

@@ -8,9 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fastmtl.relations.features import pair_table
 from fastmtl.relations.predictor import GainPredictor
-from fastmtl.reporting.relations import Relations, agreements, matrix, singles, write
+from fastmtl.reporting.relations import Relations, matrix, singles, write
 
 TASKS = ("a", "b", "c", "d")
 HELP = {"a": 0.04, "b": 0.01, "c": -0.02, "d": -0.05}
@@ -45,25 +44,6 @@ def test_gains_in_points_have_their_intervals_and_are_bold_where_these_leave_zer
     assert singles(found.single).rows[0] == ["a", "accuracy", "51.0 ± 1.0", "1,200"]
 
 
-def test_an_affinity_that_knows_has_no_regret_and_the_opposite_all_of_it(found: Relations) -> None:
-    gain = found.gains("points")["gain"]
-    table = agreements(found, gain, pair_table(found.features), "points")
-    rows = {row[0]: row[1:] for row in table.rows}
-    assert rows["knows"] == ["+1.00 [+nan, +nan]", "+1.00", "0.0", "0.0", "+3.6"]
-    assert rows["not"][0].startswith("-1.00")
-    assert rows["others"][2] == "0.0"
-    assert float(rows["not"][2]) > float(rows["random order"][2]) > 0
-    assert set(rows) == {"knows", "not", "others", "size", "features, unseen main task", "random order"}
-
-
-def test_a_main_task_that_never_changes_is_left_out_and_said(found: Relations) -> None:
-    gain = found.gains("points")["gain"].copy()
-    gain.loc["b"] = 0.0
-    table = agreements(found, gain, pair_table(found.features), "points")
-    assert table.rows[0][:2] == ["knows", "+1.00 [+nan, +nan]"]
-    assert "`b` scores the same beside every task" in table.note
-
-
 def test_a_folder_has_the_numbers_the_figure_and_a_predictor(found: Relations, tmp_path: Path) -> None:
     told = write(found, tmp_path, "made up", "points")
     assert (tmp_path / "results.md").read_text() == told + "\n"
@@ -83,6 +63,5 @@ def test_what_cannot_be_told_is_said_and_loses_nothing_else(found: Relations, tm
         {task: found.features[task] for task in "ab"}, {}, found.costs,
     )  # fmt: skip
     told = write(few, tmp_path, "two tasks", "points")
-    assert "Not told, how well affinities agree: " in told
     assert "2 pairs are too few for 5 folds" in told
     assert not (tmp_path / "predictor.json").exists()
