@@ -35,8 +35,8 @@ class MixingSearch:
     """Tries `trials` different ratios; the best by value wins, the earlier of two equal ones.
 
     `gp`: Optuna's Gaussian process after `random_starts` (6) random ratios (AutoSeM, Guo et al. 2019, section 3.3,
-    which used GP-Hedge). `grid`: coarse ratios first, in a fixed order. Both begin with 1:1:...:1. Entries are whole numbers
-    up to `largest`, the primary's at least 1; 2:2 is tried as 1:1.
+    which used GP-Hedge). `grid`: coarse ratios first, in a fixed order. Both begin with 1:1:...:1. Entries are whole
+    numbers up to `largest`, the primary's at least 1; 2:2 is tried as 1:1.
     """
 
     proposals: Literal["gp", "grid"] = "gp"

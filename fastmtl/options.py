@@ -25,20 +25,13 @@ def _number(value: Any) -> Any:
 
 
 _NUMBER = BeforeValidator(_number)
-Count = Annotated[int, _NUMBER, Field(ge=1)]
-"""1, 2, 3, …"""
-Several = Annotated[int, _NUMBER, Field(ge=2)]
-"""2, 3, 4, …"""
-Natural = Annotated[int, _NUMBER, Field(ge=0)]
-"""0, 1, 2, …"""
-Share = Annotated[float, _NUMBER, Field(gt=0, lt=1)]
-"""A share that is neither nothing nor all."""
-Portion = Annotated[float, _NUMBER, Field(gt=0, le=1)]
-"""A share that may be all."""
-Rate = Annotated[float, _NUMBER, Field(ge=0, lt=1)]
-"""A share that may be nothing."""
-Fraction = Annotated[float, _NUMBER, Field(ge=0, le=1)]
-"""A share that may be nothing or all."""
+Count = Annotated[int, _NUMBER, Field(ge=1)]  # 1, 2, 3, …
+Several = Annotated[int, _NUMBER, Field(ge=2)]  # 2, 3, 4, …
+Natural = Annotated[int, _NUMBER, Field(ge=0)]  # 0, 1, 2, …
+Share = Annotated[float, _NUMBER, Field(gt=0, lt=1)]  # A share that is neither nothing nor all.
+Portion = Annotated[float, _NUMBER, Field(gt=0, le=1)]  # A share that may be all.
+Rate = Annotated[float, _NUMBER, Field(ge=0, lt=1)]  # A share that may be nothing.
+Fraction = Annotated[float, _NUMBER, Field(ge=0, le=1)]  # A share that may be nothing or all.
 Positive = Annotated[float, _NUMBER, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, _NUMBER, Field(ge=0, allow_inf_nan=False)]
 Number = Annotated[float, _NUMBER, Field(allow_inf_nan=False)]

@@ -8,7 +8,8 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -107,14 +108,8 @@ class Store:
                 shutil.rmtree(draft, ignore_errors=True)
                 raise
             records.setdefault("wall_s", round(time.perf_counter() - started, 3))
-            manifest = {
-                "kind": kind,
-                "key": key,
-                "identity": identity,
-                "records": records,
-                "made": datetime.now(UTC).isoformat(timespec="seconds"),
-                "ran_on": ran_on(),
-            }
+            made = {"made": datetime.now(UTC).isoformat(timespec="seconds"), "ran_on": ran_on()}
+            manifest = {"kind": kind, "key": key, "identity": identity, "records": records, **made}
             (draft / MANIFEST).write_text(json.dumps(manifest, indent=1))
             if self.find(kind, key) is not None:
                 os.replace(draft / needs, path / needs)
@@ -132,21 +127,19 @@ def ran_on() -> dict[str, str]:
     return {"system": platform.platform(), "python": platform.python_version(), **{n: version(n) for n in names}}
 
 
-class _locked:
-    """The key's file lock; says so when it has to wait for another process."""
-
-    def __init__(self, path: Path, kind: str) -> None:
-        self.lock, self.kind = FileLock(path), kind
-
-    def __enter__(self) -> None:
-        try:
-            self.lock.acquire(timeout=2)
-        except Timeout:
-            log.info("another process is building this %s; waiting for it", self.kind)
-            self.lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.lock.release()
+@contextmanager
+def _locked(path: Path, kind: str) -> Iterator[None]:
+    """Hold the key's file lock; say so when it has to wait for another process."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=2)
+    except Timeout:
+        log.info("another process is building this %s; waiting for it", kind)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_json(path: Path, value: Any) -> None:

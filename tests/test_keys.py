@@ -22,7 +22,7 @@ from fastmtl.data.sources import hub
 from fastmtl.errors import UserError
 from fastmtl.models import encoder
 from fastmtl.models.encoder import TokenizerSpec
-from fastmtl.pipelines import experiment
+from fastmtl.pipelines import levels
 from fastmtl.pipelines.experiment import Experiment
 from fastmtl.pipelines.relations import TaskRelations
 from fastmtl.relations.predictor import GainPredictor
@@ -73,8 +73,8 @@ def keys(exp: Experiment) -> dict[str, frozenset[str]]:
 
     with (
         mock.patch.object(Context, "get", get),
-        mock.patch.object(experiment, "score"),
-        mock.patch.object(experiment, "read_scores", scores),
+        mock.patch.object(levels, "score"),
+        mock.patch.object(levels, "read_scores", scores),
     ):
         exp.artifacts("test")
         relations = TaskRelations(exp)

@@ -43,11 +43,7 @@ from fastmtl.training.config import FitConfig, resolve_precision
 from fastmtl.training.finetuned import load_finetuned
 from fastmtl.training.weighting import Equal, Weighting
 
-STAGES = (
-    "pool", "leakage", "proxy", "scores", "singles", "utilities", "selection", "mixing", "multitask", "finetune",
-    "test", "report",
-)  # fmt: skip
-
+STAGES = tuple("pool leakage proxy scores singles utilities selection mixing multitask finetune test report".split())
 LINES_PER_STAGE = 2
 
 NO_OPTIONS = {"selection.budget", "selection.primary", "selection.sizes", "selection.scores", "finetune.multitask"}
@@ -130,11 +126,10 @@ class Experiment(ExperimentRows):
 
     def all_scores(self) -> np.ndarray:
         """(T, N) float32 of the last pass: each row's value to each of the proxy's tasks; NaN = not scored."""
-        shards = self.levels[0][-1]
-        height = 1 if shards[0].proxy is None or shards[0].scorer.per_primary else len(shards[0].proxy.rows)
-        out = np.full((height, len(self.pool)), np.nan, dtype=np.float32)
-        for shard in shards:
-            out[:, self.row_ids(shard.rows)] = np.load(self.context.get(shard).path / "scores.npy")
+        parts = [np.load(self.context.get(shard).path / "scores.npy") for shard in self.levels[0][-1]]
+        out = np.full((len(parts[0]), len(self.pool)), np.nan, dtype=np.float32)
+        for shard, scores in zip(self.levels[0][-1], parts):
+            out[:, self.row_ids(shard.rows)] = scores
         return out
 
     # --- utilities -----------------------------------------------------------------------------------------------
@@ -151,7 +146,6 @@ class Experiment(ExperimentRows):
         return tuple(self.joint_stage(task.name) for task in self.tasks) if self.selection_plan.predictor else ()
 
     def singles(self) -> tuple[Artifact, ...]:
-        """See `single_stages`."""
         return tuple(self.context.get(stage) for stage in self.single_stages)
 
     @cached_property
@@ -165,19 +159,9 @@ class Experiment(ExperimentRows):
         return PredictedUtilities(self.primary, read_predictor(self.selection_plan.predictor), features)
 
     def _bandit(self) -> Bandit:
-        """Under `strict`, the protocol's held-out rows reward the bandit first, then others of the primary's."""
         plan = self.bandit_plan
         policy = replace(plan.policy, rounds=plan.rounds)
-        (trained, held), rewarded = self.primary_rows, self.rewarding(policy.validation_rows)
-        if self.protocol.name == "strict":
-            kept, out = trained.positions[0], held.positions[0]
-            most = max(1, int(plan.holdout * (len(kept) + len(out))))
-            in_turn = np.concatenate([self.shuffled(out), self.shuffled(kept)])
-            taken = in_turn[: min(policy.validation_rows, most)]
-            rewarded = replace(held, positions=(np.sort(taken),))
-            trained = replace(trained, positions=(np.setdiff1d(kept, taken),))
-        auxiliary = self.pool.by_task(self.candidate_rows(everything=True))
-        rows = RowSet.of(self.tasks, {**trained, **auxiliary}, origin={"holdout": plan.holdout})
+        rows, rewarded = self.bandit_rows(policy.validation_rows, plan.holdout)
         fit = replace(plan.fit.resolved(self.hardware, self.encoder), epochs=1)
         return Bandit(rows, self.encoder, fit, self.seed, policy, rewarded)
 
@@ -246,14 +230,9 @@ class Experiment(ExperimentRows):
         search = self.mixing_search
         return Mixing(search, self._unordered, self._finetuned_from(None), self.seed) if search is not None else None
 
-    @property
-    def mixing_stage(self) -> Mixing | None:
-        """The search for a ratio; None without a search or without selected rows."""
-        return self._search if len(self.selected()) else None
-
     def mixing(self) -> Artifact | None:
         """`mixing.json`: every trial of the search for a ratio; None without a search or without selected rows."""
-        return self.context.get(self.mixing_stage) if self.mixing_stage else None
+        return self.context.get(self._search) if self._search and len(self.selected()) else None
 
     @cached_property
     def multitask_stage(self) -> Multitask | None:

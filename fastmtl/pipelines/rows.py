@@ -102,11 +102,27 @@ class ExperimentRows:
     def rewarding(self, count: int) -> RowSet:
         """As many of the rows that choose as a round of a bandit reads."""
         chosen = self.choosing_rows
-        return replace(chosen, positions=(np.sort(self.shuffled(chosen.positions[0])[:count]),))
+        return replace(chosen, positions=(np.sort(self._shuffled(chosen.positions[0])[:count]),))
 
-    def shuffled(self, positions: np.ndarray) -> np.ndarray:
+    def _shuffled(self, positions: np.ndarray) -> np.ndarray:
         """Rows of the primary (n,) in the order in which they are taken to reward a bandit."""
         return positions[generator("rewarded", self.seed, self.primary).permutation(len(positions))]
+
+    def bandit_rows(self, count: int, holdout: float) -> tuple[RowSet, RowSet]:
+        """The rows of all tasks that AutoSeM's bandit trains on, and `count` rows of the primary that reward it.
+
+        Under `strict`, the protocol's held-out rows reward it first, then others of the primary's, at most the share
+        `holdout` of them all.
+        """
+        (trained, held), rewarded = self.primary_rows, self.rewarding(count)
+        if self.protocol.name == "strict":
+            kept, out = trained.positions[0], held.positions[0]
+            most = max(1, int(holdout * (len(kept) + len(out))))
+            taken = np.concatenate([self._shuffled(out), self._shuffled(kept)])[: min(count, most)]
+            rewarded = replace(held, positions=(np.sort(taken),))
+            trained = replace(trained, positions=(np.setdiff1d(kept, taken),))
+        auxiliary = self.pool.by_task(self.candidate_rows(everything=True))
+        return RowSet.of(self.tasks, {**trained, **auxiliary}, origin={"holdout": holdout}), rewarded
 
     # --- leakage -------------------------------------------------------------------------------------------------
 

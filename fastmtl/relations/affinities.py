@@ -8,7 +8,7 @@
     gradients    cosine of the gradients of the losses (Yu et al. 2020)       one model with heads of all tasks, labels
 
 More is nearer. All but the first are symmetric, and 1 on the diagonal. Which of them says who gains is measured by
-`relations.agreement`. T tasks, N rows, H features, P numbers in the weights.
+`experiments/task_relations`. T tasks, N rows, H features, P numbers in the weights.
 
 Fisher information and gradients are by the weight matrices of the layers: a sample of rows does not touch most
 embeddings, tagging passes no pooler, and some biases have no gradient but rounding. Models must be in eval mode.

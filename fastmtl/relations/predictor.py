@@ -81,8 +81,7 @@ def main_task_folds(x: DataFrame) -> Folds:
 
 def trivial(gain: Series, folds: Folds) -> dict[str, Accuracy]:
     """How well three predictors without features do; see `featureless`."""
-    y_P = gain.to_numpy() > 0
-    return {name: accuracy(y_P, said, folds) for name, said in featureless(gain, folds).items()}
+    return {name: accuracy(gain.to_numpy() > 0, said, folds) for name, said in featureless(gain, folds).items()}
 
 
 def featureless(gain: Series, folds: Folds) -> dict[str, list[np.ndarray]]:
@@ -172,10 +171,10 @@ def accuracy(y_P: np.ndarray, said: Iterable[np.ndarray], folds: Folds) -> Accur
     """How often what is `said` of the rows held out of each fold is so."""
     said, true = list(said), [y_P[out] for _, out in folds]
     all_said, all_true = np.concatenate(said), np.concatenate(true)
-    fold_f1 = float(np.mean([_f1(t, s) for t, s in zip(true, said)]))
-    return Accuracy(float(np.mean(all_true == all_said)), _f1(all_true, all_said), fold_f1)
 
+    def f1(true: np.ndarray, said: np.ndarray) -> float:  # scikit-learn's takes as long as a fit
+        return float(2 * np.sum(true & said) / max(1, np.sum(true) + np.sum(said)))
 
-def _f1(true: np.ndarray, said: np.ndarray) -> float:
-    """0 where nothing is true or said to be, as scikit-learn's, which takes as long as a fit."""
-    return float(2 * np.sum(true & said) / max(1, np.sum(true) + np.sum(said)))
+    return Accuracy(
+        float(np.mean(all_true == all_said)), f1(all_true, all_said), float(np.mean(list(map(f1, true, said))))
+    )

@@ -63,14 +63,10 @@ class Mixing(Stage):
             for trial in trials
         ]  # fmt: skip
         (out / "mixing.json").write_text(json.dumps({"tasks": names, "ratio": winner, "trials": records}, indent=1))
-        others = [one for one in records if one["ratio"] != winner]
-        ask_s = sum(trial.ask_s for trial in trials)
-        return {
-            "trials": len(trials),
-            "ask_s": round(ask_s, 3),
-            "flops": sum(one["flops"] for one in others),
-            "wall_s": round(sum(one["wall_s"] for one in others) + ask_s, 3),
-        }
+        others = [record for record in records if record["ratio"] != winner]
+        ask_s, wall_s, flops = (sum(r[name] for r in of) for name, of in
+                                (("ask_s", records), ("wall_s", others), ("flops", others)))  # fmt: skip
+        return {"trials": len(trials), "ask_s": round(ask_s, 3), "flops": flops, "wall_s": round(wall_s + ask_s, 3)}
 
     def _trial(self, ratio: Mixture, context: Context) -> list[Artifact]:
         multitask = self.multitask.ordered(Ratio(ratio))

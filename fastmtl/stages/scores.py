@@ -106,18 +106,11 @@ class ShardScores(ScorerStage):
         np.save(out / "scores.npy", scores)
         flops = self._flops(inputs, lengths)
         return {
-            "device": device_name(device),
-            "precision": self.precision,
-            "task": task,
-            "examples": len(positions),
-            "tokens": int(lengths.sum()),
-            "flops": flops,
-            "gemm_flops_per_s": round(gemm),
-            "mfu": round(flops / wall_s / gemm, 4),
-            "rows_per_s": round(len(positions) / wall_s, 1),
-            "wall_s": round(wall_s, 3),
-            "peak_memory_mib": peak.mib(),
-        }
+            "device": device_name(device), "precision": self.precision, "task": task, "examples": len(positions),
+            "tokens": int(lengths.sum()), "flops": flops, "gemm_flops_per_s": round(gemm),
+            "mfu": round(flops / wall_s / gemm, 4), "rows_per_s": round(len(positions) / wall_s, 1),
+            "wall_s": round(wall_s, 3), "peak_memory_mib": peak.mib(),
+        }  # fmt: skip
 
     def _flops(self, inputs: ScoringInputs, lengths: np.ndarray) -> float:
         counted: Any = getattr(self.scorer, "flops", None)
