@@ -272,16 +272,23 @@ class Encoder(nn.Module):
         """What comes before the layers; None where it is not known."""
         return getattr(self.inner, "embeddings", None)
 
-    def forward_flops(self, lengths: np.ndarray, layers: int | None = None) -> float:
+    def forward_flops(self, lengths: np.ndarray, layers: int | None = None, packed: bool = False) -> float:
         """Model FLOPs of one forward pass over rows of `lengths` tokens, padding not counted; all layers or the lowest.
 
         2 per multiply-add; a layer and token takes 8 H^2 for projections, 4 H F for the feed-forward, 4 L H to attend.
+        `packed` is as `PackedEncoder` computes it: beside keys and values, the last layer has the first tokens alone
+        where these are pooled.
         """
-        config = self.inner.config
-        layers, hidden = config.num_hidden_layers if layers is None else layers, config.hidden_size
+        config, tokens = self.inner.config, lengths.astype(np.float64)
+        whole, hidden = config.num_hidden_layers if layers is None else layers, config.hidden_size
         inner = getattr(config, "intermediate_size", 4 * hidden)
-        tokens = lengths.astype(np.float64)
-        return float(np.sum(layers * tokens * (8 * hidden**2 + 4 * hidden * inner + 4 * hidden * tokens)))
+        flops = 0.0
+        if layers is None and self.spec.pooling == "pooler":
+            flops += 2.0 * hidden**2 * len(tokens)
+        if packed and self.spec.pooling != "mean":
+            whole -= 1
+            flops += float(np.sum(tokens * (4 * hidden**2 + 4 * hidden) + 4 * hidden**2 + 4 * hidden * inner))
+        return flops + float(np.sum(whole * tokens * (8 * hidden**2 + 4 * hidden * inner + 4 * hidden * tokens)))
 
 
 def _tiny_tokenizer() -> PreTrainedTokenizerFast:

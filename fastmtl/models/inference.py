@@ -90,6 +90,13 @@ def forward_tokens(
     return [by_length[i] for i in np.argsort(order)]
 
 
+def inference_flops(encoder: Encoder, lengths: np.ndarray, how: Inference, words: bool = False) -> float:
+    """Model FLOPs of `forward_rows`, or with `words` of `forward_tokens`, over rows of `lengths` tokens."""
+    if how.pack and not words and can_pack(encoder):
+        return encoder.forward_flops(lengths, packed=True)
+    return encoder.forward_flops(lengths)
+
+
 def _packed(encoder: Encoder, rows: TokenRows, places: np.ndarray, how: Inference) -> tuple[list[Any], Features]:
     """Batches without padding; the rows are packed once and batches are views."""
     batches = pack(rows, places).to(how.device).batches(PACKED_TOKENS[how.device.type])

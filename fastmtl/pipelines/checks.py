@@ -33,7 +33,11 @@ def check(experiment: Experiment) -> None:
     check_scoring(experiment.scoring, plan, experiment.hardware)
     check_proxy_tasks(experiment.proxy_plan, experiment.primary, names)
     if plan.predictor is not None:
-        read_predictor(plan.predictor)
+        if any(experiment.primary in pair for pair in read_predictor(plan.predictor).pairs):
+            raise UserError(
+                f"selection.predictor={plan.predictor} was fitted to pairs of {experiment.primary!r} itself, and so "
+                "knows its gains; use one that fastmtl-relations fitted without this task"
+            )
         for task in experiment.tasks:
             check_measured(task)
     if hasattr(plan.selector, "check"):

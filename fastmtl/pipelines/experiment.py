@@ -146,7 +146,8 @@ class Experiment(ExperimentRows):
         return tuple(self.joint_stage(task.name) for task in self.tasks) if self.selection_plan.predictor else ()
 
     def singles(self) -> tuple[Artifact, ...]:
-        return tuple(self.context.get(stage) for stage in self.single_stages)
+        """The models of `single_stages` and the features of their tasks."""
+        return tuple(self.context.get(stage) for one in self.single_stages for stage in (one, Features(one)))
 
     @cached_property
     def utilities_stage(self) -> Bandit | PredictedUtilities | None:

@@ -104,20 +104,33 @@ def featureless(gain: Series, folds: Folds) -> dict[str, list[np.ndarray]]:
 
 @dataclass(frozen=True)
 class GainPredictor:
-    """A fitted predictor as plain numbers: `features` (F,) and, for each, lowest value, range and coefficient."""
+    """A fitted predictor as plain numbers: `features` (F,) and, for each, lowest value, range and coefficient.
+
+    Args:
+        pairs: The (main, aux) that it was fitted to.
+        flops: What their models and those of single tasks took; `seconds` as well.
+    """
 
     features: tuple[str, ...]
     low: tuple[float, ...]
     span: tuple[float, ...]
     coefficients: tuple[float, ...]
     intercept: float
+    pairs: tuple[tuple[str, str], ...] = ()
+    flops: float = 0.0
+    seconds: float = 0.0
+
+    def identity(self) -> list[Any]:
+        """See `fastmtl.identity.plain`: the numbers that predict."""
+        names = ("features", "low", "span", "coefficients", "intercept")
+        return [type(self).__name__, [[name, getattr(self, name)] for name in names]]
 
     @classmethod
     def fit(cls, x: DataFrame, gain: Series) -> GainPredictor:
         """Fit to all rows; errors as of `cross_validated`."""
         scaler, regression = fitted(*checked(x, gain))
         low, span, weights = (tuple(map(float, a)) for a in (scaler.data_min_, 1 / scaler.scale_, regression.coef_[0]))
-        return cls(tuple(x.columns), low, span, weights, float(regression.intercept_[0]))
+        return cls(tuple(x.columns), low, span, weights, float(regression.intercept_[0]), tuple(x.index))
 
     def probability(self, x: DataFrame) -> np.ndarray:
         """Of a gain, for each row; `UserError` for a feature that is missing or no number."""
@@ -141,8 +154,9 @@ class GainPredictor:
         """What `save` wrote; `UserError` for anything else."""
         try:
             values = json.loads(path.read_text())
-            lists = {name: tuple(values.pop(name)) for name in ("features", "low", "span", "coefficients")}
-            return cls(**lists, intercept=float(values.pop("intercept")))
+            lists: dict[str, Any] = {name: tuple(values[name]) for name in ("features", "low", "span", "coefficients")}
+            lists |= {name: float(values[name]) for name in ("intercept", "flops", "seconds")}
+            return cls(**lists, pairs=tuple((main, aux) for main, aux in values["pairs"]))
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(f"{path} is no saved predictor ({error}); fit one and save it there") from error
 

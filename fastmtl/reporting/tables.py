@@ -16,16 +16,17 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 STAGES = {
-    "pool": "pool", "proxy": "proxy", "scores": "scores", "joint": "single tasks", "utilities": "bandit",
+    "pool": "pool", "proxy": "proxy", "scores": "scores", "joint": "single tasks", "features": "features",
+    "utilities": "bandit",
     "mixing": "other trials", "multitask": "multitask", "finetune": "finetune", "test": "test split",
 }  # fmt: skip
 """Stages whose cost is shown -> their names in the table."""
 
-OPTIONAL = ("joint", "utilities", "mixing", "test")
+OPTIONAL = ("joint", "features", "utilities", "mixing", "test")
 """Stages without a column where no cell has them."""
 
-UNCOUNTED = ("pool", "test")
-"""Stages that count in no total: every arm needs the token pool, and no arm needs predictions of the test split."""
+UNCOUNTED = ("pool", "leakage", "test")
+"""Stages that count in no total: every arm needs the pool and its leaks, and no arm needs predictions of test rows."""
 
 _BOLD = (
     "Mean ± standard deviation over seeds. Bold: significantly better than no auxiliary data (p below 0.05 from seeds "
@@ -220,6 +221,11 @@ def choices(cells: DataFrame) -> Table:
         ratio = f"{_colons(mixing['tasks'])} = {_colons(mixing['ratio'])}" if mixing else ""
         rows.append([cell["arm"], _budget(cell["budget"]), str(cell["seed"]), ", ".join(tasks) or "no task", ratio])
     note = f"Chosen on {_chosen_on(cells['protocol'].iloc[0])}."
+    if "wall_s/joint" in cells:  # single-task models, which a predictor of gains reads
+        note += (
+            " A predictor was fitted to validation scores of pairs without this primary, and reads the words, but no "
+            "labels, of the primary's validation rows."
+        )
     heads = ["selection", "budget", "seed", "tasks", "ratio"]
     return Table("Tasks chosen (utility) and mixing ratio", heads, rows, note=note)
 
@@ -272,7 +278,7 @@ def _chosen_on(protocol: str) -> str:
     """The rows that choose tasks, ratio and epoch."""
     if protocol == "paper":
         return "the validation rows, on which the score is reported too: optimistic"
-    return "rows held out of the primary's training rows; the validation rows of the score take no part"
+    return "rows held out of the primary's training rows; the labels of the score's validation rows take no part"
 
 
 def _by_arm(cells: DataFrame) -> Iterator[tuple[Key, DataFrame]]:

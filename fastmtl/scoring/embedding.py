@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fastmtl.models.encoder import Encoder
-from fastmtl.models.inference import forward_rows
+from fastmtl.models.inference import forward_rows, inference_flops
 from fastmtl.options import Count, options
 from fastmtl.scoring.base import Needs, ScoringInputs
 from fastmtl.seeds import scrambled
@@ -65,7 +65,7 @@ class Embedding:
             np.save(out / PLACES, places)
             flops += 2.0 * target_MH.size * len(row_ids)
         lengths = [inputs.pool.split(task, "train").lengths[rows] for task, rows in read.items()]
-        flops += sum(_encoder(inputs).forward_flops(each) for each in lengths)
+        flops += sum(inference_flops(_encoder(inputs), each, inputs.inference) for each in lengths)
         tokens = sum(int(each.sum()) for each in lengths)
         return {"flops": flops, "examples": sum(map(len, lengths)), "tokens": tokens}
 
@@ -84,7 +84,7 @@ class Embedding:
 
     def flops(self, inputs: ScoringInputs, lengths: np.ndarray) -> float:
         """Of scoring rows of `lengths` tokens: a forward pass for `centroid`; `nearest` has had its in `prepare`."""
-        return _encoder(inputs).forward_flops(lengths) if self.method == "centroid" else 0.0
+        return inference_flops(_encoder(inputs), lengths, inputs.inference) if self.method == "centroid" else 0.0
 
 
 def _round_robin(inputs: ScoringInputs, target_MH: np.ndarray, file: Path) -> tuple[np.ndarray, np.ndarray]:

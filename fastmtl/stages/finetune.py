@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastmtl.data.rows import RowSet
+from fastmtl.models.inference import inference_flops
 from fastmtl.stages.base import Context
 from fastmtl.stages.fitting import FitStage, hold_weights, inference
 from fastmtl.stages.multitask import Multitask
@@ -42,7 +43,9 @@ class Finetune(FitStage):
         model = load_finetuned(out)[0].to(context.hardware.device)
         how = inference(context, self.encoder, self.fit.precision, as_trained=True)
         metrics = predict(model, task, rows, how, out / "validation.parquet", positions)
+        flops = inference_flops(model.encoder, rows.lengths[positions], how, task.name in model.word_tasks)
         fit = json.loads((out / "fit.json").read_text())
         chosen = {"best_epoch": fit["best_epoch"], "epochs": fit["epochs"]}
         (out / "metrics.json").write_text(json.dumps({"validation": metrics, **chosen}, indent=1))
-        return {**records, "wall_s": round(time.perf_counter() - started, 3)}
+        spent = {"flops": records["flops"] + flops, "wall_s": round(time.perf_counter() - started, 3)}
+        return {**records, **spent}

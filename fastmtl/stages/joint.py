@@ -14,6 +14,7 @@ from fastmtl.data.batching.planned import UniformBatches
 from fastmtl.data.pool import TaskPool
 from fastmtl.data.rows import RowSet
 from fastmtl.models.encoder import EncoderSpec
+from fastmtl.models.inference import inference_flops
 from fastmtl.models.multitask import MultiTaskModel, load_weights
 from fastmtl.plans import RelationsPlan
 from fastmtl.seeds import generator
@@ -45,6 +46,8 @@ class JointTraining(FitStage):
         for task in self.rows.tasks:
             rows, positions = pool.split(task.name, self.measured.split), self.measured[task.name]
             scores[task.name] = predict(model, task, rows, how, out / f"{task.name}.parquet", positions)
+            words = task.name in model.word_tasks
+            records["flops"] += inference_flops(model.encoder, rows.lengths[positions], how, words)
         (out / "scores.json").write_text(json.dumps(scores, indent=1))
         return records
 

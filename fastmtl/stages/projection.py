@@ -17,7 +17,7 @@ from torch import nn
 from fastmtl.data.pool import TaskPool
 from fastmtl.data.rows import RowSet
 from fastmtl.errors import UserError
-from fastmtl.models.inference import Precision, forward_rows
+from fastmtl.models.inference import Precision, forward_rows, inference_flops
 from fastmtl.models.multitask import load_encoder
 from fastmtl.seeds import generator
 from fastmtl.stages.base import Context, Stage
@@ -65,8 +65,8 @@ class Projection(Stage):
             read.append(forward_rows(encoder, nn.Identity(), rows, positions, how, f"read {name}"))
             lengths.append(rows.lengths[positions])
         length_N = np.concatenate(lengths)
-        costs = {"examples": len(length_N), "tokens": int(length_N.sum()), "flops": encoder.forward_flops(length_N)}
-        return np.concatenate(read), costs
+        flops = inference_flops(encoder, length_N, how)
+        return np.concatenate(read), {"examples": len(length_N), "tokens": int(length_N.sum()), "flops": flops}
 
 
 def unused_rows(tasks: Sequence[TaskSpec], pool: TaskPool, used: np.ndarray, rows_per_task: int, seed: int) -> RowSet:

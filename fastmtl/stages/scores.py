@@ -15,7 +15,7 @@ from torch import nn
 
 from fastmtl.data.rows import RowSet
 from fastmtl.models.encoder import EncoderSpec
-from fastmtl.models.inference import DTYPES, Precision
+from fastmtl.models.inference import DTYPES, Precision, inference_flops
 from fastmtl.models.multitask import MultiTaskModel, ProxyModel, load_weights
 from fastmtl.models.roofline import gemm_flops_per_s
 from fastmtl.scoring.base import Scorer, ScoringInputs
@@ -117,7 +117,7 @@ class ShardScores(ScorerStage):
         if counted is not None:
             return counted(inputs, lengths)
         encoder: Any = getattr(inputs.model, "encoder", inputs.model)
-        return encoder.forward_flops(lengths) if encoder is not None else 0.0
+        return inference_flops(encoder, lengths, inputs.inference) if encoder is not None else 0.0
 
 
 @lru_cache(maxsize=2)

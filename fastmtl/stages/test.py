@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastmtl.data.rows import RowSet
-from fastmtl.models.inference import Precision
+from fastmtl.models.inference import Precision, inference_flops
 from fastmtl.stages.base import Context, Stage
 from fastmtl.stages.finetune import Finetune
 from fastmtl.stages.fitting import inference
@@ -41,8 +41,8 @@ class Test(Stage):
         return {
             "device": device_name(how.device),
             "precision": how.precision,
-            "examples": len(rows),
-            "tokens": int(rows.lengths.sum()),
-            "flops": model.encoder.forward_flops(rows.lengths),
+            "examples": len(positions),
+            "tokens": int(rows.lengths[positions].sum()),
+            "flops": inference_flops(model.encoder, rows.lengths[positions], how, task.name in model.word_tasks),
             "wall_s": round(time.perf_counter() - started, 3),
         }

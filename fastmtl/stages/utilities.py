@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ class Bandit(FitStage):
 class PredictedUtilities(Stage):
     """`utilities.json`: task -> probability of a gain, None for the primary; from the features of each task.
 
-    The predictor counts by its coefficients, not by its file.
+    The predictor counts by its coefficients, not by its file. Its cost is that of the models that it was fitted to.
     """
 
     kind = "utilities"
@@ -54,9 +55,11 @@ class PredictedUtilities(Stage):
 
     def build(self, out: Path, context: Context) -> dict[str, Any]:
         known: Mapping[str, Any] = {one.task.name: context.get(one).read("features.json") for one in self.features}
+        started = time.perf_counter()
         utilities = {self.primary: None, **dict(self.predictor.rank(self.primary, known))}
         (out / "utilities.json").write_text(json.dumps(utilities, indent=1))
-        return {}
+        wall_s = time.perf_counter() - started + self.predictor.seconds
+        return {"flops": self.predictor.flops, "wall_s": round(wall_s, 3)}
 
 
 def read_predictor(path: str) -> GainPredictor:

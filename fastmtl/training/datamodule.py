@@ -94,6 +94,7 @@ class TaskData(pl.LightningDataModule):
         self.sampling, self.batch_size, self.seed, self.pad_id, self.parts = sampling, batch_size, seed, pad_id, parts
         self.online = None if isinstance(sampling, Sampling) else Online(sampling, self.lengths, batch_size, seed)
         self.served: list[np.ndarray] = []
+        self.validated: list[np.ndarray] = []
         self.steps_now: Sequence[Step] = []
         self._resumed: tuple[int, Any] | None = None
         self.evaluated = None
@@ -120,6 +121,10 @@ class TaskData(pl.LightningDataModule):
         """(n,) token counts of the rows that were trained on so far, each as often as it was."""
         return np.concatenate(self.served)
 
+    def measured(self) -> np.ndarray:
+        """(n,) token counts of the rows that validation read so far, each as often as it was."""
+        return np.concatenate([np.empty(0, np.int64), *self.validated])
+
     def train_dataloader(self) -> DataLoader:
         """One epoch; the trainer asks again before each (`reload_dataloaders_every_n_epochs=1`)."""
         trainer = self.trainer
@@ -143,11 +148,12 @@ class TaskData(pl.LightningDataModule):
         parts = len(self.steps_now[batch // self.trainer.accumulate_grad_batches])
         served = np.concatenate([np.empty(0, np.int64), *self.served[: len(self.served) - parts]])
         online = self.online.state() if self.online is not None else None
-        return {"batch": batch, "served": torch.from_numpy(served), "online": online}
+        counts = {"served": torch.from_numpy(served), "validated": torch.from_numpy(self.measured())}
+        return {"batch": batch, **counts, "online": online}
 
     def restore(self, state: dict[str, Any]) -> None:
         """The next training data loader starts where `state` was taken."""
-        self.served[:] = [state["served"].numpy()]
+        self.served[:], self.validated[:] = [state["served"].numpy()], [state["validated"].numpy()]
         self._resumed = state["batch"], state["online"]
 
     def val_dataloader(self) -> DataLoader | list[Any]:
@@ -163,7 +169,8 @@ class TaskData(pl.LightningDataModule):
         lengths = rows.lengths[places]
         order = np.argsort(lengths, kind="stable")
         steps = [[(0, part)] for part in chunks(order, lengths, BATCH_TOKENS * world, BATCH_ROWS * world)]
-        return self._loader(PlannedBatches(steps, [name], [rows], [places], self.pad_id, rank, world))
+        batches = PlannedBatches(steps, [name], [rows], [places], self.pad_id, rank, world, served=self.validated)
+        return self._loader(batches)
 
     def _loader(self, batches: PlannedBatches, first: int = 0) -> DataLoader:
         # From pinned memory a copy to the GPU does not make the host wait. Collating takes a thousandth of a step, so

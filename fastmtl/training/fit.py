@@ -194,7 +194,7 @@ def train(job: FitJob) -> None:
     if data.online is not None:
         _write_history(job.out, data)
     lengths = data.visited()
-    flops = training_flops(module.model, job.fit, lengths)
+    flops = training_flops(module.model, job.fit, lengths) + module.model.encoder.forward_flops(data.measured())
     peak_mib = peak.mib()  # before the machine's own rate is measured, which takes memory too
     device = job.hardware.device
     gemm = gemm_flops_per_s(device, DTYPES[job.fit.precision])
