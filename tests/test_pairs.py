@@ -165,3 +165,11 @@ def test_a_task_that_cannot_be_measured_is_told_before_anything_is_trained(tmp_p
     GainPredictor.fit(pairs_table(), pd.Series([1.0, -1, 1, -1, 1, -1], pairs_table().index)).save(path)
     with pytest.raises(UserError, match="task 'cat' has no validation split"):
         compose(*chosen)
+
+
+def test_a_predictor_that_knows_the_primarys_gains_is_refused(tmp_path: Path) -> None:
+    config, path, x = write_tasks(tmp_path, "red", "length"), tmp_path / "predictor.json", pairs_table()
+    known = x.rename(index={x.index[0][0]: "red"}, level="main")
+    GainPredictor.fit(known, pd.Series([1.0, -1, 1, -1, 1, -1], known.index)).save(path)
+    with pytest.raises(UserError, match=r"was fitted to pairs of 'red' itself.*; use one that .* without this task"):
+        compose(*overrides(tmp_path, config), "selection=predicted_gain", f"selection.predictor={path}")

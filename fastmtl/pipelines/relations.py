@@ -104,6 +104,7 @@ class GainMatrix:
         groups = [(name,) for name in names] + list(combinations(names, 2))
         rows: list[dict[str, Any]] = []
         costs: list[dict[str, Any]] = []
+        models: list[tuple[str, float, float]] = []
         for done, (group, seed) in enumerate(product(groups, cells), 1):
             stage, model, shown = cells[seed].joint_stage(*group), cells[seed].joint(*group), []
             measured = model.read("scores.json")
@@ -117,6 +118,7 @@ class GainMatrix:
             state = "found" if model.hit else f"{model.records['wall_s']:.0f} s"
             log.info("[%d/%d] seed %d: %s (%s)", done, len(groups) * len(cells), seed, ", ".join(shown), state)
             costs.append({"work": "all pairs" if len(group) > 1 else "each task alone", **model.records})
+            models.append((model.key, model.records["flops"], model.records["wall_s"]))
         tables = [_affinities(cell, costs) for cell in cells.values()] if self.affinities else []
         scores = DataFrame(rows)
         features = {
@@ -127,7 +129,7 @@ class GainMatrix:
         return Relations(
             scores[alone].drop(columns="other"), scores[~alone], features,
             {name: sum(each[name] for each in tables) / len(tables) for name in (tables[0] if tables else ())},
-            _costs(costs),
+            _costs(costs), tuple(models),
         )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ a ln(c i + d) + b has a parameter too many; and its ratio m / a has no value at 
 
 from __future__ import annotations
 
+import csv
 import math
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -32,7 +33,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from pandas import DataFrame, MultiIndex, read_csv
+from pandas import DataFrame, MultiIndex
 from scipy.optimize import minimize_scalar
 from scipy.special import rel_entr
 
@@ -87,11 +88,12 @@ class Curve(NamedTuple):
 
 def read_curve(path: Path, task: str) -> Curve:
     """The training loss of a task in a fit's `curves.csv` (`training.callbacks.Curves`)."""
-    table = read_csv(path, float_precision="round_trip")
-    points = table[table["name"] == f"loss/{task}"]
-    if points.empty:
+    with open(path, newline="") as file:
+        points = [(row["step"], row["value"]) for row in csv.DictReader(file) if row["name"] == f"loss/{task}"]
+    if not points:
         raise UserError(f"{path} has no training loss of {task!r}; name a task that was trained there")
-    return Curve(points["step"].to_numpy(dtype=int), points["value"].to_numpy(dtype=float))
+    steps, losses = zip(*points)
+    return Curve(np.array(steps, dtype=int), np.array(losses, dtype=float))
 
 
 def curve_features(task: str, steps: ArrayLike, losses: ArrayLike) -> dict[str, float]:

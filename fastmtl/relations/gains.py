@@ -71,13 +71,15 @@ def _scores(frame: DataFrame, keys: list[str]) -> Series:
 @dataclass(frozen=True)
 class Relations:
     """What was measured. `single` and `pairs` as of `gains`, with the columns metric and rows beside; `features`
-    and `affinities` are means over seeds, by task, and by name; `costs` has a row a kind of work: FLOPs, seconds."""
+    and `affinities` are means over seeds, by task, and by name; `costs` has a row a kind of work: FLOPs, seconds;
+    `models` the key of each model that was trained, and what it took."""
 
     single: DataFrame
     pairs: DataFrame
     features: Mapping[str, Mapping[str, float]]
     affinities: Mapping[str, DataFrame]
     costs: DataFrame
+    models: tuple[tuple[str, float, float], ...] = ()
 
     def gains(self, unit: Unit) -> DataFrame:
         return gains(self.single, self.pairs, unit=unit)

@@ -108,7 +108,7 @@ class GainPredictor:
 
     Args:
         pairs: The (main, aux) that it was fitted to.
-        flops: What their models and those of single tasks took; `seconds` as well.
+        models: Key, FLOPs and seconds of each model of a pair or a task alone behind their gains.
     """
 
     features: tuple[str, ...]
@@ -117,8 +117,7 @@ class GainPredictor:
     coefficients: tuple[float, ...]
     intercept: float
     pairs: tuple[tuple[str, str], ...] = ()
-    flops: float = 0.0
-    seconds: float = 0.0
+    models: tuple[tuple[str, float, float], ...] = ()
 
     def identity(self) -> list[Any]:
         """See `fastmtl.identity.plain`: the numbers that predict."""
@@ -155,8 +154,8 @@ class GainPredictor:
         try:
             values = json.loads(path.read_text())
             lists: dict[str, Any] = {name: tuple(values[name]) for name in ("features", "low", "span", "coefficients")}
-            lists |= {name: float(values[name]) for name in ("intercept", "flops", "seconds")}
-            return cls(**lists, pairs=tuple((main, aux) for main, aux in values["pairs"]))
+            rows: dict[str, Any] = {name: tuple(map(tuple, values[name])) for name in ("pairs", "models")}
+            return cls(**lists, **rows, intercept=float(values["intercept"]))
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(f"{path} is no saved predictor ({error}); fit one and save it there") from error
 

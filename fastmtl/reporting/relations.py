@@ -28,8 +28,6 @@ from fastmtl.reporting.table import Table, mean_sd, shown
 SHUFFLES = 20
 """Times that the pairs are parted into folds anew."""
 SIGNS = {"percent": "%", "points": "points"}
-MATRIX = ["each task alone", "all pairs"]
-"""The work without which there is no predictor."""
 CELL = 0.52
 """Inches of the heat map's cells, both ways."""
 _FULL = 0.9
@@ -52,9 +50,7 @@ def write(found: Relations, out: Path, title: str, unit: Unit) -> str:
     ]  # fmt: skip
     (out / "results.md").write_text("\n\n".join(parts) + "\n")
     with suppress(UserError):  # said above
-        spent = found.costs.reindex(MATRIX).sum()
-        fitted = GainPredictor.fit(x, gain["gain"])
-        replace(fitted, flops=float(spent["flops"]), seconds=float(spent["seconds"])).save(out / "predictor.json")
+        replace(GainPredictor.fit(x, gain["gain"]), models=found.models).save(out / "predictor.json")
     heat_map(gain, f"gain over single-task, {SIGNS[unit]}").savefig(out / "figure.svg", metadata={"Date": None})
     frame = found.single.assign(other="").reindex(columns=found.pairs.columns)
     DataFrame([*frame.to_dict("records"), *found.pairs.to_dict("records")]).to_csv(out / "scores.csv", index=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,8 @@ def test_a_saved_predictor_is_plain_numbers_and_ranks_as_before(
     fitted = GainPredictor.fit(*world)
     fitted.save(tmp_path / "predictor.json")
     assert set(json.loads((tmp_path / "predictor.json").read_text())) == {
-        "features", "low", "span", "coefficients", "intercept"}  # fmt: skip
+        "features", "low", "span", "coefficients", "intercept", "pairs", "models"}  # fmt: skip
+    assert fitted.pairs == tuple(permutations(TASKS, 2))
     loaded = GainPredictor.load(tmp_path / "predictor.json")
     assert loaded == fitted
     new = {**features, "new": {"use": 0.5, "noise": 0.5}}
