@@ -96,7 +96,7 @@ def pools(exp: Experiment) -> dict[str, frozenset[str]]:
 
 def difference(base: tuple[str, ...], key: str, value: str) -> set[str]:
     """Kinds of stages of which other ones are asked for."""
-    look = pools if base[0] in ("data=sample", "data=tagging", "data=departments") else keys
+    look = pools if base[0] in ("data=sample", "data=tagging") else keys
     if base not in FOUND:
         FOUND[base] = look(build(changed(base)))
     if key in ("mixing", "logger"):  # options of a group
@@ -385,9 +385,8 @@ TABLE: dict[tuple[str, ...], dict[str, Row]] = {
         "data.source.root": ("two", kinds("pool leakage selection") | MODELS - {"test"}),
         "data.source.names": ("[rte,wnli]", kinds("pool leakage selection joint multitask finetune")),
     },
-    ("data=sample", *SMALL): {"data.source.seed": ("1", kinds("pool"))},
     ("data=tagging", *SMALL): {"data.source.seed": ("1", kinds("pool"))},
-    ("data=departments", *SMALL): {
+    ("data=sample", *SMALL): {
         "data.source.seed": ("1", kinds("pool")),
         "data.source.share": ("0.4", kinds("pool")),
         "data.source.noise": ("0.1", kinds("pool")),
