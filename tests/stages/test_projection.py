@@ -24,7 +24,7 @@ from fastmtl.stages.projection import Projection, separation, tsne, unused_rows
 from fastmtl.store import Artifact
 
 SMALL = ("encoder=tiny", "data.rows_per_task=60", "budget=60", "proxy.examples_per_task=20", "proxy.fit.epochs=1",
-         "scoring.precision=fp32")  # fmt: skip
+         "scoring.precision=fp32", "data.leakage=report")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_both_draw_the_same_rows_and_no_proxy_was_trained_on_them(exp: Experimen
     assert drawn[0]["x"] != drawn[1]["x"]
     starts = np.array([exp.pool.starts[exp.pool.index(task)] for task in drawn[0]["task"]])
     row_ids = starts + drawn[0]["row"]
-    assert len(np.unique(row_ids)) == 80
+    assert len(np.unique(row_ids)) == 90
     assert not np.isin(row_ids, exp.pool.sample(20, seed=0)).any()
     other = unused_rows(exp.tasks, exp.pool, row_ids[:0], 10, seed=1)
     assert other["chats"].tolist() != drawn[0]["row"][:10]
