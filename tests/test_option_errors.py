@@ -29,6 +29,7 @@ FIX = re.compile(r"; (use|give|pass|name|choose|write|did you mean|the options a
 NEEDED = {
     "data=files": ("data.config=tasks.yaml", "primary=tickets"),
     "data=glue_local": ("data.root=glue",),
+    "data=pile": ("data.root=glue",),
     "encoder=auto": ("encoder.name=any/encoder",),
     "sampling=ratio": ("sampling.ratios=[5,1]",),
     "selection=hand_picked": ("selection.selector.tasks=[farm]",),
