@@ -60,7 +60,8 @@ def arms(plan: Mapping[str, Any], task: Mapping[str, Any], group: str) -> Iterat
     """Arm -> overrides, in the order in which they run."""
     for arm in plan["arms"][group]:
         if isinstance(arm, str):
-            yield arm, [*plan["single"][arm], *(task["added"] if arm == ADDED else [])]
+            own = task.get("single", {}).get(arm, [])
+            yield arm, [*plan["single"][arm], *own, *(task["added"] if arm == ADDED else [])]
         else:
             rows, heads, last = arm
             picked = task["oracle"] if rows == "oracle" else []
