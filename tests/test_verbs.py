@@ -54,7 +54,7 @@ def test_the_help_of_report_names_what_there_is(help_of: Help) -> None:
     assert f"only cells with it: {', '.join(FILTERS[:-1])} or {FILTERS[-1]}" in text
 
 
-QUICK = [["--help"], ["reprot"], *([verb, "--help"] for verb in VERBS)]
+QUICK = [["--help"], ["help", "proxy.fit.epochs"], ["help"], ["reprot"], *([verb, "--help"] for verb in VERBS)]
 
 
 @pytest.mark.parametrize("arguments", QUICK, ids=" ".join)

@@ -11,6 +11,7 @@ VERBS = {
     "status": ("sweep", "which cells of a sweep are done, running or failed"),
     "tune": ("tune", "a search for hyper-parameters, on rows that may be chosen on"),
     "relations": ("relations", "every task alone and in every pair: which one helps which"),
+    "help": ("explain", "what a key means, its default and its choices: fastmtl help budget"),
 }
 """Verb -> its module in this folder, imported only when it is used, and what it is for."""
 
@@ -26,7 +27,7 @@ fastmtl finds auxiliary rows that help a small primary task, trains on them, and
 Verbs, each with a --help of its own:
 {_LINES}
 
---cfg job prints that of a command without running
+fastmtl help lists the keys of the configuration. --cfg job prints that of a command without running
 it, --config-dir DIR adds options of your own, --hydra-help shows what else Hydra offers.
 To read more: README.md, docs/, and experiments/ for what was measured."""
 
