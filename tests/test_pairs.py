@@ -76,6 +76,8 @@ def test_a_pair_is_one_model_for_both_directions(two: Path) -> None:
     assert set(scores["rows"]) == {40}
     by_pair = scores.set_index(["task", "other"])["score"]
     assert set(by_pair.index) == {("red", ""), ("length", ""), ("red", "length"), ("length", "red")}
+    named = json.loads((two / "relations/toy/result.json").read_text())["artifacts"]  # which `fastmtl gc` keeps
+    assert {f"{path.parent.name}/{path.name}" for path in two.glob("artifacts/*/[!.]*")} == set(named)
     gain = pd.read_csv(two / "relations/toy/gains.csv", index_col=["main", "aux"])["gain"]
     for main, aux in gain.index:
         assert gain[main, aux] == pytest.approx(100 * (by_pair[main, aux] - by_pair[main, ""]), abs=1e-9)

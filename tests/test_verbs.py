@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -44,7 +45,7 @@ def test_the_help_is_one_screen(tmp_path: Path) -> None:
 def test_the_help_of_a_verb_is_one_screen_with_an_example(verb: str, help_of: Help) -> None:
     text = help_of(verb)
     assert text.startswith(f"usage: fastmtl {verb}")
-    assert text.splitlines()[-1].startswith(f"example: fastmtl {verb}") or verb == "completion"
+    assert f"\nexample: {'eval' if verb == 'completion' else f'fastmtl {verb}'}" in text
     assert len(text.splitlines()) <= 40
 
 
@@ -101,3 +102,23 @@ def test_hydras_own_flags_are_hydras(tmp_path: Path) -> None:
     assert "budget: 7\n" in run_here(tmp_path, "--cfg", "job", "budget=7").out
     assert "--hydra-help" in run_here(tmp_path, "--hydra-help").out
     assert sys.argv == argv
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_completes_verbs_keys_options_and_files(tmp_path: Path) -> None:
+    (tmp_path / "a_study").mkdir()
+    script = f"""
+fastmtl() {{ {sys.executable} -m fastmtl.cli.main "$@"; }}
+eval "$(fastmtl completion bash)"
+complete -p fastmtl | grep -c _fastmtl_complete
+try() {{
+  COMP_LINE="$*"; COMP_POINT=${{#COMP_LINE}}; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()
+  _fastmtl_complete; echo "${{COMPREPLY[*]}}"
+}}
+try fastmtl rep
+try fastmtl -m selection=feat
+try fastmtl report a_
+"""
+    ran = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    found = ["1", "report", "selection=feature_similarity selection=feature_similarity_bce", "a_study"]
+    assert ran.stdout.splitlines() == found, ran.stderr

@@ -7,6 +7,7 @@ from pathlib import Path
 from fastmtl.cli.compose import compose, values
 from fastmtl.cli.messages import check_folder_name
 from fastmtl.cli.verbs import Arguments, count
+from fastmtl.store import write_json
 
 
 def main(argv: list[str]) -> None:
@@ -31,4 +32,7 @@ def main(argv: list[str]) -> None:
     # No rows are chosen here, so any budget does, also one beyond the candidates.
     cells = {seed: compose(*given.overrides, "budget=1.0", f"seed={seed}") for seed in seeds}
     found = GainMatrix(cells, not given.no_affinities).run()
+    names = sorted({name for cell in cells.values() for name in cell.context.names})
+    needed = {"artifacts": [f"{kind}/{key}" for kind, key in names]}
+    write_json(Path(cfg.paths.output) / "relations" / given.name / "result.json", needed)  # for `fastmtl gc`
     print(f"\n{write(found, out, given.name, 'points' if given.points else 'percent')}\n\nwritten to {out}")

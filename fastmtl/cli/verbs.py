@@ -11,7 +11,10 @@ VERBS = {
     "status": ("sweep", "which cells of a sweep are done, running or failed"),
     "tune": ("tune", "a search for hyper-parameters, on rows that may be chosen on"),
     "relations": ("relations", "every task alone and in every pair: which one helps which"),
+    "doctor": ("doctor", "what this machine has, and what is missing"),
+    "gc": ("gc", "what may be removed: artifacts that no result needs, remains of killed runs"),
     "help": ("explain", "what a key means, its default and its choices: fastmtl help budget"),
+    "completion": ("completion", 'for the shell: eval "$(fastmtl completion bash)", or zsh'),
 }
 """Verb -> its module in this folder, imported only when it is used, and what it is for."""
 
