@@ -176,6 +176,8 @@ RANDOM = (*FILES, "selection=random")
 CASCADE = (*FILES, "scoring.cascade=[small,large]", "scoring.levels.small.layers=1", "scoring.audit=3")
 BILSTM = (*RANDOM, "encoder=bilstm", "encoder.tokenizer=tiny", "encoder.hidden_size=8")
 GLUE = ("data=glue", "data.tasks=[rte,mrpc,wnli]", *SMALL, "selection=random")
+PILE_ROWS = ("data.source.primary=rte", "data.source.unrelated=[mrpc]", "data.source.rows=12", "data.source.size=30")
+PILE = ("data=pile", "data.root=one", "primary=rte", *PILE_ROWS, "data.source.share=0.4", *SMALL, "selection=random")
 PARQUET = ("data=glue_local", "data.root=one", "data.tasks=[rte,mrpc]", *SMALL, "selection=random")
 
 NOTHING: frozenset[str] = frozenset()
@@ -384,6 +386,17 @@ TABLE: dict[tuple[str, ...], dict[str, Row]] = {
         "data.root": ("two", kinds("pool leakage selection") | MODELS - {"test"}),
         "data.source.root": ("two", kinds("pool leakage selection") | MODELS - {"test"}),
         "data.source.names": ("[rte,wnli]", kinds("pool leakage selection joint multitask finetune")),
+    },
+    PILE: {
+        "data.root": ("two", kinds("pool leakage selection") | MODELS - {"test"}),
+        "data.source.root": ("two", kinds("pool leakage selection") | MODELS - {"test"}),
+        "data.source.primary": ("wnli", REFUSED),  # `primary` names another one
+        "data.source.unrelated": ("[wnli]", kinds("pool leakage selection joint multitask finetune")),
+        "data.source.share": ("0.5", kinds("pool leakage selection joint features multitask finetune")),
+        "data.source.size": ("25", kinds("pool leakage selection joint features multitask finetune")),
+        "data.source.rows": ("13", kinds("pool leakage selection") | MODELS - {"test"}),
+        "data.source.validation": ("20", kinds("pool leakage selection") | MODELS - {"test"}),
+        "data.source.seed": ("1", kinds("pool leakage selection") | MODELS - {"test"}),
     },
     ("data=sample", *SMALL): {"data.source.seed": ("1", kinds("pool"))},
     ("data=tagging", *SMALL): {"data.source.seed": ("1", kinds("pool"))},
