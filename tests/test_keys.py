@@ -272,6 +272,8 @@ TABLE: dict[tuple[str, ...], dict[str, Row]] = {
         "encoder.pooling": ("cls", ROWS),
         "encoder.max_length": ("16", ALL),
         "encoder.learning_rate": ("0.5", ROWS),
+        "encoder.finetune_learning_rate": ("0.5", FINETUNE),
+        "multitask.heads": ("by_labels", MULTITASK),
         "encoder.revision": ("abc", ALL),
         "encoder.layers": ("1", ROWS),
         "selection.name": ("other", NOTHING),
@@ -315,6 +317,7 @@ TABLE: dict[tuple[str, ...], dict[str, Row]] = {
         "encoder.dropout": ("0.5", MODELS),
         "encoder.embedding_size": ("7", MODELS),
         "encoder.embeddings": ("one.txt", MODELS | {"pool", "leakage"}),
+        "encoder.finetune_learning_rate": ("0.5", kinds("finetune test")),
         "encoder.hidden_size": ("9", MODELS),
         "encoder.layers": ("1", MODELS),
         "encoder.learning_rate": ("0.5", MODELS),
@@ -452,6 +455,7 @@ def test_a_value_is_in_the_keys_of_the_stages_that_it_changes(
         ["proxy.fit.weight_decay=0", "bandit.policy.prior=[1.0,1]", "bandit.policy.episode=1"],
         ["mixing.random_starts=null", "selection.selector.threshold=0.50"],
         ["paths.output=a", "study=b", "trainer.devices=1"],
+        ["multitask.heads={one: [beta]}"],  # a group of one task shares nothing
     ],
     ids=str,
 )

@@ -98,6 +98,7 @@ PLAIN = {
     "study": ["[1,2]", "../up"],
     "stage": ["[1,2]", "nonsense"],
     "mixing": ["nonsense"],
+    "multitask.heads": ["nonsense", "[1,2]", "{x: [nobody]}", "{x: [prices,tickets]}", "{x: [prices], y: [prices]}"],
     "callbacks": ["nonsense"],
     "paths.output": ["[1,2]", "5"],
     "paths.artifacts": ["[1,2]", "5", "/dev/null/x"],

@@ -40,6 +40,7 @@ class EncoderSpec:
         pooling: How the states of a row's tokens become one vector.
         max_length: In tokens; longer rows are cut.
         learning_rate: What suits this encoder; fits take it unless they set their own.
+        finetune_learning_rate: The same for fine-tuning that follows the multi-task stage; null: as the others.
         revision: Of a Hub id.
         layers: Keep the first so many layers alone: a cheaper proxy with the same tokenizer.
     """
@@ -50,6 +51,7 @@ class EncoderSpec:
     learning_rate: Portion = 2e-5
     revision: str | None = None
     layers: Count | None = None
+    finetune_learning_rate: Portion | None = None
 
     def identity(self) -> list[Any]:
         """What fixes the initial weights, the pooled feature and the token ids of a text: content, not place."""

@@ -52,9 +52,13 @@ class FitConfig:
     early_stopping: Count | None = None
     callbacks: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
 
-    def resolved(self, hardware: Hardware, encoder: Any) -> FitConfig:
-        """The same with what this encoder and hardware make of null and auto: keys say what was used."""
-        rate = encoder.learning_rate if self.learning_rate is None else self.learning_rate
+    def resolved(self, hardware: Hardware, encoder: Any, follows: bool = False) -> FitConfig:
+        """The same with what this encoder and hardware make of null and auto: keys say what was used.
+
+        A fit that `follows` the multi-task stage has a rate of its own, for the sake of what that stage learned.
+        """
+        gentle = getattr(encoder, "finetune_learning_rate", None) if follows else None
+        rate = self.learning_rate or gentle or encoder.learning_rate
         return replace(self, learning_rate=rate, precision=resolve_precision(self.precision, hardware))
 
 

@@ -17,6 +17,7 @@ import sys
 import time
 import uuid
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -63,6 +64,7 @@ class FitJob:
         rows: The training rows, the primary's first.
         discriminator: Makes it a proxy, with this loss.
         init: A weights file to start from; without it the encoder's own.
+        heads: Task -> the task whose head it shares; see `fastmtl.models.multitask.shared_heads`.
         evaluated: Rows of one task that are measured after each epoch. The best epoch on them is kept, or with
             `keep_best=False`, as without them, the last one.
         resume: A folder for checkpoints, which outlives a killed process; None keeps none.
@@ -84,6 +86,7 @@ class FitJob:
     keep_best: bool = True
     weighting: Weighting = field(default_factory=Equal)
     resume: Path | None = None
+    heads: Mapping[str, str] = field(default_factory=dict)
 
     def run(self) -> None:
         train(self)
@@ -249,7 +252,7 @@ def _module(job: FitJob, data: TaskData) -> ProxyModule | MultiTaskModule:
         proxy = ProxyModel(job.encoder, tasks, job.fit.dropout)
         freeze(proxy, job.fit)
         return ProxyModule(proxy, tasks, job.fit, total_steps, job.discriminator, counts)
-    model = MultiTaskModel(job.encoder, tasks, job.fit.dropout)
+    model = MultiTaskModel(job.encoder, tasks, job.fit.dropout, job.heads)
     freeze(model, job.fit)
     evaluated = job.evaluated.tasks[0] if job.evaluated else None
     weigher = job.weighting.start(tasks, [num_batches([n], job.fit.batch_size) for n in counts], job.seed)
