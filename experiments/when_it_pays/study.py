@@ -101,7 +101,7 @@ def headroom(plan: Plan) -> Iterator[Part]:
     told, most = plan["headroom"], f"oracle {max(plan['budgets'])}"
     for seed, (primary, unrelated) in itertools.product(range(told["seeds"]), told["primaries"].items()):
         for rows in told["rows"]:
-            arms = {f"alone {rows}": ["selection=none", *plan["none"]]}
+            arms = {f"alone {rows}": ["selection=none", *told["alone"]]}
             if rows == plan["rows"]:
                 arms |= {name: references(plan)[name] for name in ("primary_only", most)}
             yield Part(f"headroom-{primary}-{rows}-{seed}", pile(primary, unrelated, 1.0, seed, plan, rows), arms)
