@@ -208,7 +208,8 @@ HARMLESS = ("trainer.", "logger", "paths.", "study", "stage", "selection.name")
 FIT = {
     "batch_size": "8", "optimizer": "adadelta", "learning_rate": "0.5", "weight_decay": "0.5", "warmup": "0.5",
     "max_grad_norm": "0.5", "precision": "bf16", "dropout": "0.5", "freeze_layers": "1", "freeze_embeddings": "true",
-    "max_steps": "3", "callbacks": "{x: {_target_: pytorch_lightning.callbacks.Timer}}",
+    "layer_decay": "0.5", "probing": "0.5", "pull": "9", "max_steps": "3",
+    "callbacks": "{x: {_target_: pytorch_lightning.callbacks.Timer}}",
 }  # fmt: skip
 DISCRIMINATOR = "{_target_: fastmtl.scoring.discriminator.Discriminator, loss: bce}"
 
@@ -272,6 +273,7 @@ TABLE: dict[tuple[str, ...], dict[str, Row]] = {
         "encoder.learning_rate": ("0.5", ROWS),
         "encoder.finetune_learning_rate": ("0.5", FINETUNE),
         "multitask.heads": ("by_labels", MULTITASK),
+        "finetune.keep_selected": ("0.5", FINETUNE),
         "encoder.revision": ("abc", ALL),
         "encoder.layers": ("1", ROWS),
         "selection.name": ("other", NOTHING),

@@ -98,6 +98,7 @@ PLAIN = {
     "study": ["[1,2]", "../up"],
     "stage": ["[1,2]", "nonsense"],
     "mixing": ["nonsense"],
+    "finetune.keep_selected": ["nonsense", "-0.1", "1.1", "true"],
     "multitask.heads": ["nonsense", "[1,2]", "{x: [nobody]}", "{x: [prices,tickets]}", "{x: [prices], y: [prices]}"],
     "callbacks": ["nonsense"],
     "paths.output": ["[1,2]", "5"],

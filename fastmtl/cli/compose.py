@@ -129,6 +129,7 @@ def build(cfg: DictConfig) -> Experiment:
         seed=plain.seed,
         mixing_search=_made(cfg.mixing) if cfg.get("mixing") else None,
         leakage_rule=cfg.data.leakage,
+        keep_selected=cfg.finetune.keep_selected,
         multitask_heads=_plain(cfg.multitask.heads),
         rows_per_task=_plain(rows),
         **parts,

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertModel, BertTokenizer
 from transformers.utils import logging as transformers_logging
 
 from fastmtl.errors import UserError
@@ -286,25 +286,14 @@ class Encoder(nn.Module):
         return float(np.sum(layers * tokens * (8 * hidden**2 + 4 * hidden * inner + 4 * hidden * tokens)))
 
 
-def _tiny_tokenizer() -> PreTrainedTokenizerFast:
+def _tiny_tokenizer() -> BertTokenizer:
     """WordPiece over the words of the generated suites and, for any other text, single characters."""
-    from tokenizers import Tokenizer as Backend
-    from tokenizers import models, normalizers, pre_tokenizers, processors
-
     from fastmtl.data import sample, tagging
 
     letters = [chr(code) for code in range(33, 127)]
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{c}" for c in letters)]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters)]
     words += sorted({*sample.vocabulary(), *tagging.VOCABULARY} - {*words})
-    backend = Backend(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer()
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
-    )
+    return BertTokenizer(vocab={word: i for i, word in enumerate(words)})
 
 
 def _tiny_model() -> BertModel:

@@ -89,6 +89,7 @@ class Experiment:
     rows_per_task: int | Mapping[str, int] | None = None
     leakage_rule: Literal["report", "drop", "fail"] | None = None
     multitask_heads: str | Mapping[str, Sequence[str]] = "per_task"
+    keep_selected: float = 0.0
     chosen_precision: Mapping[str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -466,9 +467,12 @@ class Experiment:
 
     def _finetuned_from(self, multitask: Multitask | None, follows: bool = False) -> Finetune:
         """Fine-tuning from the weights of a stage; `follows` also where that stage is yet to be named."""
-        fit = self.finetune_fit.resolved(self.hardware, self.encoder, follows or multitask is not None)
+        follows = follows or multitask is not None
+        fit = self.finetune_fit.resolved(self.hardware, self.encoder, follows)
+        keep = self.keep_selected if self.keep_selected and follows and len(self.selected()) else 0.0
+        rows, heads = (self._unordered.rows, self._unordered.heads) if keep else (self.primary_rows[0], ())
         return Finetune(
-            self.primary_rows[0], self.encoder, fit, self.seed, self.choosing_rows, self.reported_rows, multitask
+            rows, self.encoder, fit, self.seed, self.choosing_rows, self.reported_rows, multitask, keep, heads
         )
 
     @cached_property
@@ -532,7 +536,7 @@ class Experiment:
             found = {key: value for key, value in found.items() if not key.startswith("utilities.predictor")}
             found["utilities.predictor"] = digest(read_predictor(self.selection_plan.predictor))
         if chooses:  # not which tasks happen to share heads among those selected
-            found = {key: value for key, value in found.items() if not key.startswith("multitask.heads")}
+            found = {key: value for key, value in found.items() if ".heads" not in key}
             found["multitask.heads"] = plain(self.multitask_heads)
         for place, precision in self.chosen_precision.items():
             if f"{place}.precision" in found:

@@ -1,4 +1,4 @@
-"""The stage `multitask`: one model, trained on the rows of the primary and the selected ones; a head per task or group."""
+"""The stage `multitask`: one model, trained on the primary's rows and the selected ones."""
 
 from __future__ import annotations
 

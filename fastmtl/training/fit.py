@@ -44,6 +44,7 @@ from fastmtl.training.checkpoint import Checkpoint
 from fastmtl.training.config import FitConfig, Hardware
 from fastmtl.training.datamodule import TaskData
 from fastmtl.training.modules import MultiTaskModule, ProxyModule, freeze, training_flops
+from fastmtl.training.optimizer import groups
 from fastmtl.training.process import PeakMemory, following
 from fastmtl.training.weighting import Equal, Weighting
 
@@ -63,6 +64,7 @@ class FitJob:
         discriminator: Makes it a proxy, with this loss.
         init: A weights file to start from; without it the encoder's own.
         heads: Task -> the task whose head it shares; see `fastmtl.models.multitask.shared_heads`.
+        shares: For each epoch, the share of the rows of all tasks but the first that it reads; empty: all.
         evaluated: Rows of one task that are measured after each epoch. The best epoch on them is kept, or with
             `keep_best=False`, as without them, the last one.
         resume: A folder for checkpoints, which outlives a killed process; None keeps none.
@@ -85,6 +87,7 @@ class FitJob:
     weighting: Weighting = field(default_factory=Equal)
     resume: Path | None = None
     heads: Mapping[str, str] = field(default_factory=dict)
+    shares: tuple[float, ...] = ()
 
     def run(self) -> None:
         train(self)
@@ -111,8 +114,8 @@ def run_fit(job: FitJob) -> dict[str, Any]:
         # What does not fit together is said here, in one line, rather than by every rank.
         _callbacks(job.fit)
         data = _data(job)
-        if job.fit.freeze_layers or job.fit.freeze_embeddings:
-            _module(job, data)
+        if job.fit.freeze_layers or job.fit.freeze_embeddings or job.fit.layer_decay != 1:
+            groups(_module(job, data).model, job.fit)
         run_distributed(job, hardware, job.out)
     else:
         train(job)
@@ -235,8 +238,9 @@ def _write_history(folder: Path, data: TaskData) -> None:
 
 def _data(job: FitJob) -> TaskData:
     return TaskData(
-        job.pool, job.rows, job.sampling, job.fit.batch_size, job.seed, job.pad_id, job.evaluated, job.weighting.parts
-    )
+        job.pool, job.rows, job.sampling, job.fit.batch_size, job.seed, job.pad_id, job.evaluated,
+        job.weighting.parts, job.shares,
+    )  # fmt: skip
 
 
 def _module(job: FitJob, data: TaskData) -> ProxyModule | MultiTaskModule:
