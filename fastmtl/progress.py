@@ -16,4 +16,7 @@ def progress(title: str, unit: str, total: int | None = None) -> tqdm:
     Without a title there is none: of a part of work that has a bar of its own.
     """
     often = 0.1 if sys.stderr.isatty() else SECONDS_IN_A_LOG
-    return tqdm(desc=title, unit=unit, total=total, delay=2, mininterval=often, maxinterval=often, leave=False, disable=not title)
+    return tqdm(
+        desc=title, unit=unit, total=total, delay=2, mininterval=often, maxinterval=often, leave=False,
+        disable=not title,
+    )  # fmt: skip

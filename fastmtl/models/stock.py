@@ -95,8 +95,8 @@ def _check(encoder: nn.Module, words: bool) -> bool:
 
 def _refusal(encoder: Any) -> UserError:
     return UserError(
-        f"encoder {encoder.spec.name!r} cannot be exported: Transformers has no class with its pooled feature; those of "
-        f"type {', '.join(TANH_HEADS)} can, with encoder.pooling=mean {', '.join(FAMILY)}; use fastmtl predict"
+        f"encoder {encoder.spec.name!r} cannot be exported, for Transformers has no class with its pooled feature; of "
+        f"type {', '.join(TANH_HEADS)} it could, with encoder.pooling=mean {', '.join(FAMILY)}; use fastmtl predict"
     )
 
 

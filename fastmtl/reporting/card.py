@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 BASES = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
 """Encoders by a name of our own -> their id on the Hub."""
 
-CLASSES = {"row": ("SequenceClassification", "text-classification"), "words": ("TokenClassification", "token-classification")}  # fmt: skip
+CLASSES = {
+    "row": ("SequenceClassification", "text-classification"),
+    "words": ("TokenClassification", "token-classification"),
+}
 """What a task reads -> the class of Transformers, and what the Hub calls it."""
 
 
@@ -50,8 +53,8 @@ def model_card(model: Model, exported: Path, difference: float) -> str:
         f"from transformers import AutoModelFor{name}, AutoTokenizer\n\n"
         f'model, tokenizer = AutoModelFor{name}.from_pretrained("FOLDER"), AutoTokenizer.from_pretrained("FOLDER")\n'
         f'logits = model(**tokenizer({call}, truncation=True, return_tensors="pt")).logits\n```\n\n'
-        f"In float32 or bfloat16.{more} Logits differ by at most {difference:.1g} from those of the trained model (measured "
-        f"at the export, in float32). `fastmtl.load(FOLDER).predict(texts)` gives labels by name.{_on_mean(model)}",
+        f"In float32 or bfloat16.{more} Logits differ by at most {difference:.1g} from those of the trained model "
+        f"(measured at the export, in float32). `fastmtl.load(FOLDER).predict(texts)` gives labels by name.{_on_mean(model)}",
         _data(model),
         _selection(result),
         _scores(model),
@@ -65,8 +68,8 @@ def _on_mean(model: Model) -> str:
     if model.inner.encoder.spec.pooling != "mean" or model.task.of_kind.reads == "words":
         return ""
     return (
-        "\n\nThe last layer is none that was trained: it averages the states of all tokens, which the class has no other "
-        "way to do. To train the model further, start from the fastmtl run."
+        "\n\nThe last layer was not trained: it averages the states of all tokens, which the class cannot do otherwise. "
+        "To train further, start from the fastmtl run; in float16 its constants overflow."
     )
 
 
@@ -75,8 +78,8 @@ def _data(model: Model) -> str:
     manifest, fit = (_read(model.folder / name) for name in (MANIFEST, "fit.json"))
     lines = [f"- Task {_code(model.task.name)}, {model.task.kind}; label column {_code(model.task.label)}."]
     if manifest and (epochs := len(fit.get("epochs", []))):
-        rows = manifest["records"]["examples"]
-        lines.append(f"- Fine-tuned on {rows:,} rows, counted each time they are read, in {epochs} epochs.")
+        rows, plural = manifest["records"]["examples"], "s" * (epochs != 1)
+        lines.append(f"- Fine-tuning read {rows:,} rows in {epochs} epoch{plural}, each once an epoch.")
     if command := model.result.get("command"):
         lines.append(f"- The run: {_code(command)}")
     return "## Data\n\n" + "\n".join(lines)
@@ -96,7 +99,9 @@ def _selection(result: Mapping[str, Any]) -> str:
 def _scores(model: Model) -> str:
     """Metrics, each with an interval from resampled rows where the predictions are there."""
     files = {"validation": model.folder / "validation.parquet"}
-    files |= {"test": Path(s["path"]) / "test.parquet" for s in model.result.get("stages", []) if s["stage"] == "test"}
+    for stage in model.result.get("stages", []):
+        if stage["stage"] == "test":
+            files["test"] = Path(stage["path"]) / "test.parquet"
     metrics = {**_read(model.folder / "metrics.json"), **model.result.get("metrics", {})}
     rows = []
     for split, file in files.items():
@@ -106,8 +111,8 @@ def _scores(model: Model) -> str:
     if not rows:
         return ""
     return "## Scores\n\n" + _table(["split", "metric", "score", "95 % interval", "rows"], rows) + (
-        "\n\nIntervals are of resampled rows (bootstrap): another seed of training is not in them. Which epoch is kept may "
-        "have been chosen on the validation rows; see the run's protocol."
+        "\n\nIntervals are of resampled rows (bootstrap): another seed of training is not in them. With `protocol=paper` "
+        "the validation rows have chosen the epoch, too."
     )  # fmt: skip
 
 

@@ -75,30 +75,27 @@ def export(model: Model, folder: Path, card: Callable[[Path, float], str] | None
 @torch.inference_mode()
 def _check(model: Model, folder: Path) -> float:
     """Largest difference of logits; a `UserError` where the folder's tokens or logits are not the model's."""
-    task, tokenizer = model.task, tokenizer_of(model.inner.encoder.spec).inner
-    words, rng = task.of_kind.reads == "words", np.random.default_rng(0)
-    vocabulary = sorted(word for word in tokenizer.get_vocab() if word.isascii() and word.isalpha())
-
-    def text() -> list[str]:
-        return rng.choice(vocabulary, rng.integers(1, 40)).tolist()
-
-    parts = [[text() for _ in task.text] for _ in range(CHECKED_ROWS)]
-    texts: list[Any] = [row[0] if words else tuple(map(" ".join, row)) for row in parts]
-    texts = texts if words or len(task.text) == 2 else [row[0] for row in texts]
-    rows = token_rows(texts, task, model.inner.encoder.spec)
+    task, spec = model.task, model.inner.encoder.spec
+    tokenizer, words, rng = tokenizer_of(spec).inner, task.of_kind.reads == "words", np.random.default_rng(0)
+    vocabulary = sorted(word for word in tokenizer.get_vocab() if word.isascii() and word.isalpha()) or ["a"]
+    drawn = [[rng.choice(vocabulary, rng.integers(1, 40)).tolist() for _ in range(CHECKED_ROWS)] for _ in task.text]
+    columns = drawn if words else [[" ".join(row) for row in column] for column in drawn]
+    rows = token_rows(list(zip(*columns)) if len(columns) == 2 else columns[0], task, spec)
     batch = collate(rows, np.arange(len(rows)), tokenizer.pad_token_id)
-    given = [[*column] for column in zip(*texts)] if len(task.text) == 2 else [texts]
-    with quiet():
-        again = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        kind = AutoModelForTokenClassification if words else AutoModelForSequenceClassification
-        stock = kind.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
-    read = again(*given, padding=True, truncation=True, is_split_into_words=words, return_tensors="pt")
+    refused = f"encoder {spec.name!r} cannot be exported"
+    try:
+        with quiet():
+            again = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            read = again(*columns, padding=True, truncation=True, is_split_into_words=words, return_tensors="pt")
+            kind = AutoModelForTokenClassification if words else AutoModelForSequenceClassification
+            stock = kind.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
+    except (ValueError, AssertionError) as error:
+        raise UserError(f"{refused}: {str(error).splitlines()[0]:.160}; use fastmtl predict") from error
     if not torch.equal(read["input_ids"], batch["input_ids"]):
-        raise UserError(f"encoder {model.inner.encoder.spec.name!r} cannot be exported: its tokenizer is read otherwise")
-    ours, theirs = model.inner(batch, task.name), stock(**read).logits
+        raise UserError(f"{refused}: AutoTokenizer gives other tokens; use fastmtl predict")
     real = batch["attention_mask"].bool() if words else slice(None)
-    back = load(folder).inner(batch, task.name)
-    difference = max(float((ours - one)[real].abs().max()) for one in (theirs, back))
-    if not difference <= TOLERANCE * float(ours[real].abs().max()):
-        raise UserError(f"encoder {model.inner.encoder.spec.name!r} cannot be exported: logits differ by {difference:.1g}")
+    ours, theirs = model.inner(batch, task.name)[real], stock(**read).logits[real]
+    difference = max(float((ours - one).abs().max()) for one in (theirs, load(folder).inner(batch, task.name)[real]))
+    if not difference <= TOLERANCE * float(ours.abs().max()):
+        raise UserError(f"{refused}: its logits differ by {difference:.1g}; use fastmtl predict")
     return difference

@@ -98,17 +98,12 @@ class Model:
 
     def problem(self, text: Any) -> str | None:
         """Why `predict` does not take a text, as the end of a sentence; None if it does."""
-        if self.task.of_kind.reads == "words":
-            wanted, size = "a list of words", None
-        elif len(self.task.text) == 2:
-            wanted, size = "a pair of texts", 2
-        else:
-            wanted, size = "a text", 1
-        parts = [text] if size == 1 else text
-        if isinstance(parts, str) or not isinstance(parts, Sequence) or not all(isinstance(part, str) for part in parts):
+        words, pair = self.task.of_kind.reads == "words", len(self.task.text) == 2
+        parts = text if words or pair else [text]
+        is_list = isinstance(parts, Sequence) and not isinstance(parts, str) and all(isinstance(p, str) for p in parts)
+        if not is_list or (pair and len(parts) != 2):
+            wanted = "lists of words" if words else "pairs of texts" if pair else "texts"
             return f"is {text!r:.40}; task {self.task.name!r} takes {wanted}"
-        if size is not None and len(parts) != size:
-            return f"has {len(parts)} parts; task {self.task.name!r} takes {wanted}"
         return None if parts and all(part.strip() for part in parts) else "is blank"
 
     def _logits(self, texts: Sequence[Text], how: Inference) -> Any:
@@ -124,7 +119,7 @@ class Model:
             values, codes = torch.softmax(torch.from_numpy(row), 1).max(1)
             cut = [None] * (len(words) - len(row))
             table["prediction"].append([*(self.task.labels[code] for code in codes.tolist()), *cut])
-            table["probability"].append([*values.tolist(), *cut])
+            table["probability"].append([*(float(str(value)) for value in values.numpy()), *cut])
         return table
 
 
