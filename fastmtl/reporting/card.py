@@ -54,7 +54,8 @@ def model_card(model: Model, exported: Path, difference: float) -> str:
         f'model, tokenizer = AutoModelFor{name}.from_pretrained("FOLDER"), AutoTokenizer.from_pretrained("FOLDER")\n'
         f'logits = model(**tokenizer({call}, truncation=True, return_tensors="pt")).logits\n```\n\n'
         f"In float32 or bfloat16.{more} Logits differ by at most {difference:.1g} from those of the trained model "
-        f"(measured at the export, in float32). `fastmtl.load(FOLDER).predict(texts)` gives labels by name.{_on_mean(model)}",
+        "(measured at the export, in float32). `fastmtl.load(FOLDER).predict(texts)` gives labels by name."
+        + _on_mean(model),
         _data(model),
         _selection(result),
         _scores(model),
@@ -68,8 +69,8 @@ def _on_mean(model: Model) -> str:
     if model.inner.encoder.spec.pooling != "mean" or model.task.of_kind.reads == "words":
         return ""
     return (
-        "\n\nThe last layer was not trained: it averages the states of all tokens, which the class cannot do otherwise. "
-        "To train further, start from the fastmtl run; in float16 its constants overflow."
+        "\n\nThe last layer was not trained: it averages the states of all tokens, which the class cannot do "
+        "otherwise. To train further, start from the fastmtl run; in float16 its constants overflow."
     )
 
 
@@ -111,8 +112,8 @@ def _scores(model: Model) -> str:
     if not rows:
         return ""
     return "## Scores\n\n" + _table(["split", "metric", "score", "95 % interval", "rows"], rows) + (
-        "\n\nIntervals are of resampled rows (bootstrap): another seed of training is not in them. With `protocol=paper` "
-        "the validation rows have chosen the epoch, too."
+        "\n\nIntervals are of resampled rows (bootstrap): another seed of training is not in them. With "
+        "`protocol=paper` the validation rows have chosen the epoch, too."
     )  # fmt: skip
 
 
