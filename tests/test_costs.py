@@ -17,8 +17,6 @@ from fastmtl.pipelines.experiment import Experiment
 from fastmtl.pipelines.relations import GainMatrix
 from fastmtl.reporting.relations import write
 from fastmtl.reporting.tables import total
-from fastmtl.stages import scores
-from fastmtl.training import fit
 
 TASKS = ("p", "q", "r", "s")
 TOLERANCE = 0.01
@@ -26,13 +24,10 @@ TOLERANCE = 0.01
 
 
 @pytest.fixture(autouse=True)
-def _countable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One thread, since the counter sees its own alone; attention as products, since it knows no fused one of a CPU;
-    and no measuring of the machine's rate, which is no part of a cell."""
+def _countable() -> Iterator[None]:
+    """One thread, since the counter sees its own alone; attention as products, since it knows no fused one of a CPU."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    for module in (fit, scores):
-        monkeypatch.setattr(module, "gemm_flops_per_s", lambda *_: 1e9)
     with sdpa_kernel(SDPBackend.MATH):
         yield
     torch.set_num_threads(threads)

@@ -6,6 +6,7 @@ No model is built: stages are asked for, and their keys compared.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,11 +82,8 @@ def keys(exp: Experiment) -> dict[str, frozenset[str]]:
         names = [task.name for task in exp.tasks][:2]
         relations.joint(*names)
         relations.features(names[0])
-        for ask in (relations.affinities, lambda rows: relations.projection(True, rows)):
-            try:
-                ask(10)
-            except UserError:  # there is no discriminator, or it does not know all tasks
-                continue
+        with suppress(UserError):  # there is no discriminator, or it does not know all tasks
+            relations.affinities(10)
     return {kind: frozenset(some) for kind, some in found.items()}
 
 
@@ -96,7 +94,7 @@ def pools(exp: Experiment) -> dict[str, frozenset[str]]:
 
 def difference(base: tuple[str, ...], key: str, value: str) -> set[str]:
     """Kinds of stages of which other ones are asked for."""
-    look = pools if base[0] in ("data=sample", "data=tagging", "data=departments") else keys
+    look = pools if base[0] in ("data=sample", "data=tagging", "data=pile") else keys
     if base not in FOUND:
         FOUND[base] = look(build(changed(base)))
     if key in ("mixing", "logger"):  # options of a group
@@ -176,6 +174,8 @@ RANDOM = (*FILES, "selection=random")
 CASCADE = (*FILES, "scoring.cascade=[small,large]", "scoring.levels.small.layers=1", "scoring.audit=3")
 BILSTM = (*RANDOM, "encoder=bilstm", "encoder.tokenizer=tiny", "encoder.hidden_size=8")
 GLUE = ("data=glue", "data.tasks=[rte,mrpc,wnli]", *SMALL, "selection=random")
+PILE_ROWS = ("data.source.primary=rte", "data.source.unrelated=[mrpc]", "data.source.rows=12", "data.source.size=30")
+PILE = ("data=pile", "data.root=one", "primary=rte", *PILE_ROWS, "data.source.share=0.4", *SMALL)
 PARQUET = ("data=glue_local", "data.root=one", "data.tasks=[rte,mrpc]", *SMALL, "selection=random")
 
 NOTHING: frozenset[str] = frozenset()
@@ -187,7 +187,7 @@ def kinds(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-PROXY = kinds("proxy scores selection affinities projection")
+PROXY = kinds("proxy scores selection affinities")
 BANDIT = kinds("utilities selection")
 JOINT = kinds("joint features affinities")
 PREPARED = kinds("prepared scores selection")
@@ -208,7 +208,8 @@ HARMLESS = ("trainer.", "logger", "paths.", "study", "stage", "selection.name")
 FIT = {
     "batch_size": "8", "optimizer": "adadelta", "learning_rate": "0.5", "weight_decay": "0.5", "warmup": "0.5",
     "max_grad_norm": "0.5", "precision": "bf16", "dropout": "0.5", "freeze_layers": "1", "freeze_embeddings": "true",
-    "max_steps": "3", "callbacks": "{x: {_target_: pytorch_lightning.callbacks.Timer}}",
+    "layer_decay": "0.5", "probing": "0.5", "pull": "9", "max_steps": "3",
+    "callbacks": "{x: {_target_: pytorch_lightning.callbacks.Timer}}",
 }  # fmt: skip
 DISCRIMINATOR = "{_target_: fastmtl.scoring.discriminator.Discriminator, loss: bce}"
 
@@ -236,7 +237,7 @@ TABLE: dict[tuple[str, ...], dict[str, Row]] = {
         "bandit.fit.early_stopping": ("2", REFUSED),
         "relations.fit.early_stopping": ("2", REFUSED),
         "proxy.examples_per_task": ("12", PROXY),
-        "proxy.cross_fit": ("true", PROXY - {"projection"}),  # which is the first proxy's
+        "proxy.cross_fit": ("true", PROXY),
         "proxy.encoder": ("minilm", PROXY | {"pool"}),
         "proxy.tasks": ("[alpha,beta]", PROXY),
         "bandit.policy.batches_per_round": ("3", BANDIT),
@@ -270,6 +271,9 @@ TABLE: dict[tuple[str, ...], dict[str, Row]] = {
         "encoder.pooling": ("cls", ROWS),
         "encoder.max_length": ("16", ALL),
         "encoder.learning_rate": ("0.5", ROWS),
+        "encoder.finetune_learning_rate": ("0.5", FINETUNE),
+        "multitask.heads": ("by_labels", MULTITASK),
+        "finetune.keep_selected": ("0.5", FINETUNE),
         "encoder.revision": ("abc", ALL),
         "encoder.layers": ("1", ROWS),
         "selection.name": ("other", NOTHING),
@@ -313,6 +317,7 @@ TABLE: dict[tuple[str, ...], dict[str, Row]] = {
         "encoder.dropout": ("0.5", MODELS),
         "encoder.embedding_size": ("7", MODELS),
         "encoder.embeddings": ("one.txt", MODELS | {"pool", "leakage"}),
+        "encoder.finetune_learning_rate": ("0.5", kinds("finetune test")),
         "encoder.hidden_size": ("9", MODELS),
         "encoder.layers": ("1", MODELS),
         "encoder.learning_rate": ("0.5", MODELS),
@@ -385,9 +390,19 @@ TABLE: dict[tuple[str, ...], dict[str, Row]] = {
         "data.source.root": ("two", kinds("pool leakage selection") | MODELS - {"test"}),
         "data.source.names": ("[rte,wnli]", kinds("pool leakage selection joint multitask finetune")),
     },
-    ("data=sample", *SMALL): {"data.source.seed": ("1", kinds("pool"))},
+    PILE: {
+        "data.root": ("two", kinds("pool")),
+        "data.source.root": ("two", kinds("pool")),
+        "data.source.primary": ("wnli", REFUSED),  # `primary` names another one
+        "data.source.unrelated": ("[wnli]", kinds("pool")),
+        "data.source.share": ("0.5", kinds("pool")),
+        "data.source.size": ("25", kinds("pool")),
+        "data.source.rows": ("13", kinds("pool")),
+        "data.source.validation": ("20", kinds("pool")),
+        "data.source.seed": ("1", kinds("pool")),
+    },
     ("data=tagging", *SMALL): {"data.source.seed": ("1", kinds("pool"))},
-    ("data=departments", *SMALL): {
+    ("data=sample", *SMALL): {
         "data.source.seed": ("1", kinds("pool")),
         "data.source.share": ("0.4", kinds("pool")),
         "data.source.noise": ("0.1", kinds("pool")),
@@ -439,6 +454,7 @@ def test_a_value_is_in_the_keys_of_the_stages_that_it_changes(
         ["proxy.fit.weight_decay=0", "bandit.policy.prior=[1.0,1]", "bandit.policy.episode=1"],
         ["mixing.random_starts=null", "selection.selector.threshold=0.50"],
         ["paths.output=a", "study=b", "trainer.devices=1"],
+        ["multitask.heads={one: [beta]}"],  # a group of one task shares nothing
     ],
     ids=str,
 )

@@ -29,9 +29,10 @@ FIX = re.compile(r"; (use|give|pass|name|choose|write|did you mean|the options a
 NEEDED = {
     "data=files": ("data.config=tasks.yaml", "primary=tickets"),
     "data=glue_local": ("data.root=glue",),
+    "data=pile": ("data.root=glue",),
     "encoder=auto": ("encoder.name=any/encoder",),
     "sampling=ratio": ("sampling.ratios=[5,1]",),
-    "selection=hand_picked": ("selection.selector.tasks=[farm]",),
+    "selection=hand_picked": ("selection.selector.tasks=[mails]",),
     "selection=predicted_gain": ("selection.predictor=predictor.json",),
 }
 """What an option needs beside itself."""
@@ -97,12 +98,14 @@ PLAIN = {
     "study": ["[1,2]", "../up"],
     "stage": ["[1,2]", "nonsense"],
     "mixing": ["nonsense"],
+    "finetune.keep_selected": ["nonsense", "-0.1", "1.1", "true"],
+    "multitask.heads": ["nonsense", "[1,2]", "{x: [nobody]}", "{x: [prices,tickets]}", "{x: [prices], y: [prices]}"],
     "callbacks": ["nonsense"],
     "paths.output": ["[1,2]", "5"],
     "paths.artifacts": ["[1,2]", "5", "/dev/null/x"],
     "paths.keep_weights": ["nonsense", "5"],
     "data.primary": ["[1,2]", "nobody"],
-    "data.rows_per_task": ["nonsense", "1", "2.5", "[1,2]", "{farm: 1}"],
+    "data.rows_per_task": ["nonsense", "1", "2.5", "[1,2]", "{mails: 1}"],
     "data.leakage": ["nonsense", "[1,2]"],
     "data.config": ["[1,2]", "5", "nowhere.yaml"],
     "data.root": ["[1,2]", "5", "nowhere"],

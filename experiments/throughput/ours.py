@@ -177,7 +177,8 @@ def forward_flops(config: Any, lengths: np.ndarray) -> float:
 
     from fastmtl.models.encoder import Encoder
 
-    return Encoder.forward_flops(SimpleNamespace(inner=SimpleNamespace(config=config)), lengths)  # type: ignore[arg-type]
+    of = SimpleNamespace(inner=SimpleNamespace(config=config), spec=SimpleNamespace(pooling="mean"))
+    return Encoder.forward_flops(of, lengths)  # type: ignore[arg-type]
 
 
 # --- training ----------------------------------------------------------------------------------------------------

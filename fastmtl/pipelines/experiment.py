@@ -6,7 +6,7 @@ what its key is made of, is in the module of its name in `fastmtl.stages`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
@@ -18,9 +18,9 @@ from fastmtl.data.batching.online import OnlineSampling, is_rewarded_by_validati
 from fastmtl.data.batching.planned import Proportional, Ratio, Sampling
 from fastmtl.data.rows import RowSet
 from fastmtl.errors import UserError
-from fastmtl.identity import digest
+from fastmtl.identity import digest, plain
 from fastmtl.mixing import MixingSearch
-from fastmtl.models.multitask import MultiTaskModel
+from fastmtl.models.multitask import MultiTaskModel, shared_heads
 from fastmtl.pipelines import checks
 from fastmtl.pipelines.levels import score_levels
 from fastmtl.pipelines.rows import ExperimentRows
@@ -70,6 +70,8 @@ class Experiment(ExperimentRows):
     scoring: ScoringPlan = field(default_factory=ScoringPlan)
     weighting: Weighting = field(default_factory=Equal)
     mixing_search: MixingSearch | None = None
+    multitask_heads: str | Mapping[str, Sequence[str]] = "per_task"
+    keep_selected: float = 0.0
     chosen_precision: Mapping[str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -223,13 +225,15 @@ class Experiment(ExperimentRows):
         trained = self.primary_rows[0]
         rows = RowSet.of(self.tasks, {**trained, **self.pool.by_task(np.sort(self.selected()))}, origin=trained.origin)
         fit = self.multitask_fit.resolved(self.hardware, self.encoder)
-        return Multitask(rows, self.encoder, fit, self.seed, Proportional(), self.weighting, None)
+        heads = tuple(shared_heads(self.multitask_heads, rows.tasks).items())
+        return Multitask(rows, self.encoder, fit, self.seed, Proportional(), self.weighting, None, heads)
 
     @cached_property
     def _search(self) -> Mixing | None:
         """The search for a ratio, whatever rows there are."""
         search = self.mixing_search
-        return Mixing(search, self._unordered, self._finetuned_from(None), self.seed) if search is not None else None
+        last = self._finetuned_from(None, follows=True)
+        return Mixing(search, self._unordered, last, self.seed) if search is not None else None
 
     def mixing(self) -> Artifact | None:
         """`mixing.json`: every trial of the search for a ratio; None without a search or without selected rows."""
@@ -254,10 +258,15 @@ class Experiment(ExperimentRows):
         """The MT-DNN on all primary rows (less the held-out ones) and the selected rows; None if none were selected."""
         return self.context.get(self.multitask_stage) if self.multitask_stage else None
 
-    def _finetuned_from(self, multitask: Multitask | None) -> Finetune:
-        fit = self.finetune_fit.resolved(self.hardware, self.encoder)
-        rows = self.primary_rows[0], self.choosing_rows, self.reported_rows
-        return Finetune(rows[0], self.encoder, fit, self.seed, *rows[1:], multitask)
+    def _finetuned_from(self, multitask: Multitask | None, follows: bool = False) -> Finetune:
+        """Fine-tuning from the weights of a stage; `follows` also where that stage is yet to be named."""
+        follows = follows or multitask is not None
+        fit = self.finetune_fit.resolved(self.hardware, self.encoder, follows)
+        keep = self.keep_selected if self.keep_selected and follows and len(self.selected()) else 0.0
+        rows, heads = (self._unordered.rows, self._unordered.heads) if keep else (self.primary_rows[0], ())
+        return Finetune(
+            rows, self.encoder, fit, self.seed, self.choosing_rows, self.reported_rows, multitask, keep, heads
+        )
 
     @cached_property
     def finetune_stage(self) -> Finetune:
@@ -311,11 +320,15 @@ class Experiment(ExperimentRows):
         """
         chooses = self._selection().check_budget() > 0
         multitask = replace(self._unordered, sampling=self.sampling) if chooses else None
-        stages = (self.selection_stage, self._finetuned_from(multitask), self._search if chooses else None)
+        last = self._finetuned_from(multitask, follows=self.selection_plan.both_stages)
+        stages = (self.selection_stage, last, self._search if chooses else None)
         found = {key: value for stage in stages if stage for key, value in options_of(stage).items()}
         if self.selection_plan.predictor:  # one option, however many coefficients it has
             found = {key: value for key, value in found.items() if not key.startswith("utilities.predictor")}
             found["utilities.predictor"] = digest(read_predictor(self.selection_plan.predictor))
+        if chooses:  # not which tasks happen to share heads among those selected
+            found = {key: value for key, value in found.items() if ".heads" not in key}
+            found["multitask.heads"] = plain(self.multitask_heads)
         found |= {f"{place}.precision": asked for place, asked in self.chosen_precision.items()
                   if f"{place}.precision" in found}  # fmt: skip
         return {key: value for key, value in found.items() if key not in NO_OPTIONS}

@@ -23,8 +23,8 @@ class PlannedBatches(Dataset):
     """This rank's micro-batches of the steps, collated: `accumulate` successive items are its part of one step.
 
     An item is a list of one-task batches. `weight` is the factor of a batch's mean loss (see `shard`), which is 0 if it
-    `repeats` a row of another rank; `share` is the batch's part of the step's rows. `served` collects the token counts
-    of the rows of each step, over all ranks.
+    `repeats` a row of another rank; `share` is the batch's part of the step's rows. `served` collects task and token
+    count (2, n) of the rows of each step, over all ranks.
     """
 
     def __init__(
@@ -41,7 +41,8 @@ class PlannedBatches(Dataset):
         i, micro = divmod(i, self.accumulate)
         step = [(task, self.places[task][picks]) for task, picks in self.steps[i]]
         if self.served is not None and micro == 0:
-            self.served += [self.rows[task].lengths[places] for task, places in step]
+            lengths = ((task, self.rows[task].lengths[places]) for task, places in step)
+            self.served += [np.stack([np.full_like(length, task), length]) for task, length in lengths]
         whole = sum(len(places) for _, places in step)
         return [self._part(task, places, len(places) / whole, micro) for task, places in step]
 
@@ -72,7 +73,8 @@ class TaskData(pl.LightningDataModule):
 
     `rows` are the training rows, the primary's first; `evaluated` are rows of one task. A step has up to `parts`
     one-task batches. Under a planned sampling the order of an epoch is a function of seed and epoch alone; under an
-    online one of the rewards too, which are the same on every rank.
+    online one of the rewards too, which are the same on every rank. `shares`, where given, are the share of the rows of
+    all tasks but the first that each epoch reads, drawn anew; every epoch is planned then.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class TaskData(pl.LightningDataModule):
         pad_id: int,
         evaluated: RowSet | None = None,
         parts: int = 1,
+        shares: Sequence[float] = (),
     ) -> None:
         super().__init__()
         self.names = list(rows)
@@ -93,6 +96,7 @@ class TaskData(pl.LightningDataModule):
         self.lengths = [source.lengths[places] for source, places in zip(self.rows, self.places)]
         self.sampling, self.batch_size, self.seed, self.pad_id, self.parts = sampling, batch_size, seed, pad_id, parts
         self.online = None if isinstance(sampling, Sampling) else Online(sampling, self.lengths, batch_size, seed)
+        self.shares = shares
         self.served: list[np.ndarray] = []
         self.validated: list[np.ndarray] = []
         self.steps_now: Sequence[Step] = []
@@ -104,7 +108,8 @@ class TaskData(pl.LightningDataModule):
 
     def num_steps(self, epochs: int) -> int:
         """Optimizer steps of so many epochs, from their plans, not from the trainer."""
-        if self.online is not None or self.batch_size % self.parts == 0:  # every epoch has as many
+        # Every epoch has as many steps, unless it reads other shares of the rows or parts do not divide the batch.
+        if not self.shares and (self.online is not None or self.batch_size % self.parts == 0):
             return epochs * len(self.steps(0))
         return sum(len(self.steps(epoch)) for epoch in range(epochs))
 
@@ -115,11 +120,19 @@ class TaskData(pl.LightningDataModule):
             self.online.start(epoch)
             return self.online
         rng = np.random.default_rng([self.seed, epoch])
-        return planned_steps(self.sampling, self.lengths, self.batch_size, self.parts, rng)
+        if not self.shares:
+            return planned_steps(self.sampling, self.lengths, self.batch_size, self.parts, rng)
+        first, *others = map(len, self.lengths)
+        drawn = [np.sort(rng.permutation(count)[: round(self.shares[epoch] * count)]) for count in others]
+        kept = [np.arange(first), *drawn]
+        lengths = [one[rows] for one, rows in zip(self.lengths, kept)]
+        steps = planned_steps(self.sampling, lengths, self.batch_size, self.parts, rng)
+        return [[(task, kept[task][rows]) for task, rows in step] for step in steps]
 
-    def visited(self) -> np.ndarray:
-        """(n,) token counts of the rows that were trained on so far, each as often as it was."""
-        return np.concatenate(self.served)
+    def visited(self) -> tuple[np.ndarray, np.ndarray]:
+        """Tasks and token counts (n,) of the rows that were trained on so far, each as often as it was."""
+        task_n, length_n = np.concatenate(self.served, axis=1)
+        return task_n, length_n
 
     def measured(self) -> np.ndarray:
         """(n,) token counts of the rows that validation read so far, each as often as it was."""
@@ -146,7 +159,7 @@ class TaskData(pl.LightningDataModule):
         """Plain values from which `restore` goes on with the batch that was asked for last, before it is trained on."""
         assert self.trainer is not None
         parts = len(self.steps_now[batch // self.trainer.accumulate_grad_batches])
-        served = np.concatenate([np.empty(0, np.int64), *self.served[: len(self.served) - parts]])
+        served = np.concatenate([np.empty((2, 0), np.int64), *self.served[: len(self.served) - parts]], axis=1)
         online = self.online.state() if self.online is not None else None
         counts = {"served": torch.from_numpy(served), "validated": torch.from_numpy(self.measured())}
         return {"batch": batch, **counts, "online": online}

@@ -17,6 +17,7 @@ import sys
 import time
 import uuid
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -36,15 +37,14 @@ from fastmtl.data.pool import TaskPool
 from fastmtl.data.rows import RowSet
 from fastmtl.errors import UserError
 from fastmtl.models.encoder import EncoderSpec
-from fastmtl.models.inference import DTYPES
 from fastmtl.models.multitask import MultiTaskModel, ProxyModel, load_weights
-from fastmtl.models.roofline import gemm_flops_per_s
 from fastmtl.store import WEIGHTS
 from fastmtl.training.callbacks import Curves, Feedback, KeepBest, OneBar, Stop, full_state
 from fastmtl.training.checkpoint import Checkpoint
 from fastmtl.training.config import FitConfig, Hardware
 from fastmtl.training.datamodule import TaskData
 from fastmtl.training.modules import MultiTaskModule, ProxyModule, freeze, training_flops
+from fastmtl.training.optimizer import groups
 from fastmtl.training.process import PeakMemory, following
 from fastmtl.training.weighting import Equal, Weighting
 
@@ -63,6 +63,8 @@ class FitJob:
         rows: The training rows, the primary's first.
         discriminator: Makes it a proxy, with this loss.
         init: A weights file to start from; without it the encoder's own.
+        heads: Task -> the task whose head it shares; see `fastmtl.models.multitask.shared_heads`.
+        shares: For each epoch, the share of the rows of all tasks but the first that it reads; empty: all.
         evaluated: Rows of one task that are measured after each epoch. The best epoch on them is kept, or with
             `keep_best=False`, as without them, the last one.
         resume: A folder for checkpoints, which outlives a killed process; None keeps none.
@@ -84,6 +86,8 @@ class FitJob:
     keep_best: bool = True
     weighting: Weighting = field(default_factory=Equal)
     resume: Path | None = None
+    heads: Mapping[str, str] = field(default_factory=dict)
+    shares: tuple[float, ...] = ()
 
     def run(self) -> None:
         train(self)
@@ -110,8 +114,8 @@ def run_fit(job: FitJob) -> dict[str, Any]:
         # What does not fit together is said here, in one line, rather than by every rank.
         _callbacks(job.fit)
         data = _data(job)
-        if job.fit.freeze_layers or job.fit.freeze_embeddings:
-            _module(job, data)
+        if job.fit.freeze_layers or job.fit.freeze_embeddings or job.fit.layer_decay != 1:
+            groups(_module(job, data).model, job.fit)
         run_distributed(job, hardware, job.out)
     else:
         train(job)
@@ -193,23 +197,20 @@ def train(job: FitJob) -> None:
     curves.write(job.out / "curves.csv")
     if data.online is not None:
         _write_history(job.out, data)
-    lengths = data.visited()
+    tasks, lengths = data.visited()
+    passes = np.bincount(tasks, minlength=len(data.names)) / [max(1, len(places)) for places in data.places]
     flops = training_flops(module.model, job.fit, lengths) + module.model.encoder.forward_flops(data.measured())
-    peak_mib = peak.mib()  # before the machine's own rate is measured, which takes memory too
-    device = job.hardware.device
-    gemm = gemm_flops_per_s(device, DTYPES[job.fit.precision])
     records = {
-        "device": device_name(device),
+        "device": device_name(job.hardware.device),
         "devices": job.hardware.world,
         "precision": job.fit.precision,
         "steps": trainer.global_step,
         "examples": len(lengths),
+        "passes": dict(zip(data.names, passes.round(4).tolist())),  # over each task's rows
         "tokens": int(lengths.sum()),
         "flops": flops,
         "fit_s": round(fit_s, 3),
-        "gemm_flops_per_s": float(f"{gemm:.3g}"),
-        "mfu": round(flops / (fit_s * gemm * job.hardware.world), 4),
-        "peak_memory_mib": peak_mib,
+        "peak_memory_mib": peak.mib(),
     }
     epochs = {"epochs": best.history, "best_epoch": best.epoch} if best else {}
     (job.out / "fit.json").write_text(json.dumps({**epochs, "records": records}, indent=1))
@@ -237,8 +238,9 @@ def _write_history(folder: Path, data: TaskData) -> None:
 
 def _data(job: FitJob) -> TaskData:
     return TaskData(
-        job.pool, job.rows, job.sampling, job.fit.batch_size, job.seed, job.pad_id, job.evaluated, job.weighting.parts
-    )
+        job.pool, job.rows, job.sampling, job.fit.batch_size, job.seed, job.pad_id, job.evaluated,
+        job.weighting.parts, job.shares,
+    )  # fmt: skip
 
 
 def _module(job: FitJob, data: TaskData) -> ProxyModule | MultiTaskModule:
@@ -249,7 +251,7 @@ def _module(job: FitJob, data: TaskData) -> ProxyModule | MultiTaskModule:
         proxy = ProxyModel(job.encoder, tasks, job.fit.dropout)
         freeze(proxy, job.fit)
         return ProxyModule(proxy, tasks, job.fit, total_steps, job.discriminator, counts)
-    model = MultiTaskModel(job.encoder, tasks, job.fit.dropout)
+    model = MultiTaskModel(job.encoder, tasks, job.fit.dropout, job.heads)
     freeze(model, job.fit)
     evaluated = job.evaluated.tasks[0] if job.evaluated else None
     weigher = job.weighting.start(tasks, [num_batches([n], job.fit.batch_size) for n in counts], job.seed)
