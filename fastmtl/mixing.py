@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from fastmtl.data.batching.planned import Ratio
 from fastmtl.errors import UserError
 from fastmtl.options import Count, options
 
@@ -34,6 +35,9 @@ class Trial:
 class MixingSearch:
     """Tries `trials` different ratios; the best by value wins, the earlier of two equal ones.
 
+    All have as many `passes` over the primary's rows, or as AutoSeM as many `steps`: then a ratio also sets how long
+    the primary is trained, 26 to 132 passes in one search of ours.
+
     `gp`: Optuna's Gaussian process after `random_starts` (6) random ratios (AutoSeM, Guo et al. 2019, section 3.3,
     which used GP-Hedge). `grid`: coarse ratios first, in a fixed order. Both begin with 1:1:...:1. Entries are whole
     numbers up to `largest`, the primary's at least 1; 2:2 is tried as 1:1.
@@ -43,12 +47,17 @@ class MixingSearch:
     trials: Count = 20
     random_starts: Count | None = None
     largest: Count = 20
+    hold: Literal["passes", "steps"] = "passes"
 
     def __post_init__(self) -> None:
         if self.proposals == "gp" and self.random_starts is None:
             object.__setattr__(self, "random_starts", RANDOM_STARTS)  # one key, however it is said
         if self.proposals == "grid" and self.random_starts is not None:
             raise UserError(f"mixing.random_starts={self.random_starts} does not apply to a grid; use null")
+
+    def order(self, ratio: Mixture) -> Ratio:
+        """The batches of a trial."""
+        return Ratio(ratio, hold=self.hold)
 
     def run(self, num_tasks: int, evaluate: Callable[[Mixture], float], seed: int) -> list[Trial]:
         """The trials in the order in which they were made; fewer where there are no more ratios to try.

@@ -193,13 +193,16 @@ class ScoringPlan:
 
 @options
 class Protocol:
-    """Which rows choose the epoch.
+    """Which rows choose the epoch, and by what.
 
     Args:
         name: `strict`: it is chosen on `holdout` of the primary's training rows, and the validation split is only
             reported on. `paper`: chosen and reported on the validation split, as FastMTL did, which is optimistic.
-        holdout: Share of the primary's training rows.
+        holdout: Share of the primary's training rows. The proxy, which serves every primary, may train on them.
+        choose_by: What the epoch, a ratio and a bandit's headline are chosen by on these rows: the `headline`, the
+            `product` of all metrics of the primary, or one metric by name.
     """
 
     name: Literal["strict", "paper"] = "strict"
     holdout: Share = 0.1
+    choose_by: str = "headline"

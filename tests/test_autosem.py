@@ -125,11 +125,19 @@ def test_the_best_trial_is_the_result_and_nothing_is_trained_twice(autosem: Expe
     mixing = autosem.mixing().read("mixing.json")
     best = max(mixing["trials"], key=lambda trial: trial["value"])
     assert mixing["ratio"] == best["ratio"]
-    assert autosem.multitask_stage.sampling == Ratio(tuple(best["ratio"]))
+    assert autosem.multitask_stage.sampling == Ratio(tuple(best["ratio"]), hold="passes")
     assert [["multitask", autosem.multitask().key], ["finetune", autosem.finetune().key]] == best["stages"]
     assert autosem.multitask().manifest["made"] <= autosem.mixing().manifest["made"]
     fit = autosem.finetune().read("fit.json")
     assert best["value"] == fit["epochs"][fit["best_epoch"]]["accuracy"]
+
+
+def test_every_trial_passes_the_primary_as_often(autosem: Experiment) -> None:
+    """All rows but those that are held out, once per epoch."""
+    for trial in autosem.mixing().read("mixing.json")["trials"]:
+        kind, key = trial["stages"][0]
+        passes = json.loads((autosem.store.root / kind / key / "manifest.json").read_text())["records"]["passes"]
+        assert passes["chats"] == autosem.multitask_fit.epochs
 
 
 def test_what_the_search_built_a_moment_ago_is_not_said_to_be_found(autosem: Experiment) -> None:

@@ -264,6 +264,7 @@ TABLE: dict[tuple[str, ...], dict[str, Row]] = {
         "scoring.shard_rows": ("7", kinds("scores selection affinities")),
         "scoring.cascade": ("[small,large]", kinds("proxy scores selection affinities")),
         "data.rows_per_task": ("50", ROWS),
+        "data.redraw": ("true", REFUSED),  # all of the primary's rows are kept
         "data.leakage": ("report", kinds("utilities selection")),  # beta has a row of alpha's validation split
         "data.config": ("two/tasks.yaml", ALL - {"features"}),  # of alpha, which is as it was
         "data.source.config": ("two/tasks.yaml", ALL - {"features"}),
@@ -283,8 +284,10 @@ TABLE: dict[tuple[str, ...], dict[str, Row]] = {
         "mixing.trials": ("3", kinds("mixing")),
         "mixing.random_starts": ("3", kinds("mixing")),
         "mixing.largest": ("7", kinds("mixing")),
+        "mixing.hold": ("steps", kinds("mixing multitask finetune test")),
         "protocol.name": ("paper", BANDIT | MULTITASK),
         "protocol.holdout": ("0.3", BANDIT | MULTITASK),
+        "protocol.choose_by": ("accuracy", BANDIT | FINETUNE),
         "trainer.accelerator": ("cpu", NOTHING),
         "trainer.devices": ("2", NOTHING),
         "trainer.strategy": ("fsdp", NOTHING),
@@ -344,7 +347,11 @@ TABLE: dict[tuple[str, ...], dict[str, Row]] = {
         "sampling.warmup_rounds": ("3", TRAINED),
         "sampling.episode": ("3", REFUSED),
     },
-    (*RANDOM, "sampling=ratio", "sampling.ratios=[1,1,1]"): {"sampling.ratios": ("[1,2,1]", TRAINED)},
+    (*RANDOM, "sampling=ratio", "sampling.ratios=[1,1,1]"): {
+        "sampling.ratios": ("[1,2,1]", TRAINED),
+        "sampling.hold": ("passes", TRAINED),
+    },
+    (*FILES, "data.rows_per_task=50"): {"data.redraw": ("true", ROWS)},
     (*RANDOM, "sampling=temperature"): {"sampling.temperature": ("5", TRAINED)},
     (*RANDOM, "sampling=ucb1"): {"sampling.smoothing": ("0.5", TRAINED)},
     (*RANDOM, "weighting=log_size"): {"weighting.parts": ("3", TRAINED)},

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fastmtl.cli.compose import compose
+from fastmtl.errors import UserError
 from fastmtl.mixing import MixingSearch
 
 SMALL = [
@@ -44,3 +45,14 @@ def test_the_autosem_preset_runs_with_any_selection(
     if mixing is not None:
         assert len(mixing.read("mixing.json")["trials"]) == 2
     assert set(exp.finetune().read("metrics.json")["validation"]) >= {"accuracy", "loss"}
+
+
+def test_the_papers_presets_choose_as_the_papers_do(tmp_path: Path) -> None:
+    place = ("data=sample", f"paths.output={tmp_path}", "primary=chats")
+    assert compose("experiment=fastmtl_paper", "encoder=tiny", *place).protocol.choose_by == "product"
+    autosem = compose("experiment=autosem_paper", "encoder.tokenizer=tiny", *place)
+    assert autosem.protocol.choose_by == "accuracy"
+    assert autosem.mixing_search is not None
+    assert autosem.mixing_search.hold == "steps"
+    with pytest.raises(UserError, match=r"protocol\.choose_by='bleu' does not fit; use one of headline, product, acc"):
+        compose(*place, "encoder=tiny", "protocol.choose_by=bleu")

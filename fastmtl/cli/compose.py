@@ -132,6 +132,7 @@ def build(cfg: DictConfig) -> Experiment:
         keep_selected=cfg.finetune.keep_selected,
         multitask_heads=_plain(cfg.multitask.heads),
         rows_per_task=_plain(rows),
+        redraw=cfg.data.get("redraw", False),
         **parts,
     )
 

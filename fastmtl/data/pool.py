@@ -173,13 +173,16 @@ def _compact(raw: Path, target: Path) -> None:
 class TaskPool:
     """All rows of all tasks; training rows have a `row_id` (int64): the task's start plus the row's place in its file.
 
-    `cut` maps a task to the number of training rows that are kept (a fixed random subset, the same for every run
-    seed, so that runs are paired); the others keep their ids and are never handed out. T tasks, N training rows.
+    `cut` maps a task to the number of training rows that are kept: a random subset, the same for every run seed, or for
+    a task in `draws` the one that belongs to this number. The others keep their ids and are never handed out. T tasks,
+    N training rows.
     """
 
-    def __init__(self, folders: Sequence[Path], cut: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, folders: Sequence[Path], cut: Mapping[str, int] | None = None, draws: Mapping[str, int] | None = None
+    ) -> None:
         self.folders = [Path(folder) for folder in folders]
-        self.cut = dict(cut or {})
+        self.cut, self.draws = dict(cut or {}), dict(draws or {})
         infos = [json.loads((folder / "task.json").read_text()) for folder in self.folders]
         self.tasks = tuple(TaskSpec.from_dict(info["task"]) for info in infos)
         self.names = tuple(task.name for task in self.tasks)
@@ -193,7 +196,7 @@ class TaskPool:
         """(T + 1,) int64: first row id of each task, and N."""
 
     def __reduce__(self) -> Any:  # a pickled pool is its folders: the maps are opened again where it arrives
-        return TaskPool, (self.folders, self.cut)
+        return TaskPool, (self.folders, self.cut, self.draws)
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -223,7 +226,8 @@ class TaskPool:
         keep = self.cut.get(name, size)
         if keep >= size:
             return np.arange(start, start + size)
-        return start + np.sort(generator("cut", name).permutation(size)[:keep])
+        draw = [self.draws[name]] if name in self.draws else []
+        return start + np.sort(generator("cut", name, *draw).permutation(size)[:keep])
 
     def task_of(self, row_ids: np.ndarray) -> np.ndarray:
         """(n,) int64: the task id of each row."""

@@ -35,6 +35,16 @@ def check(experiment: Experiment) -> None:
     keep = experiment.keep_selected
     if isinstance(keep, bool) or not isinstance(keep, int | float) or not 0 <= keep <= 1:
         raise UserError(f"finetune.keep_selected={keep!r} does not fit; use a number of 0 or more and at most 1")
+    ways, choose_by = ["headline", "product", *experiment.task.of_kind.metrics], experiment.protocol.choose_by
+    if choose_by not in ways:
+        raise UserError(f"protocol.choose_by={choose_by!r} does not fit; use one of {', '.join(ways)}")
+    if not isinstance(experiment.redraw, bool):
+        raise UserError(f"data.redraw={experiment.redraw!r} does not fit; use true or false")
+    if experiment.redraw and experiment.primary not in experiment.rows_kept:
+        raise UserError(
+            f"data.redraw=true draws some of the primary's rows, and {experiment.primary!r} keeps all; set "
+            "data.rows_per_task"
+        )
     check_heads(experiment.multitask_heads, experiment.tasks)
     if plan.predictor is not None:
         if any(experiment.primary in pair for pair in read_predictor(plan.predictor).pairs):

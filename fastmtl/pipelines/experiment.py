@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastmtl.data.batching.online import OnlineSampling, is_rewarded_by_validation
-from fastmtl.data.batching.planned import Proportional, Ratio, Sampling
+from fastmtl.data.batching.planned import Proportional, Sampling
 from fastmtl.data.rows import RowSet
 from fastmtl.errors import UserError
 from fastmtl.identity import digest, plain
@@ -166,7 +166,7 @@ class Experiment(ExperimentRows):
         policy = replace(plan.policy, rounds=plan.rounds)
         rows, rewarded = self.bandit_rows(policy.validation_rows, plan.holdout)
         fit = replace(plan.fit.resolved(self.hardware, self.encoder), epochs=1)
-        return Bandit(rows, self.encoder, fit, self.seed, policy, rewarded)
+        return Bandit(rows, self.encoder, fit, self.seed, policy, rewarded, choose_by=self.protocol.choose_by)
 
     def utilities(self) -> Artifact | None:
         """Each task's utility to the primary, by a bandit or a predictor; None if the selector needs none."""
@@ -249,10 +249,13 @@ class Experiment(ExperimentRows):
         if alone and not self.selection_plan.both_stages:
             return None
         mixing = self.mixing()
-        order: Any = Ratio(tuple(mixing.read("mixing.json")["ratio"])) if mixing else self.sampling
+        ratio = tuple(mixing.read("mixing.json")["ratio"]) if mixing else ()
+        order: Any = self.mixing_search.order(ratio) if self.mixing_search and ratio else self.sampling
         order = Proportional() if alone else order
-        rewards = self.rewarding(order.validation_rows) if is_rewarded_by_validation(order) else None
-        return replace(self._unordered.ordered(order), rewarded=rewards)
+        if not is_rewarded_by_validation(order):
+            return self._unordered.ordered(order)
+        rewards, choose_by = self.rewarding(order.validation_rows), self.protocol.choose_by
+        return replace(self._unordered.ordered(order), rewarded=rewards, choose_by=choose_by)
 
     def multitask(self) -> Artifact | None:
         """The MT-DNN on all primary rows (less the held-out ones) and the selected rows; None if none were selected."""
@@ -265,8 +268,9 @@ class Experiment(ExperimentRows):
         keep = self.keep_selected if self.keep_selected and follows and len(self.selected()) else 0.0
         rows, heads = (self._unordered.rows, self._unordered.heads) if keep else (self.primary_rows[0], ())
         return Finetune(
-            rows, self.encoder, fit, self.seed, self.choosing_rows, self.reported_rows, multitask, keep, heads
-        )
+            rows, self.encoder, fit, self.seed, self.choosing_rows, self.reported_rows, multitask, keep, heads,
+            choose_by=self.protocol.choose_by,
+        )  # fmt: skip
 
     @cached_property
     def finetune_stage(self) -> Finetune:

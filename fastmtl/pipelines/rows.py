@@ -41,6 +41,7 @@ class ExperimentRows:
     hardware: Hardware = field(default_factory=Hardware)
     rows_per_task: int | Mapping[str, int] | None = None
     leakage_rule: Literal["report", "drop", "fail"] | None = None
+    redraw: bool = False
 
     @cached_property
     def context(self) -> Context:
@@ -54,8 +55,12 @@ class ExperimentRows:
 
     @cached_property
     def pool(self) -> TaskPool:
-        """All rows of all tasks as the main model reads them, cut to `rows_per_task` training rows where asked."""
-        return open_pool(self.context, self.tasks, self.encoder, self.rows_kept)
+        """All rows of all tasks as the main model reads them, cut to `rows_per_task` training rows where asked.
+
+        With `redraw` the seed draws the primary's rows, the same for all arms.
+        """
+        draws = {self.primary: self.seed} if self.redraw else {}
+        return open_pool(self.context, self.tasks, self.encoder, self.rows_kept, draws)
 
     @property
     def rows_kept(self) -> dict[str, int]:
@@ -76,7 +81,7 @@ class ExperimentRows:
         """The primary's training rows (trained on, held out); nothing is held out under `paper`."""
         positions = self.pool.local(self.pool.rows_of(self.primary))
         kept, held = np.arange(len(positions)), np.arange(0)
-        origin: dict[str, Any] = {"protocol": self.protocol.name}
+        origin: dict[str, Any] = {"protocol": self.protocol.name, **({"redraw": True} if self.redraw else {})}
         if self.protocol.name == "strict":
             texts = read_texts(self.pool.split(self.primary, "train").folder, "train").take(positions)
             # duplicates are on one side of the cut

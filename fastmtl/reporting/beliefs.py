@@ -48,6 +48,13 @@ class Belief:
         low, high = beta.interval(0.95, self.alpha, self.beta)
         return float(low), float(high)
 
+    @property
+    def above_half(self) -> float:
+        """The probability that the utility is above 0.5, that of a task without any effect under `graded` rewards."""
+        from scipy.stats import beta
+
+        return float(beta.sf(0.5, self.alpha, self.beta))
+
     def density(self, x: np.ndarray) -> np.ndarray:
         """Of utilities x in [0, 1], in their shape; infinite at an end where alpha or beta is below 1."""
         from scipy.stats import beta

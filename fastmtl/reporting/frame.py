@@ -34,7 +34,9 @@ OPTIONS = {
     "joint.sampling": "relations", "joint": "relations", "mixing.search": "mixing",
     "multitask.protocol": "protocol.name", "multitask.holdout": "protocol.holdout", "multitask.encoder": "encoder",
     "multitask.sampling": "sampling", "multitask.weighting": "weighting", "finetune.protocol": "protocol.name",
-    "finetune.holdout": "protocol.holdout", "finetune.encoder": "encoder",
+    "finetune.holdout": "protocol.holdout", "finetune.encoder": "encoder", "multitask.redraw": "data.redraw",
+    "finetune.redraw": "data.redraw", "finetune.choose_by": "protocol.choose_by",
+    "multitask.choose_by": "protocol.choose_by", "utilities.choose_by": "protocol.choose_by",
 }  # fmt: skip
 """What a key of `Experiment.options` begins with -> what the key of the command line begins with that set it."""
 

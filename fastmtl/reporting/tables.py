@@ -250,14 +250,17 @@ def tasks(result: Result, bandit: Bandit) -> Table:
         chosen = "primary" if one.task == result["primary"] else "yes" if result["counts"].get(one.task) else "no"
         rows.append([
             one.task, str(one.played), f"{100 * one.rewarded / one.compared:.0f}" if one.compared else "",
-            f"{one.utility:.2f}", f"{low:.2f} to {high:.2f}", chosen, *([ratio.get(one.task, "")] if ratio else []),
+            f"{one.utility:.2f}", f"{low:.2f} to {high:.2f}", percent(one.above_half, ".0f"), chosen,
+            *([ratio.get(one.task, "")] if ratio else []),
         ])  # fmt: skip
     paper = result["protocol"] == "paper"
     rows_of_primary = _chosen_on("paper") if paper else "training rows of its own that the bandit did not train on"
-    heads = ["task", "rounds", "mean reward %", "utility", "95 % interval", "chosen", *(["ratio"] if ratio else [])]
+    heads = ["task", "rounds", "mean reward %", "utility", "95 % interval", "P(utility > 0.5) %", "chosen",
+             *(["ratio"] if ratio else [])]  # fmt: skip
     note = (
         f"Rounds are rewarded by the primary's value on {rows_of_primary}. Without a warm-up the first has nothing to "
-        "compare with. Utility is the mean of the Beta posterior, the interval its middle 95 %."
+        "compare with. Utility is the mean of the Beta posterior, the interval its middle 95 %. Under graded rewards a "
+        "task without any effect has utility 0.5, and is above it as often as below."
     )
     return Table("Tasks", heads, rows, note=note)
 

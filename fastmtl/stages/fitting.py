@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fastmtl.data.batching.planned import Proportional
 from fastmtl.data.rows import RowSet
+from fastmtl.identity import LATER
 from fastmtl.models.encoder import EncoderSpec, tokenizer_of
 from fastmtl.models.inference import DTYPES, Inference
 from fastmtl.stages.base import Context, Stage
@@ -22,19 +23,23 @@ from fastmtl.training.fit import FitJob, run_fit
 
 @dataclass(frozen=True, eq=False)
 class FitStage(Stage):
-    """A stage that trains one model on `rows`, the primary's first where there is a primary."""
+    """A stage that trains one model on `rows`, the primary's first where there is a primary.
+
+    `choose_by` says what rows that are measured on the way choose by; see `fastmtl.training.metrics.criterion`.
+    """
 
     rows: RowSet
     encoder: EncoderSpec
     fit: FitConfig
     seed: int
+    choose_by: str = field(default="headline", kw_only=True, metadata=LATER)
 
     def train(self, title: str, out: Path, context: Context, **more: Any) -> dict[str, Any]:
         """Train the model into a folder and return the cost records; `more` are other fields of `FitJob`."""
         job = FitJob(
             title=title, pool=pool_of(context, self.encoder, self.rows, more.get("evaluated")), encoder=self.encoder,
             rows=self.rows, fit=self.fit, seed=self.seed, pad_id=tokenizer_of(self.encoder).pad_id, out=out,
-            hardware=context.hardware, resume=context.store.scratch(self.kind, self.key),
+            hardware=context.hardware, choose_by=self.choose_by, resume=context.store.scratch(self.kind, self.key),
             **{"sampling": Proportional(), **more},
         )  # fmt: skip
         return run_fit(job)

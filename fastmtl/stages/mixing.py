@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from fastmtl.data.batching.planned import Ratio
 from fastmtl.mixing import MixingSearch, Mixture, best
 from fastmtl.stages.base import Context, Stage
 from fastmtl.stages.finetune import Finetune
 from fastmtl.stages.multitask import Multitask
 from fastmtl.stages.utilities import FEW_ROWS
 from fastmtl.store import Artifact
+from fastmtl.training.metrics import criterion
 
 log = logging.getLogger(__name__)
 
@@ -43,15 +43,15 @@ class Mixing(Stage):
                 "%d rows of %s choose the ratio, few for a reliable choice; raise protocol.holdout", chooses, task.name
             )
         stages: dict[Mixture, list[Artifact]] = {}
-        names, metric = list(self.multitask.rows), task.metrics[0]
+        names = list(self.multitask.rows)
 
         def evaluate(ratio: Mixture) -> float:
             shown = ":".join(map(str, ratio))
             log.info("trial %d of %d: %s (%s)", len(stages) + 1, self.search.trials, shown, ", ".join(names))
             stages[ratio] = self._trial(ratio, context)
             fit = stages[ratio][-1].read("fit.json")
-            value = fit["epochs"][fit["best_epoch"]][metric]
-            log.info("    %s %.1f on the rows that choose", metric, 100 * value)
+            value = criterion(fit["epochs"][fit["best_epoch"]], task.metrics, self.finetune.choose_by)
+            log.info("    %s %.1f on the rows that choose", self.finetune.choose_by, 100 * value)
             return value
 
         trials = self.search.run(len(names), evaluate, self.seed)
@@ -69,7 +69,7 @@ class Mixing(Stage):
         return {"trials": len(trials), "ask_s": round(ask_s, 3), "flops": flops, "wall_s": round(wall_s + ask_s, 3)}
 
     def _trial(self, ratio: Mixture, context: Context) -> list[Artifact]:
-        multitask = self.multitask.ordered(Ratio(ratio))
+        multitask = self.multitask.ordered(self.search.order(ratio))
         return [context.get(one) for one in (multitask, replace(self.finetune, multitask=multitask))]
 
 

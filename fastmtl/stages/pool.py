@@ -34,11 +34,12 @@ def tokens(context: Context, tasks: Sequence[TaskSpec], encoder: EncoderSpec) ->
 
 
 def open_pool(
-    context: Context, tasks: Sequence[TaskSpec], encoder: EncoderSpec, rows_per_task: Mapping[str, int] | None = None
-) -> TaskPool:
-    """All rows of the tasks as an encoder reads them; see `TaskPool` for `rows_per_task`."""
+    context: Context, tasks: Sequence[TaskSpec], encoder: EncoderSpec, rows_per_task: Mapping[str, int] | None = None,
+    draws: Mapping[str, int] | None = None,
+) -> TaskPool:  # fmt: skip
+    """All rows of the tasks as an encoder reads them; see `TaskPool` for `rows_per_task` (its `cut`) and `draws`."""
     folders = tuple(artifact.path for artifact in tokens(context, tasks, encoder))
-    return _opened(folders, tuple((rows_per_task or {}).items()))
+    return _opened(folders, tuple((rows_per_task or {}).items()), tuple((draws or {}).items()))
 
 
 def pool_of(context: Context, encoder: EncoderSpec, *row_sets: RowSet | None) -> TaskPool:
@@ -48,8 +49,10 @@ def pool_of(context: Context, encoder: EncoderSpec, *row_sets: RowSet | None) ->
 
 
 @lru_cache(maxsize=16)
-def _opened(folders: tuple[Path, ...], rows_per_task: tuple[tuple[str, int], ...]) -> TaskPool:
-    return TaskPool(folders, dict(rows_per_task))
+def _opened(
+    folders: tuple[Path, ...], cut: tuple[tuple[str, int], ...], draws: tuple[tuple[str, int], ...]
+) -> TaskPool:
+    return TaskPool(folders, dict(cut), dict(draws))
 
 
 def training_rows(rows_per_task: int | Mapping[str, int] | None, names: Sequence[str]) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tqdm import tqdm
 from fastmtl.data.batching.online import Online, is_rewarded_by_validation
 from fastmtl.progress import progress
 from fastmtl.tasks import TaskSpec
+from fastmtl.training.metrics import criterion
 
 CURVE_EVERY_N_STEPS = 10
 """The interval of Bingel & Søgaard's logs, whose curve features are computed from such curves."""
@@ -37,10 +39,10 @@ def measured(trainer: pl.Trainer) -> dict[str, float]:
 
 
 class KeepBest(Callback):
-    """Keeps the weights of the epoch with the best headline metric; ties go to the lower loss, then the earlier."""
+    """Keeps the weights of the best epoch (see `criterion`); ties go to the lower loss, then the earlier."""
 
-    def __init__(self, metric: str) -> None:
-        self.metric = metric
+    def __init__(self, metrics: Sequence[str], choose_by: str = "headline") -> None:
+        self.metrics, self.choose_by = metrics, choose_by
         self.history: list[dict[str, float]] = []
         self.epoch = -1
         self.state: dict[str, Tensor] = {}
@@ -50,7 +52,7 @@ class KeepBest(Callback):
         """Compare this epoch; the metrics are the same on every rank."""
         values = measured(trainer)
         self.history.append(values)
-        value = values[self.metric]
+        value = criterion(values, self.metrics, self.choose_by)
         score = (value if np.isfinite(value) else -np.inf, -values["loss"])  # a constant prediction has no correlation
         if score > self._best or self.epoch < 0:
             self._best, self.epoch = score, trainer.current_epoch
@@ -95,7 +97,8 @@ class Feedback(Callback):
     optimizer's state.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, choose_by: str = "headline") -> None:
+        self.choose_by = choose_by
         self._start: tuple[list[Tensor], list[dict[str, Any]]] = [], []
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -104,7 +107,9 @@ class Feedback(Callback):
         if isinstance(online, Online) and is_rewarded_by_validation(online.sampling):
             evaluated = pl_module.evaluated
             assert isinstance(evaluated, TaskSpec)
-            online.tell(online.sampling.value(measured(trainer), evaluated.metrics[0]))
+            values: dict[str, float] = measured(trainer)
+            values["criterion"] = criterion(values, evaluated.metrics, self.choose_by)
+            online.tell(online.sampling.value(values, "criterion"))
             weights = list(pl_module.parameters())
             if online.starts:
                 self._start = (

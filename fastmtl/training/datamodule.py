@@ -136,7 +136,7 @@ class TaskData(pl.LightningDataModule):
 
     def measured(self) -> np.ndarray:
         """(n,) token counts of the rows that validation read so far, each as often as it was."""
-        return np.concatenate([np.empty(0, np.int64), *self.validated])
+        return np.concatenate([np.empty((2, 0), np.int64), *self.validated], axis=1)[1]
 
     def train_dataloader(self) -> DataLoader:
         """One epoch; the trainer asks again before each (`reload_dataloaders_every_n_epochs=1`)."""
@@ -161,7 +161,8 @@ class TaskData(pl.LightningDataModule):
         parts = len(self.steps_now[batch // self.trainer.accumulate_grad_batches])
         served = np.concatenate([np.empty((2, 0), np.int64), *self.served[: len(self.served) - parts]], axis=1)
         online = self.online.state() if self.online is not None else None
-        counts = {"served": torch.from_numpy(served), "validated": torch.from_numpy(self.measured())}
+        validated = np.concatenate([np.empty((2, 0), np.int64), *self.validated], axis=1)
+        counts = {"served": torch.from_numpy(served), "validated": torch.from_numpy(validated)}
         return {"batch": batch, **counts, "online": online}
 
     def restore(self, state: dict[str, Any]) -> None:

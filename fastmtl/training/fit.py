@@ -67,6 +67,7 @@ class FitJob:
         shares: For each epoch, the share of the rows of all tasks but the first that it reads; empty: all.
         evaluated: Rows of one task that are measured after each epoch. The best epoch on them is kept, or with
             `keep_best=False`, as without them, the last one.
+        choose_by: What the best epoch and a bandit's reward go by; see `fastmtl.training.metrics.criterion`.
         resume: A folder for checkpoints, which outlives a killed process; None keeps none.
     """
 
@@ -88,6 +89,7 @@ class FitJob:
     resume: Path | None = None
     heads: Mapping[str, str] = field(default_factory=dict)
     shares: tuple[float, ...] = ()
+    choose_by: str = "headline"
 
     def run(self) -> None:
         train(self)
@@ -169,14 +171,14 @@ def train(job: FitJob) -> None:
     module = _module(job, data)
     if job.init is not None:
         load_weights(module.model, job.init)
-    best = KeepBest(job.evaluated.tasks[0].metrics[0]) if job.evaluated and job.keep_best else None
+    best = KeepBest(job.evaluated.tasks[0].metrics, job.choose_by) if job.evaluated and job.keep_best else None
     curves = Curves()
     bar = OneBar(job.title, module.total_steps)
     resume = None
     if job.resume is not None and job.hardware.checkpoint_minutes is not None:
         resume = Checkpoint(job.resume, 60 * job.hardware.checkpoint_minutes, data)
     stop = Stop(job.fit.max_steps, job.fit.early_stopping)
-    own = [stop, curves, Feedback(), *([best] if best else []), bar, *([resume] if resume else [])]
+    own = [stop, curves, Feedback(job.choose_by), *([best] if best else []), bar, *([resume] if resume else [])]
     trainer = _trainer(job, [*own, *_callbacks(job.fit)])
     peak = PeakMemory(job.hardware.device)
     started = time.perf_counter()
@@ -254,6 +256,8 @@ def _module(job: FitJob, data: TaskData) -> ProxyModule | MultiTaskModule:
     model = MultiTaskModel(job.encoder, tasks, job.fit.dropout, job.heads)
     freeze(model, job.fit)
     evaluated = job.evaluated.tasks[0] if job.evaluated else None
+    if evaluated and job.choose_by in evaluated.of_kind.metrics and job.choose_by not in evaluated.metrics:
+        evaluated = replace(evaluated, metrics=(*evaluated.metrics, job.choose_by))
     weigher = job.weighting.start(tasks, [num_batches([n], job.fit.batch_size) for n in counts], job.seed)
     watch = data.online is not None and data.online.joint
     return MultiTaskModule(model, tasks, job.fit, total_steps, evaluated, weigher, watch)

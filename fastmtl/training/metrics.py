@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -32,6 +35,19 @@ def measure(logits: Tensor, labels: Tensor, task: TaskSpec) -> dict[str, float]:
     metrics.update(*predicted_and_true(logits, labels, task))
     values = metrics.compute()
     return {**{name: float(values[name]) for name in task.metrics}, "loss": float(task_loss(logits, labels, task))}
+
+
+def criterion(values: Mapping[str, float], metrics: Sequence[str], choose_by: str) -> float:
+    """What a choice is made by, from all that was measured.
+
+    Args:
+        values: Metric -> value.
+        metrics: The task's metrics, headline first.
+        choose_by: `headline`, `product` of all metrics (as FastMTL's code chooses the epoch), or a metric's name.
+    """
+    if choose_by == "product":
+        return math.prod(values[name] for name in metrics)
+    return values[metrics[0] if choose_by == "headline" else choose_by]
 
 
 def task_similarity_loss(logits: Tensor, task: int, loss: str, positive_weights: Tensor | None) -> Tensor:

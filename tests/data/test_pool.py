@@ -200,6 +200,15 @@ def test_flags_are_read_by_row_id_and_absent_where_a_task_has_none(pool: TaskPoo
     assert pool.flags_of(np.array([0, 5])) is None
 
 
+def test_a_draw_of_its_own_takes_other_rows_of_that_task_alone(pool: TaskPool) -> None:
+    draws = [TaskPool(pool.folders, {"big": 8, "pair": 3}, {"big": seed}) for seed in (0, 1, 1)]
+    first, second, again = (one.rows_of("big").tolist() for one in draws)
+    assert first != second == again
+    assert len(first) == len(second) == 8
+    assert len({tuple(one.rows_of("pair")) for one in draws}) == 1
+    assert pickle.loads(pickle.dumps(draws[1])).rows_of("big").tolist() == second
+
+
 def test_a_pickled_pool_is_its_folders_and_not_its_rows(cut_pool: Any) -> None:
     small = cut_pool({"big": 8})
     data = pickle.dumps(small)

@@ -138,6 +138,16 @@ def test_a_ratio_is_a_cycle_of_so_many_batches_of_each_task_and_zero_drops_one()
     assert [task for task, _ in plan([10, 100], 5, Ratio((1, 1)))] == [0, 1] * 11
 
 
+@pytest.mark.parametrize("ratios", [(1, 1, 1), (20, 1, 0), (1, 20, 3), (3, 1, 2)], ids=str)
+def test_a_ratio_that_holds_passes_reads_the_primary_once_per_epoch_whatever_it_is(ratios: tuple[int, ...]) -> None:
+    batches = plan([23, 40, 40], 5, Ratio(ratios, hold="passes"))
+    assert sorted(row for task, rows in batches if task == 0 for row in rows) == list(range(23))
+    counts = np.bincount([task for task, _ in batches], minlength=3)
+    assert counts[0] == 5
+    for count, ratio in zip(counts[1:], ratios[1:]):
+        assert abs(count - 5 * ratio / ratios[0]) <= 0.5
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

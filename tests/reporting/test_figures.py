@@ -45,6 +45,7 @@ def test_a_belief_is_the_last_rounds_beta_and_its_numbers_are_scipys(decay: floa
         expected = stats.beta(alpha, beta)
         assert one.interval() == pytest.approx((expected.ppf(0.025), expected.ppf(0.975)))
         np.testing.assert_allclose(one.density(x), expected.pdf(x))
+        assert one.above_half == pytest.approx(expected.sf(0.5))
 
 
 def test_rounds_are_counted_and_the_first_one_has_no_reward() -> None:

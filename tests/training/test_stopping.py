@@ -15,6 +15,7 @@ from fastmtl.cli.compose import compose
 from fastmtl.errors import UserError
 from fastmtl.models.encoder import EncoderSpec
 from fastmtl.training.config import FitConfig, Hardware
+from fastmtl.training.metrics import criterion
 from tests.helpers.fits import CPU, ROWS, assert_same_weights, curve_points, finished, fit_file
 
 FIT = FitConfig(epochs=2, batch_size=6, learning_rate=1e-3, precision="fp32", dropout=0.0)  # six steps per epoch
@@ -52,6 +53,23 @@ def test_a_fit_ends_after_so_many_steps_and_the_epoch_that_was_cut_short_may_be_
     assert len(told["epochs"]) == 2
     assert last_point(folder, "choose/loss") == last_point(folder, "loss/") == 8
     assert told["epochs"][1]["loss"] != told["epochs"][0]["loss"]
+
+
+@pytest.mark.parametrize("choose_by", ["headline", "product", "matthews"])
+def test_the_epoch_is_chosen_by_what_is_asked_for(fit: Callable[..., Path], choose_by: str) -> None:
+    told = fit_file(fit(choose_by, replace(FIT, epochs=4), choose_by=choose_by, **CHOOSE))
+    values = [
+        (criterion(epoch, ["accuracy", "f1"] if "f1" in epoch else ["accuracy"], choose_by), -epoch["loss"])
+        for epoch in told["epochs"]
+    ]
+    assert told["best_epoch"] == max(range(4), key=values.__getitem__)
+    assert ("matthews" in told["epochs"][0]) == (choose_by == "matthews")  # no metric of the task itself
+
+
+def test_a_criterion_is_the_headline_the_product_or_a_metric() -> None:
+    values = {"f1": 0.5, "accuracy": 0.25, "loss": 9.0}
+    found = [criterion(values, ("f1", "accuracy"), choose_by) for choose_by in ("headline", "product", "accuracy")]
+    assert found == [0.5, 0.125, 0.25]
 
 
 def test_a_fit_within_its_first_epoch_has_the_weights_of_its_last_step(fit: Callable[..., Path]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from dataclasses import field
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 from fastmtl.errors import UserError
+from fastmtl.identity import LATER
 from fastmtl.options import Count, Natural, Positive, options
 
 TaskBatch = tuple[int, np.ndarray]
@@ -90,11 +92,16 @@ class Temperature:
 class Ratio:
     """`ratios[t]` batches of task t in a row, then of the next task, round and round (AutoSeM, Guo et al. 2019).
 
-    The primary's comes first; a zero drops a task. An epoch has as many batches as the tasks kept have.
+    Args:
+        ratios: The primary's comes first; a zero drops a task.
+        length_bucket_batches: See `Proportional`.
+        hold: What is the same for every ratio: the `steps`, as many as the tasks kept have batches (AutoSeM), so that
+            the primary is passed the more often the larger its share; or `passes`, one over the primary in an epoch.
     """
 
     ratios: tuple[Natural, ...]
     length_bucket_batches: Count = 50
+    hold: Literal["steps", "passes"] = field(default="steps", metadata=LATER)
 
     def __post_init__(self) -> None:
         if not self.ratios or self.ratios[0] == 0:
@@ -114,8 +121,13 @@ class Ratio:
         self.check(len(lengths))
         kept = [ratio if len(one) else 0 for ratio, one in zip(self.ratios, lengths)]
         cycle = np.repeat(np.arange(len(kept)), kept)
-        steps = num_batches([len(one) for one, ratio in zip(lengths, kept) if ratio], batch_size)
-        return _filled(np.resize(cycle, steps), lengths, batch_size, self.length_bucket_batches, rng)
+        if self.hold == "passes":
+            whole, rest = divmod(num_batches([len(lengths[0])], batch_size), kept[0])
+            last = np.repeat(np.arange(len(kept)), [round(ratio * rest / kept[0]) for ratio in kept])
+            tasks = np.concatenate([np.tile(cycle, whole), last])
+        else:
+            tasks = np.resize(cycle, num_batches([len(one) for one, r in zip(lengths, kept) if r], batch_size))
+        return _filled(tasks, lengths, batch_size, self.length_bucket_batches, rng)
 
 
 def planned_steps(
