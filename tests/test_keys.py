@@ -351,7 +351,7 @@ TABLE: dict[tuple[str, ...], dict[str, Row]] = {
         "sampling.ratios": ("[1,2,1]", TRAINED),
         "sampling.hold": ("passes", TRAINED),
     },
-    (*FILES, "data.rows_per_task=50"): {"data.redraw": ("true", ROWS)},
+    (*FILES, "data.rows_per_task=50"): {"data.redraw": ("true", ROWS - {"utilities", "mixing"})},
     (*RANDOM, "sampling=temperature"): {"sampling.temperature": ("5", TRAINED)},
     (*RANDOM, "sampling=ucb1"): {"sampling.smoothing": ("0.5", TRAINED)},
     (*RANDOM, "weighting=log_size"): {"weighting.parts": ("3", TRAINED)},

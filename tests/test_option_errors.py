@@ -107,6 +107,7 @@ PLAIN = {
     "data.primary": ["[1,2]", "nobody"],
     "data.rows_per_task": ["nonsense", "1", "2.5", "[1,2]", "{mails: 1}"],
     "data.leakage": ["nonsense", "[1,2]"],
+    "data.redraw": ["nonsense", "2", "true"],  # all rows of the primary are kept
     "data.config": ["[1,2]", "5", "nowhere.yaml"],
     "data.root": ["[1,2]", "5", "nowhere"],
     "data.tasks": ["nonsense", "[nobody]", "[1,2]"],
