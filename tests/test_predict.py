@@ -43,7 +43,8 @@ def test_predictions_are_those_of_the_run(tmp_path: Path) -> None:
     exp = compose(*CELL, "finetune.fit.precision=fp32", f"paths.output={tmp_path}")
     known = pandas.read_parquet(exp.finetune().path / "validation.parquet")
     shown = exp.pool.split(exp.primary, "validation").texts(known["row"])
-    given = [tuple(row[name] for name in exp.task.text) for row in shown]
+    (column,) = exp.task.text
+    given = [row[column] for row in shown]
     mine = fastmtl.load(fastmtl.record(exp)).predict(given)
     assert list(mine) == ["prediction", *(f"p_{label}" for label in exp.task.labels)]
     for name in list(mine)[1:]:
@@ -229,7 +230,7 @@ def test_json_lines_with_faults(tmp_path: Path, folders: dict[str, Path], run: R
     err = run(folders["stars"], file)[2]
     assert "line 4: is not JSON" in err
     assert "line 5: is no JSON object" in err
-    assert "line 7: byte 0xe9 is not UTF-8" in err
+    assert "line 7: it is not UTF-8; save the file as UTF-8; no prediction" in err
 
 
 def test_conll_words_are_tagged(tmp_path: Path, folders: dict[str, Path], run: Run) -> None:
@@ -244,6 +245,24 @@ def test_conll_words_are_tagged(tmp_path: Path, folders: dict[str, Path], run: R
     assert [rows[i]["0"] for i in (0, 2)] == given
     assert [rows[i]["prediction"] for i in (0, 2)] == known["prediction"].tolist()
     assert rows[1]["prediction"] is None
+
+
+def test_nested_fields_and_columns_from_the_end(tmp_path: Path, folders: dict[str, Path], run: Run) -> None:
+    file, words = tmp_path / "new.jsonl", tmp_path / "new.conll"
+    file.write_text('{"a": {"b": "the cook"}}\n{"a": 3}\n')
+    known = fastmtl.load(folders["tickets"]).predict(["the cook"])
+    rows = list(csv.DictReader(io.StringIO(run(folders["tickets"], file, "--text", "a.b")[1])))
+    assert [row["prediction"] for row in rows] == [known["prediction"][0], ""]
+    words.write_text("D the\nN cook\n")
+    (row,) = csv.DictReader(io.StringIO(run(folders["parts"], words, "--text=-1")[1]))
+    assert row["prediction"].split() == fastmtl.load(folders["parts"]).predict([["the", "cook"]])["prediction"][0]
+
+
+def test_arrow(tmp_path: Path, folders: dict[str, Path], run: Run) -> None:
+    pandas.DataFrame({"message": ["the cook", "bowls"]}).to_feather(tmp_path / "new.arrow")
+    code, out, _ = run(folders["tickets"], tmp_path / "new.arrow")
+    assert code == 0
+    assert [row["message"] for row in csv.DictReader(io.StringIO(out))] == ["the cook", "bowls"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])

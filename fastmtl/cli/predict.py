@@ -32,7 +32,9 @@ def main(arguments: list[str]) -> int:
         epilog="example: fastmtl predict outputs/runs/2026-01-31/12-00-00-000000 new.csv -o answers.csv",
     )
     parser.add_argument("model", metavar="MODEL", help="folder of a run, its result.json, or an exported folder")
-    parser.add_argument("file", metavar="FILE", type=Path, help="CSV, TSV, JSONL, Parquet or CoNLL, by its ending")
+    parser.add_argument(
+        "file", metavar="FILE", type=Path, help="CSV, TSV, JSONL, Parquet, Arrow or CoNLL, by its ending"
+    )
     parser.add_argument("-o", "--out", type=Path, help="CSV, JSONL or Parquet, by its ending; default: CSV to stdout")
     parser.add_argument("--text", metavar="COLUMN", help="the text, or the words; default: as in training")
     parser.add_argument("--text-pair", metavar="COLUMN", help="the second text of a pair; default: as in training")
@@ -63,7 +65,7 @@ def _predict(given: argparse.Namespace) -> None:
     from fastmtl.training.trained import load
 
     model = load(given.model)
-    texts = _text_columns(model, list(dict.fromkeys(chain(*(row.values for row in first)))), given)
+    texts = _text_columns(model, first, given)
     rows, count, faults, named = chain(first, rows), 0, 0, list[str]()
     with table_file(given.out) as write, progress("predict", "row") as bar:
         while part := list(islice(rows, given.batch_size)):
@@ -79,15 +81,15 @@ def _predict(given: argparse.Namespace) -> None:
     print(f"{count:,} rows, {faults:,} without a prediction{more}{where}", file=sys.stderr)
 
 
-def _text_columns(model: Model, columns: Sequence[str], given: argparse.Namespace) -> list[str]:
+def _text_columns(model: Model, rows: Sequence[Row], given: argparse.Namespace) -> list[str]:
     """The columns that the model reads: those that it was trained on unless they are named."""
-    names = list(model.task.text)
+    names, columns = list(model.task.text), list(dict.fromkeys(chain(*(row.values for row in rows))))
     for place, (option, name) in enumerate((("--text", given.text), ("--text-pair", given.text_pair))):
         if place >= len(names) and name is not None:
             raise UserError(f"{option}={name!r}: task {model.task.name!r} reads one text; leave it out")
         if place < len(names):
             names[place] = name or names[place]
-            if names[place] not in columns:
+            if names[place] not in columns and all(row.get(names[place]) is None for row in rows):
                 known = ", ".join(columns)
                 raise UserError(f"{given.file}: no column {names[place]!r}; name one of {known} with {option} COLUMN")
     for name in model.predict([]):
@@ -104,7 +106,7 @@ def _answered(
 
     texts, places, wrong = [], [], []
     for place, row in enumerate(rows):
-        text = _text(model, [row.values.get(name) for name in columns])
+        text = _text(model, [row.get(name) for name in columns])
         reason, named = model.problem(text), " or ".join(map(repr, columns))
         if row.fault or reason:
             wrong.append(f"line {row.line}: {row.fault or f'{named} {reason}'}")
