@@ -18,8 +18,8 @@ from pandas.testing import assert_frame_equal
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
 import fastmtl
-from fastmtl.cli import export as command
 from fastmtl.cli.compose import compose
+from fastmtl.cli.main import main
 from fastmtl.data.collate import collate
 from fastmtl.errors import UserError
 from fastmtl.models.bilstm import BiLSTMSpec
@@ -209,6 +209,7 @@ def test_neither_pickles_nor_code_of_a_folder_are_read(tmp_path: Path) -> None:
         fastmtl.load(folder)
 
 
+@pytest.mark.usefixtures("own_environment")
 def test_the_card_has_data_selection_scores_and_hashes(
     tmp_path: Path, session_output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -217,7 +218,7 @@ def test_the_card_has_data_selection_scores_and_hashes(
     )
     result = fastmtl.record(exp, command="fastmtl selection=random")
     (tmp_path / "result.json").write_text(json.dumps(result))
-    assert command.main([str(tmp_path), str(tmp_path / "out")]) == 0
+    assert main(["export", str(tmp_path), str(tmp_path / "out")]) == 0
     assert "logits differ by at most" in capsys.readouterr().out
     card = (tmp_path / "out" / "README.md").read_text()
     _, front, body = card.split("---\n", 2)
@@ -238,9 +239,10 @@ def test_the_card_has_data_selection_scores_and_hashes(
     assert (high - low) / 2 == pytest.approx(1.96 * math.sqrt(p * (1 - p) / n), rel=0.15)
 
 
+@pytest.mark.usefixtures("own_environment")
 def test_wrong_arguments_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        command.main([str(tmp_path), str(tmp_path / "out")])
+        main(["export", str(tmp_path), str(tmp_path / "out")])
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1

@@ -7,6 +7,8 @@ import textwrap
 from typing import NoReturn
 
 VERBS = {
+    "predict": ("predict", "labels for the rows of a file, by a trained model"),
+    "export": ("export", "a trained model as a folder that Transformers reads, with a model card"),
     "report": ("report", "the page, tables and figures of a study"),
     "status": ("sweep", "which cells of a sweep are done, running or failed"),
     "tune": ("tune", "a search for hyper-parameters, on rows that may be chosen on"),
