@@ -216,7 +216,7 @@ def test_json_lines_with_faults(tmp_path: Path, folders: dict[str, Path], run: R
     file, out = tmp_path / "new.jsonl", tmp_path / "out.jsonl"
     lines = [
         b'{"message": "the cook", "more": {"a": [1]}}', b"", b'{"message": 12}', b"{broken", b'["list"]',
-        b'{"message": null}', b'{"message": "caf\xe9"}', b'{"message": "last"}',
+        b'{"message": null}', b'{"message": "K\xf6ln"}', b'{"message": "last"}',
     ]  # fmt: skip
     file.write_bytes(b"\n".join(lines))
     assert run(folders["stars"], file, "-o", out)[0] == 0
