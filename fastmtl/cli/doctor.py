@@ -69,11 +69,8 @@ def devices(_: Sequence[str]) -> Iterator[Line]:
 
     cuda = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
     device = f"GPU: {', '.join(cuda)}" if cuda else "CPU, since no CUDA device is seen"
-    precision, fast = (
-        resolve_precision("auto", Hardware()),
-        "its GPU" if cuda else "AVX512-BF16 or AMX of its processor",
-    )
-    why = f"this machine computes bf16 by {fast}" if precision == "bf16" else "this machine only emulates bf16"
+    precision, unit = resolve_precision("auto", Hardware()), "GPU" if cuda else "processor (AVX512-BF16 or AMX)"
+    why = f"bf16 is native to this {unit}" if precision == "bf16" else f"bf16 is only emulated by this {unit}"
     yield "ok", f"trainer.accelerator=auto: {device}"
     yield "ok", f"precision=auto: {precision}, since {why}"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
