@@ -33,8 +33,8 @@ fastmtl finds auxiliary rows that help a small primary task, trains on them, and
 Verbs, each with a --help of its own:
 {_LINES}
 
-fastmtl help lists the keys of the configuration. --cfg job prints that of a command without running
-it, --config-dir DIR adds options of your own, --hydra-help shows what else Hydra offers.
+The keys of the configuration are listed by fastmtl help. --cfg job prints that of a command without
+running it, --config-dir DIR adds options of your own, --hydra-help shows what else Hydra offers.
 To read more: README.md, docs/, and experiments/ for what was measured."""
 
 
