@@ -109,8 +109,8 @@ proxy-economy: $(STAMP) ## what cheaper ways to score lose; GLUE=FOLDER for real
 when-it-pays: $(STAMP) ## gain of chosen over random rows against the related share of the pile; GLUE=FOLDER, else a check in minutes
 	@$(BIN)/python experiments/when_it_pays/study.py $(if $(GLUE),--glue $(GLUE)) $(ARGS)
 
-gc: $(STAMP) ## remove what killed runs left half-written among the artifacts; running ones keep theirs
-	@$(BIN)/python -c "$$GC_SCRIPT" '$(ARTIFACTS)'
+gc: $(STAMP) ## list artifacts that no result needs, and what killed runs left; ARGS="--yes --older-than 30d" removes
+	@$(BIN)/fastmtl gc --store '$(ARTIFACTS)' $(ARGS)
 
 clean: ## remove .venv, build products and caches; outputs stay
 	@rm -rf .venv dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache
@@ -126,24 +126,3 @@ $(STAMP): pyproject.toml constraints.txt
 	@PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 	  $(BIN)/python -m pip install -qq --no-input -e '.[$(EXTRAS)]'
 	@printf '%s\n' '$(CURDIR)' >$@
-
-define GC_SCRIPT
-import pathlib, shutil, sys
-from filelock import FileLock, Timeout
-
-root = pathlib.Path(sys.argv[1])
-left = {(p.parent, p.name.split(".")[1]) for ending in ("draft", "lock") for p in root.glob(f"*/.*.{ending}")}
-removed = 0
-for stage, key in sorted(left):
-    lock = stage / f".{key}.lock"
-    try:
-        with FileLock(lock, timeout=0):
-            for draft in stage.glob(f".{key}.*.draft"):
-                shutil.rmtree(draft, ignore_errors=True)
-                removed += 1
-            lock.unlink(missing_ok=True)
-    except Timeout:
-        print(f"in use: {stage.name}/{key}")
-print(f"{removed} half-written artifacts removed from {root}")
-endef
-export GC_SCRIPT

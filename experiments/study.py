@@ -73,14 +73,10 @@ def main(name: str, scale: str, glue: Path | None, output: Path) -> None:
 
 def fastmtl(*arguments: str) -> int:
     """`fastmtl ARGUMENTS` in this process; its exit code."""
-    argv, sys.argv = sys.argv, ["fastmtl", *arguments]
     try:
-        command()
+        return command(arguments)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
-    finally:
-        sys.argv = argv
-    return 0
 
 
 def _values(values: Any) -> str:
