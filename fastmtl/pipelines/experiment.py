@@ -536,7 +536,7 @@ class Experiment:
             found = {key: value for key, value in found.items() if not key.startswith("utilities.predictor")}
             found["utilities.predictor"] = digest(read_predictor(self.selection_plan.predictor))
         if chooses:  # not which tasks happen to share heads among those selected
-            found = {key: value for key, value in found.items() if ".heads" not in key}
+            found.pop("finetune.heads", None)
             found["multitask.heads"] = plain(self.multitask_heads)
         for place, precision in self.chosen_precision.items():
             if f"{place}.precision" in found:
