@@ -139,9 +139,8 @@ def _write(trial: Trial, left: Sequence[Arm], cell: Any, output: Path, name: str
     out.mkdir(parents=True, exist_ok=True)
     tables, sentences = [], list(answer.sentences)
     if answer.arm.kind != "alone":
-        counts = answer.arm.cells[0]["counts"]
-        pairs = verdict.leave_out(trial, winner, [task for task, count in counts.items() if count])
-        if pairs:
+        counts = answer.arm.cells[0]["counts"] if answer.answer != "unclear" else {}
+        if pairs := verdict.leave_out(trial, winner, [task for task, count in counts.items() if count]):
             both = [one for own in pairs.values() for pair in own for one in pair]
             tables.append(words.task_table(pairs, words.Judge(both)))
         experiments = [cell(winner, one["seed"]) for one in answer.arm.cells]

@@ -216,9 +216,11 @@ def leave_out(trial: Trial, winner: Arm, tasks: Sequence[str]) -> dict[str, list
     Returns:
         Task -> per seed, the winner's cell and the one without the task; empty where two seeds cannot be paid.
     """
+    if not tasks:
+        return {}
     cells = trial.cells[winner]
     rest = trial.ledger.limit - trial.ledger.spent
-    seeds = min(len(cells), math.floor(rest / max(1e-9, trial.next_seed([winner]) * len(tasks)))) if tasks else 0
+    seeds = min(len(cells), math.floor(rest / max(1e-9, trial.next_seed([winner]) * len(tasks))))
     if seeds < 2:
         trial.skipped.append("What each auxiliary task adds was not measured: the rest of the cost is too small.")
         return {}
