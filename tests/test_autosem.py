@@ -53,7 +53,7 @@ def test_the_bandit_values_every_task_and_its_history_is_kept(autosem: Experimen
     utilities = autosem.utilities()
     assert utilities is not None
     told = utilities.read("bandit.json")
-    assert told["arms"][0] == "kitchen"
+    assert told["arms"][0] == "chats"
     assert set(told["arms"]) == set(autosem.pool.names) == set(told["utilities"])
     assert len(told["rounds"]) == 6
     assert not (utilities.path / "weights.safetensors").exists()  # nobody reads the model
@@ -69,14 +69,14 @@ def test_half_of_the_primary_rewards_the_bandit_which_trains_on_the_rest(root: P
         exp = small(root, "selection=autosem", *overrides)
         bandit = exp.utilities_stage
         assert isinstance(bandit, Bandit)
-        assert (list(bandit.rewarded), bandit.rewarded.split) == (["kitchen"], "train")
-        assert next(iter(bandit.rows)) == "kitchen"
-        trained, rewarding = bandit.rows["kitchen"], bandit.rewarded["kitchen"]
+        assert (list(bandit.rewarded), bandit.rewarded.split) == (["chats"], "train")
+        assert next(iter(bandit.rows)) == "chats"
+        trained, rewarding = bandit.rows["chats"], bandit.rewarded["chats"]
         assert not set(trained) & set(rewarding)
         return trained, rewarding, exp
 
     trained, rewarding, exp = split()
-    kept, held = (rows["kitchen"] for rows in exp.primary_rows)
+    kept, held = (rows["chats"] for rows in exp.primary_rows)
     total = len(kept) + len(held)
     assert len(rewarding) == total // 2
     assert set(held) < set(rewarding)
@@ -96,14 +96,14 @@ def test_under_the_papers_protocol_the_validation_split_rewards_the_bandit(root:
     bandit = exp.utilities_stage
     assert isinstance(bandit, Bandit)
     assert bandit.rewarded.split == "validation"
-    np.testing.assert_array_equal(bandit.rows["kitchen"], exp.primary_rows[0]["kitchen"])
+    np.testing.assert_array_equal(bandit.rows["chats"], exp.primary_rows[0]["chats"])
 
 
 @pytest.mark.parametrize(
     ("useful", "chosen"),
     [
-        ({"farm": 0.3, "tense": 0.2}, {"farm", "tense"}),  # the two best, however bad
-        ({"farm": 0.9, "tense": 0.8, "gossip": 0.6, "answers": 0.5}, {"farm", "tense", "gossip"}),  # all above 0.5
+        ({"mails": 0.3, "diary": 0.2}, {"mails", "diary"}),  # the two best, however bad
+        ({"mails": 0.9, "diary": 0.8, "bot": 0.6, "floors": 0.5}, {"mails", "diary", "bot"}),  # all above 0.5
     ],
 )
 def test_the_rows_are_those_of_the_best_tasks(
@@ -114,7 +114,7 @@ def test_the_rows_are_those_of_the_best_tasks(
     exp = small(tmp_path, *AUTOSEM, "mixing.trials=3", "budget=64")
     path = exp.utilities().path / "bandit.json"
     bandit = json.loads(path.read_text())
-    bandit["utilities"] = {name: useful.get(name, 0.1) for name in bandit["utilities"]} | {"kitchen": 1.0}
+    bandit["utilities"] = {name: useful.get(name, 0.1) for name in bandit["utilities"]} | {"chats": 1.0}
     path.write_text(json.dumps(bandit))
     counts = exp.selection().read("counts.json")
     assert {name for name, count in counts.items() if count} == chosen
@@ -150,8 +150,8 @@ def test_without_weights_a_search_is_found_and_goes_on(tmp_path: Path, caplog: p
     first = small(tmp_path, *AUTOSEM, "mixing.trials=2")
     first.artifacts()
     said = caplog.text
-    assert "32 rows of kitchen reward the bandit, few for a reliable choice" in said
-    assert "6 rows of kitchen choose the ratio, few for a reliable choice; raise protocol.holdout" in said
+    assert "32 rows of chats reward the bandit, few for a reliable choice" in said
+    assert "6 rows of chats choose the ratio, few for a reliable choice; raise protocol.holdout" in said
     first.drop_weights()
     assert not list(tmp_path.glob("artifacts/multitask/*/weights.safetensors"))
     assert built(small(tmp_path, *AUTOSEM, "mixing.trials=2")) == []
@@ -176,7 +176,7 @@ def test_a_dropped_task_is_as_if_it_had_not_been_selected(root: Path, autosem: E
     zero = small(root, "selection=autosem", "sampling=ratio",
                  f"sampling.ratios={[2, 1] + [0] * (len(names) - 1)}")  # fmt: skip
     stage = zero.multitask_stage
-    assert list(stage.rows) == ["kitchen", names[0]]
+    assert list(stage.rows) == ["chats", names[0]]
     assert stage.sampling == Ratio((2, 1))
 
 
@@ -189,9 +189,9 @@ def test_the_ablations_are_one_choice_each(root: Path, autosem: Experiment) -> N
     assert built(equal) == ["mixing"]  # the first trial of every search
     without_stage_1 = small(root, "selection=random", "mixing=autosem_grid", "mixing.trials=1")
     assert without_stage_1.utilities() is None
-    assert without_stage_1.mixing().read("mixing.json")["tasks"][0] == "kitchen"
-    picked = small(root, "selection=hand_picked", "selection.selector.tasks=[tense,farm]")
-    assert {name for name, n in picked.selection().read("counts.json").items() if n} == {"farm", "tense"}
+    assert without_stage_1.mixing().read("mixing.json")["tasks"][0] == "chats"
+    picked = small(root, "selection=hand_picked", "selection.selector.tasks=[diary,mails]")
+    assert {name for name, n in picked.selection().read("counts.json").items() if n} == {"mails", "diary"}
 
 
 def test_rows_of_the_chosen_tasks_may_be_ranked_by_feature_similarity(root: Path, autosem: Experiment) -> None:
@@ -206,7 +206,7 @@ def test_rows_of_the_chosen_tasks_may_be_ranked_by_feature_similarity(root: Path
 
 
 def test_fewer_rows_than_the_budget_are_taken_whole(root: Path) -> None:
-    picked = small(root, "selection=hand_picked", "selection.selector.tasks=[tense]", "budget=200")
+    picked = small(root, "selection=hand_picked", "selection.selector.tasks=[diary]", "budget=200")
     assert len(picked.selected()) == 64 - 16  # rows_per_task less the proxy's sample
 
 

@@ -52,7 +52,7 @@ def needed(tmp_path: Path) -> dict[str, list[str]]:
         "data=glue_local": [f"data.root={tmp_path}"],
         "encoder=auto": ["encoder.name=any/encoder"],
         "sampling=ratio": ["sampling.ratios=[5,1]"],
-        "selection=hand_picked": ["selection.selector.tasks=[farm]"],
+        "selection=hand_picked": ["selection.selector.tasks=[mails]"],
         "selection=predicted_gain": [f"selection.predictor={tmp_path / 'predictor.json'}"],
     }
 
@@ -111,7 +111,7 @@ def test_the_defaults_are_options() -> None:
 def test_the_default_is_the_generated_sample_on_minilm_with_the_strict_protocol() -> None:
     exp = compose()
     assert {task.source for task in exp.tasks} == {Generated("sample", 0, True)}
-    assert exp.primary == "kitchen"
+    assert exp.primary == "chats"
     assert exp.encoder.name == "minilm"
     assert exp.selection_plan.name == "feature_similarity"
     assert exp.protocol.name == "strict"
@@ -138,7 +138,7 @@ def test_the_papers_experiment_has_the_papers_numbers() -> None:
 
 
 def test_the_experiment_on_task_relations_has_the_papers_numbers() -> None:
-    exp = compose("experiment=relations_paper", "data=sample", "primary=farm")
+    exp = compose("experiment=relations_paper", "data=sample", "primary=mails")
     assert (exp.encoder.hidden_size, exp.encoder.layers, exp.encoder.max_length) == (100, 1, 30)
     assert (exp.encoder.embedding_size, exp.encoder.dropout) == (100, 0)
     assert type(exp.sampling).__name__ == "Uniform"
@@ -168,7 +168,7 @@ def test_one_fit_is_changed_without_the_others() -> None:
 
 def test_rows_per_task_may_be_one_number_or_one_a_task() -> None:
     assert compose("data.rows_per_task=64").rows_per_task == 64
-    assert compose("data.rows_per_task={farm: 10}").rows_per_task == {"farm": 10}
+    assert compose("data.rows_per_task={mails: 10}").rows_per_task == {"mails": 10}
     assert compose().rows_per_task is None
 
 
@@ -193,7 +193,7 @@ def test_composing_leaves_a_host_programs_hydra_as_it_is(tmp_path: Path) -> None
     (tmp_path / "mine.yaml").write_text("answer: 42\n")
     with initialize_config_dir(str(tmp_path), version_base="1.3"):
         before = GlobalHydra.instance().hydra
-        assert compose("encoder=tiny").primary == "kitchen"
+        assert compose("encoder=tiny").primary == "chats"
         with pytest.raises(UserError):
             compose("bugdet=3")
         assert GlobalHydra.instance().hydra is before

@@ -57,7 +57,7 @@ def test_a_sweep_trains_one_proxy_a_seed_and_a_repeat_trains_nothing(tmp_path: P
     second = run_cli(tmp_path, *command)
     assert second.returncode == 0, second.stderr
     assert {path: path.stat().st_mtime_ns for path in artifacts.glob("*/*/manifest.json")} == made
-    tables = [text[text.index("## kitchen") :].split("written to")[0] for text in (first.stdout, second.stdout)]
+    tables = [text[text.index("## chats") :].split("written to")[0] for text in (first.stdout, second.stdout)]
     assert tables[0] == tables[1]
 
 
@@ -107,7 +107,7 @@ def test_dropped_weights_are_trained_again_where_they_are_needed_and_nowhere_els
     with pytest.raises(UserError, match="they were dropped; compose"):
         load_finetuned(first.finetune().path)
     model, task = again.finetuned()
-    assert task.name == "kitchen"
+    assert task.name == "chats"
     for name, values in model.state_dict().items():
         assert np.array_equal(values.numpy(), weights[name])
 
@@ -155,7 +155,7 @@ def test_another_learning_rate_of_the_last_stage_rebuilds_that_stage_alone(share
 def test_another_primary_reuses_pool_proxy_and_scores(shared: Path) -> None:
     """Where nothing is left out: which rows of others repeat held-back ones depends on the primary."""
     cell(shared, EVERY_ROW).artifacts()
-    other = cell(shared, EVERY_ROW, "primary=farm").artifacts("selection")
+    other = cell(shared, EVERY_ROW, "primary=mails").artifacts("selection")
     assert [a.kind for a in other if not a.hit] == ["leakage", "selection"]
 
 
@@ -299,10 +299,10 @@ def test_loggers_carry_the_curves_of_cached_cells_too(tmp_path: Path) -> None:
     runs = sorted(tmp_path.glob("outputs/sweeps/*/*/*/csv/metrics.csv"))
     assert len(runs) == 1
     header = runs[0].read_text().splitlines()[0].split(",")
-    assert {"proxy/loss/kitchen", "finetune/choose/accuracy", "validation/accuracy", "flops/proxy"} <= set(header)
+    assert {"proxy/loss/chats", "finetune/choose/accuracy", "validation/accuracy", "flops/proxy"} <= set(header)
     result = json.loads(sorted(tmp_path.glob("outputs/sweeps/*/*/*/result.json"))[-1].read_text())
     assert len(list(tmp_path.glob(f"outputs/wandb/offline-run-*-{result['id']}/*.wandb"))) == 1
-    assert list(tmp_path.glob("outputs/tensorboard/kitchen/*/events.out.tfevents*"))
+    assert list(tmp_path.glob("outputs/tensorboard/chats/*/events.out.tfevents*"))
 
 
 # Adam moves a weight whose gradient is noise by up to the learning rate, 1e-3, a step: in bf16 by two of some thirty.

@@ -44,7 +44,7 @@ def test_the_proxy_economy_compares_every_shortcut_with_the_full_proxy(
     monkeypatch.setattr(study, "SHORTCUTS", ways)
     base = ["data=sample", "encoder=tiny", "data.rows_per_task=60", "proxy.examples_per_task=20", "proxy.fit.epochs=1",
             f"paths.output={tmp_path}"]  # fmt: skip
-    study.main(base, ["kitchen"], [10, 40], seeds=2, out=tmp_path)
+    study.main(base, ["chats"], [10, 40], seeds=2, out=tmp_path)
     cells = json.loads((tmp_path / "results.json").read_text())["cells"]
     assert {cell["way"] for cell in cells} == {"full, another seed", *ways}
     same = [cell for cell in cells if cell["way"] == "the same"]
@@ -60,22 +60,22 @@ def test_the_autosem_study_reports_what_has_finished(tmp_path: Path, monkeypatch
     study.smoke()
     real = study.GLUE
     study.ARMS["later"] = ["selection=random", "budget=9"]
-    for part, primaries in (("sample", []), ("glue", ["kitchen"])):
+    for part, primaries in (("sample", []), ("glue", ["chats"])):
         arms = {name: study.ARMS[name] for name in ("none", "AutoSeM")}
         with monkeypatch.context() as only:
             only.setattr(study, "ARMS", arms)
             study.main(part, tmp_path, real, primaries, tmp_path)
     study.RUNS["3 rounds"] = (["bandit.rounds=3"], range(3))  # neither a third seed nor the last arm is there
-    study.main("report", tmp_path, real, ["kitchen"], tmp_path)
+    study.main("report", tmp_path, real, ["chats"], tmp_path)
     text = (tmp_path / "results.md").read_text()
     assert [int(n) for n in re.findall("after (.) rounds", text)] == [3, 4]
     assert len(re.findall("related tasks in . of 2 seeds", text)) == 2
     assert "| AutoSeM" in text
     assert "later" not in text
     kept = json.loads((tmp_path / "results.json").read_text())
-    assert len(kept["mixing"]["kitchen"]["trials"]) == 2
-    assert "kitchen" in (tmp_path / "posteriors_kitchen.svg").read_text()
-    study.main("report", tmp_path / "elsewhere", real, ["kitchen"], tmp_path)  # without artifacts: all is kept
+    assert len(kept["mixing"]["chats"]["trials"]) == 2
+    assert "chats" in (tmp_path / "posteriors_chats.svg").read_text()
+    study.main("report", tmp_path / "elsewhere", real, ["chats"], tmp_path)  # without artifacts: all is kept
     assert json.loads((tmp_path / "results.json").read_text()) == kept
     assert (tmp_path / "results.md").read_text() == text
 
@@ -84,18 +84,18 @@ def test_the_autosem_study_counts_the_seeds_whose_best_two_tasks_are_related() -
     study = script("autosem/study.py")
 
     def bandit(*best: str) -> dict[str, Any]:
-        arms = ["kitchen", *study.KIN, "captions", "tense"]
-        utilities = {"kitchen": 0.9} | {
+        arms = ["chats", *study.KIN, "photos", "diary"]
+        utilities = {"chats": 0.9} | {
             name: 0.8 if name in best else 0.3 for name in arms[1:]
         }  # the primary does not count
         return {"arms": arms, "utilities": utilities, "reference": 0.5, "wall_s": 1.0}
 
-    found = {"0": bandit("farm", "harbor"), "1": bandit("farm", "captions"), "2": bandit("answers", "harbor"),
-             "3": bandit("gossip", "farm")}  # fmt: skip
+    found = {"0": bandit("mails", "calls"), "1": bandit("mails", "photos"), "2": bandit("floors", "calls"),
+             "3": bandit("bot", "mails")}  # fmt: skip
     text = study.sample_table(found)
     assert text.endswith("The best two (bold) are related tasks in 2 of 4 seeds.")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[:6]]
-    assert [head for head, cell in zip(rows[0], rows[3]) if "**" in cell] == ["farm (related)", "captions (unrelated)"]
+    assert [head for head, cell in zip(rows[0], rows[3]) if "**" in cell] == ["mails (related)", "photos (unrelated)"]
 
 
 def test_every_study_has_all_scales_and_options_that_exist() -> None:
@@ -124,9 +124,10 @@ def test_a_study_says_what_it_lacks() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("own_environment")
 def test_every_study_runs_at_the_smallest_scale_and_again_finds_everything(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = script("study.py")
+    monkeypatch.syspath_prepend(EXPERIMENTS)  # as where the program runs
     for name in study.names():
         study.main(name, "smoke", None, tmp_path)
         out = tmp_path / "reports" / f"{name}-smoke"

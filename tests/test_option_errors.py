@@ -31,7 +31,7 @@ NEEDED = {
     "data=glue_local": ("data.root=glue",),
     "encoder=auto": ("encoder.name=any/encoder",),
     "sampling=ratio": ("sampling.ratios=[5,1]",),
-    "selection=hand_picked": ("selection.selector.tasks=[farm]",),
+    "selection=hand_picked": ("selection.selector.tasks=[mails]",),
     "selection=predicted_gain": ("selection.predictor=predictor.json",),
 }
 """What an option needs beside itself."""
@@ -102,7 +102,7 @@ PLAIN = {
     "paths.artifacts": ["[1,2]", "5", "/dev/null/x"],
     "paths.keep_weights": ["nonsense", "5"],
     "data.primary": ["[1,2]", "nobody"],
-    "data.rows_per_task": ["nonsense", "1", "2.5", "[1,2]", "{farm: 1}"],
+    "data.rows_per_task": ["nonsense", "1", "2.5", "[1,2]", "{mails: 1}"],
     "data.leakage": ["nonsense", "[1,2]"],
     "data.config": ["[1,2]", "5", "nowhere.yaml"],
     "data.root": ["[1,2]", "5", "nowhere"],

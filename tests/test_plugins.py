@@ -292,7 +292,7 @@ def test_a_scorer_on_a_proxy_with_heads_alone(output: Path) -> None:
     assert proxy.discriminator is None
     assert {"proxy", "scores", "multitask", "finetune"} <= kinds(result)
     assert exp.all_scores().shape == (8, len(exp.pool))
-    other = cell(output, "budget=20", *overrides, "primary=farm", "protocol=paper")
+    other = cell(output, "budget=20", *overrides, "primary=mails", "protocol=paper")
     assert {shard.key for shard in other.scores()} == {shard.key for shard in exp.scores()}  # they serve every primary
 
 
@@ -306,7 +306,7 @@ def test_a_selector_that_sets_its_own_size(output: Path) -> None:
 
 
 def test_a_selector_of_tasks(output: Path) -> None:
-    _, result = recorded(output, "selection=largest_tasks", "data.rows_per_task={farm: 150, tense: 60}")
+    _, result = recorded(output, "selection=largest_tasks", "data.rows_per_task={mails: 150, diary: 60}")
     largest = max(result["candidates"], key=lambda task: result["candidates"][task])
     assert {task for task, count in result["counts"].items() if count} == {largest}
     assert result["auxiliary_rows"] == 20

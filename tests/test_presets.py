@@ -10,7 +10,7 @@ from fastmtl.cli.compose import compose
 from fastmtl.mixing import MixingSearch
 
 SMALL = [
-    "experiment=autosem_paper", "data=sample", "primary=kitchen", "data.rows_per_task=24", "encoder.tokenizer=tiny",
+    "experiment=autosem_paper", "data=sample", "primary=chats", "data.rows_per_task=24", "encoder.tokenizer=tiny",
     "encoder.hidden_size=4", "encoder.embedding_size=4", "encoder.layers=1", "budget=12", "mixing.trials=2",
     "mixing.random_starts=1", "proxy.examples_per_task=8",
     *(f"{fit}.fit.precision=fp32" for fit in ("proxy", "multitask", "finetune", "bandit")),
@@ -25,7 +25,7 @@ SMALL = [
         (["selection=none"], 0),
         (["selection=random"], 12),
         (["selection=feature_similarity"], 12),
-        (["selection=hand_picked", "selection.selector.tasks=[farm,tense]"], 12),
+        (["selection=hand_picked", "selection.selector.tasks=[mails,diary]"], 12),
         ([], None),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

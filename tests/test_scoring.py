@@ -143,8 +143,8 @@ def test_a_scorer_without_a_proxy_trains_none_and_takes_part_in_cascades(shared:
     plan = SelectionPlan("shortest", TopK(), Shortest())
     exp = replace(cell(shared), selection_plan=plan)
     assert "proxy" not in built(exp)
-    lengths = exp.pool.split("farm", "train").lengths
-    assert exp.all_scores()[0, exp.pool.rows_of("farm")[0]] == -lengths[exp.pool.local(exp.pool.rows_of("farm"))[0]]
+    lengths = exp.pool.split("mails", "train").lengths
+    assert exp.all_scores()[0, exp.pool.rows_of("mails")[0]] == -lengths[exp.pool.local(exp.pool.rows_of("mails"))[0]]
     # Short rows first, and of those the ones that the discriminator likes.
     levels = {"short": CascadeLevel(scorer=Shortest()), "large": CascadeLevel()}
     scoring = replace(exp.scoring, cascade=("short", "large"), keep=0.5, levels=levels)
@@ -216,8 +216,8 @@ def test_a_killed_scoring_pass_goes_on_at_the_shard_where_it_was(tmp_path: Path)
         ("scoring.shard_rows=0", r"scoring.shard_rows=0 does not fit; use a whole number of 1 or more"),
         ("scoring.cascade=[tiny,large]", r"names 'tiny', which is no level; choose from small, large"),
         ("scoring.cascade=[large]", r"give two or more of small, large"),
-        ("proxy.tasks=[kitchen]", r"give two or more task names"),
-        ("proxy.tasks=[farm,harbour2]", r"proxy.tasks names 'harbour2', which is no task"),
+        ("proxy.tasks=[chats]", r"give two or more task names"),
+        ("proxy.tasks=[mails,callz]", r"proxy.tasks names 'callz', which is no task"),
         ("encoder.layers=7", r"encoder.layers=7 is out of range; 'tiny' has 1 to 2"),
         ("encoder.layers=two", r"encoder.layers='two' does not fit; use a whole number of 1 or more or null"),
     ],
@@ -230,8 +230,8 @@ def test_bad_values_are_named_with_what_to_use_instead(shared: Path, override: s
 def test_a_primary_outside_the_proxy_tasks_and_an_oversized_budget_are_said_before_anything_trains(
     tmp_path: Path,
 ) -> None:
-    names = [name for name in cell(tmp_path).pool.names if name != "kitchen"]
-    with pytest.raises(UserError, match=r"proxy\.tasks lacks the primary 'kitchen'; add it"):
+    names = [name for name in cell(tmp_path).pool.names if name != "chats"]
+    with pytest.raises(UserError, match=r"proxy\.tasks lacks the primary 'chats'; add it"):
         cell(tmp_path, f"proxy.tasks=[{','.join(names)}]")
     with pytest.raises(UserError, match=r"more than the 140 rows that the cascade keeps; raise scoring\.keep"):
         cell(tmp_path, "scoring.cascade=[small,large]", "budget=200").artifacts("selection")

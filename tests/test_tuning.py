@@ -38,7 +38,7 @@ def test_a_space_is_written_as_a_sweep_is() -> None:
     [
         (["rates", "encoder=tiny"], "nothing to search; give a key several values"),
         (["rates", "seed=1,2"], "seed=1,2 cannot be searched"),
-        (["rates", "primary=farm,harbor"], "primary=farm,harbor cannot be searched"),
+        (["rates", "primary=mails,calls"], "primary=mails,calls cannot be searched"),
         (["rates", "finetune.fit.learning_rate=tag(log,interval(0,1))"], "interval(0,1)) is no range to search"),
         (["rates", "finetune.fit.epochs=interval(3,1)"], "interval(3,1) is no range to search"),
         (["rates", "finetune.fit.epochs=interval(3"], "at input 'interval(3'"),

@@ -23,7 +23,7 @@ from fastmtl.pipelines.experiment import Experiment
 from fastmtl.reporting.figures import write_bandit
 from fastmtl.store import MANIFEST
 
-KIN = {"farm": "related", "harbor": "related", "answers": "40 % related", "gossip": "contradicting"}
+KIN = {"mails": "related", "calls": "related", "forum": "related", "floors": "40 % related", "bot": "random labels"}
 """What the sample's tasks are to its primary; the others are unrelated."""
 SAMPLE = ["data=sample", "encoder=minilm", "selection=autosem", "bandit.rounds=80"]
 RUNS: dict[str, tuple[list[str], range]] = {
@@ -104,16 +104,17 @@ def both_related(bandit: dict[str, Any]) -> bool:
 
 def sample_table(bandits: dict[str, dict[str, Any]]) -> str:
     """Utilities on the sample by seed, and how often the best two tasks are the related ones."""
-    names = [*KIN, *(name for name in next(iter(bandits.values()))["arms"][1:] if name not in KIN)]
+    primary, *names = next(iter(bandits.values()))["arms"]
+    names.sort(key=lambda name: [*KIN, name].index(name))
     rows = []
     for seed, bandit in bandits.items():
         best = best_two(bandit)
         cells = [f"**{bandit['utilities'][n]:.2f}**" if n in best else f"{bandit['utilities'][n]:.2f}" for n in names]
-        rows.append([seed, f"{bandit['utilities']['kitchen']:.2f}", *cells, f"{bandit['reference']:.2f}",
+        rows.append([seed, f"{bandit['utilities'][primary]:.2f}", *cells, f"{bandit['reference']:.2f}",
                      f"{bandit['wall_s']:.0f}"])  # fmt: skip
     heads = [f"{name} ({KIN.get(name, 'unrelated')})" for name in names]
     table = tabulate(
-        rows, ["seed", "kitchen (primary)", *heads, "value after the warm-up", "s"], tablefmt="github",
+        rows, ["seed", f"{primary} (primary)", *heads, "value after the warm-up", "s"], tablefmt="github",
         disable_numparse=True,
     )  # fmt: skip
     wins = sum(map(both_related, bandits.values()))
@@ -327,7 +328,7 @@ if __name__ == "__main__":
     given = parser.parse_args()
     if given.scale == "smoke":
         smoke()
-        main(given.part, given.output, GLUE, ["kitchen"], given.output / "reports" / "autosem-smoke")
+        main(given.part, given.output, GLUE, ["chats"], given.output / "reports" / "autosem-smoke")
     else:
         if given.part == "glue" and given.root is None:
             parser.error("glue needs --root, a folder of GLUE as Parquet files")

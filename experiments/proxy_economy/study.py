@@ -135,7 +135,7 @@ if __name__ == "__main__":
     asked = parser.parse_args()
     here = Path(__file__).parent
     if asked.root is None:
-        main(["data=sample", "encoder=minilm", f"data.rows_per_task={asked.rows}"], ["kitchen", "farm"], [100, 400],
+        main(["data=sample", "encoder=minilm", f"data.rows_per_task={asked.rows}"], ["chats", "mails"], [100, 400],
              asked.seeds, Path("outputs/proxy_economy"))  # fmt: skip
     else:
         data = ["data=glue_local", f"data.root={asked.root}", f"data.rows_per_task={asked.rows}", "encoder=minilm"]

@@ -45,12 +45,30 @@ class Texts:
         return Texts(*([column[int(row)] for row in rows] for column in columns))
 
     @cached_property
+    def _columns(self) -> tuple[pa.Array, ...]:
+        return tuple(pa.array(column, pa.string()) for column in (self.first, self.second) if column is not None)
+
+    @cached_property
     def folded(self) -> tuple[pa.Array, ...]:
         """Each column in lower case, with punctuation, currency and mathematical signs as blanks, and blanks folded.
 
         Punctuation becomes a blank rather than nothing, so that "don 't" and "don't" are the same words.
         """
-        return tuple(_folded(column) for column in (self.first, self.second) if column is not None)
+        lower = (pc.utf8_lower(pc.utf8_normalize(column, form="NFKC")) for column in self._columns)
+        return tuple(pc.utf8_trim_whitespace(pc.replace_substring_regex(column, _BLANKED, " ")) for column in lower)
+
+    def keys(self, kind: str = "normalised") -> np.ndarray:
+        """(n,) uint64: a key for each row, equal where the texts are: `exact`, or `normalised` but for case,
+        punctuation, blanks and the order of a pair.
+
+        Keys have 64 bits and are the same on every machine; two differing rows of a million share one once in 10^7
+        cases.
+        """
+        columns = self._columns if kind == "exact" else self.folded
+        if len(columns) == 2 and kind != "exact":
+            columns = pc.min_element_wise(*columns), pc.max_element_wise(*columns)
+        joined = pc.binary_join_element_wise(*columns, _BETWEEN) if len(columns) == 2 else columns[0]
+        return pd.util.hash_array(joined.to_numpy(zero_copy_only=False), categorize=False)
 
 
 def read_texts(folder: Path, split: str) -> Texts:
@@ -62,13 +80,8 @@ def read_texts(folder: Path, split: str) -> Texts:
 
     Returns:
         One text a row or two; the words of a tagging task joined by blanks.
-
-    Raises:
-        UserError: The task has no such split.
     """
     task = TaskSpec.from_dict(json.loads((folder / "task.json").read_text())["task"])
-    if split not in task.splits:
-        raise UserError(f"task {task.name!r} has no split {split!r}; it has {', '.join(task.splits)}")
     with pa.memory_map(str(folder / f"{split}.arrow")) as file:
         table = pa.ipc.open_file(file).read_all()
         columns = []
@@ -94,74 +107,13 @@ def comparable(primary: TaskSpec, others: Sequence[TaskSpec]) -> tuple[str, ...]
     return names
 
 
-def exact(first: Sequence[str], second: Sequence[str] | None = None) -> np.ndarray:
-    """(n,) uint64: a key for each row, equal where the texts are, order of a pair included."""
-    return _hashed(*(pa.array(column, pa.string()) for column in (first, second) if column is not None))
-
-
-def normalised(first: Sequence[str], second: Sequence[str] | None = None) -> np.ndarray:
-    """(n,) uint64: a key for each row, equal where the texts are but for case, punctuation, blanks and order of a pair.
-
-    Args:
-        first: n texts.
-        second: n texts that make pairs of them, or None.
-
-    Returns:
-        Keys of 64 bits, the same on every machine; two differing rows of a million share one once in 10^7 cases.
-    """
-    return _keys(Texts(first, second), "normalised")
-
-
-def groups_of(keys: np.ndarray) -> np.ndarray:
-    """(n,) int64: the group of each row, rows of equal keys in one, numbered in the order of their first rows."""
-    return pd.factorize(keys)[0].astype(np.int64)
-
-
-def surplus(keys: np.ndarray) -> int:
-    """Rows beyond the first of each group: how many would go if one of each were kept."""
-    return len(keys) - len(np.unique(keys))
-
-
-@dataclass(frozen=True)
-class Matches:
-    """m matches between reference rows, which must stay unseen, and candidate rows.
+def matches(
+    reference: Texts, candidate: Texts, kinds: Sequence[str] = KINDS, threshold: float = THRESHOLD
+) -> pd.DataFrame:
+    """Find the candidate rows that say what a reference row says.
 
     Every row with a match of a kind is listed with one at least. Where several rows on either side are equal, not all
-    their combinations are listed, so that m stays in the order of the rows.
-    """
-
-    reference: np.ndarray
-    """(m,) int64: places among the reference rows."""
-    candidate: np.ndarray
-    """(m,) int64: places among the candidate rows, ascending."""
-    kind: np.ndarray
-    """(m,) int8: place in `KINDS`, the strictest that holds."""
-
-    def __len__(self) -> int:
-        return len(self.kind)
-
-    @property
-    def references(self) -> np.ndarray:
-        """(r,) int64: the reference rows that are hit, ascending."""
-        return np.unique(self.reference)
-
-    @property
-    def candidates(self) -> np.ndarray:
-        """(c,) int64: the candidate rows that hit one, ascending: those to leave out."""
-        return np.unique(self.candidate)
-
-    def counts(self) -> dict[str, tuple[int, int]]:
-        """By kind: reference and candidate rows, each counted once, under its strictest match."""
-        out = {}
-        for code, kind in enumerate(KINDS):
-            now, before = self.kind == code, self.kind < code
-            sides = (self.reference, self.candidate)
-            out[kind] = tuple(len(np.setdiff1d(rows[now], rows[before])) for rows in sides)
-        return out  # type: ignore[return-value]
-
-
-def matches(reference: Texts, candidate: Texts, kinds: Sequence[str] = KINDS, threshold: float = THRESHOLD) -> Matches:
-    """Find the candidate rows that say what a reference row says.
+    their combinations are listed, so that there are as many matches as rows, by order.
 
     Args:
         reference: the smaller side; near-duplicates are found through an index of it.
@@ -170,36 +122,31 @@ def matches(reference: Texts, candidate: Texts, kinds: Sequence[str] = KINDS, th
         threshold: least Jaccard similarity of near-duplicates, in (0, 1].
 
     Returns:
-        The matches, each of the strictest kind asked for that holds.
-
-    Raises:
-        UserError: Unknown kind, threshold out of range, or texts on one side and pairs on the other.
+        `reference` and `candidate`, int64 places among the rows, ascending by candidate, and `kind`, the strictest that
+        holds.
 
     Source: candidates by MinHash (Broder 1997) and banding (Indyk and Motwani 1998), then compared exactly.
     """
-    _check(reference, candidate, kinds, threshold)
+    assert (reference.second is None) == (candidate.second is None), "texts and pairs have no fields in common"
     found = []
-    for code, kind in enumerate(KINDS):
-        if kind not in kinds:
-            continue
-        keys = [_keys(texts, kind) for texts in (reference, candidate)]
+    for kind in (kind for kind in KINDS if kind in kinds):
+        keys = [texts.keys(kind) for texts in (reference, candidate)]
         if kind == "near":
             pairs = _near_keys(reference, candidate, keys, threshold)
         else:
             pairs = np.repeat(np.intersect1d(keys[0], keys[1])[:, None], 2, axis=1)
-        found.append(_rows(pairs, *keys).assign(kind=np.int8(code)))
-    table = pd.concat(found).drop_duplicates(["reference", "candidate"]).sort_values(["candidate", "reference"])
-    return Matches(*(table[name].to_numpy() for name in ("reference", "candidate", "kind")))
+        found.append(_rows(pairs, *keys).assign(kind=kind))
+    return pd.concat(found).drop_duplicates(["reference", "candidate"]).sort_values(["candidate", "reference"])
 
 
-def holdout_groups(groups: np.ndarray, share: float, seed: int, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Places (kept, held out), both ascending, with each group on one side; without duplicates those of `holdout`.
+def holdout(groups: np.ndarray, share: float, seed: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Places (kept, held out) of training rows, both ascending, with each group on one side; the same for every arm.
 
     Groups are drawn by their first rows, so that one of many rows is held out no more often than one of a single row;
     a group that no longer fits into the share is passed over.
 
     Args:
-        groups: (n,) int64, the group of each row, as of `groups_of`.
+        groups: (n,) the group of each row, as of `Texts.keys`.
         share: of the rows to hold out, in (0, 1).
         seed: of the draw.
         name: of the task.
@@ -208,7 +155,7 @@ def holdout_groups(groups: np.ndarray, share: float, seed: int, name: str) -> tu
         UserError: No row would be left to train on.
     """
     n = len(groups)
-    order = generator("holdout", name, seed).permutation(n)  # the draw of `holdout`
+    order = generator("holdout", name, seed).permutation(n)
     _, first, group, size = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
     room = max(1, round(share * n), int(size.min()))
     held = np.zeros(len(first), dtype=bool)
@@ -224,38 +171,6 @@ def holdout_groups(groups: np.ndarray, share: float, seed: int, name: str) -> tu
             f"{share:.0%}; use protocol=paper"
         )
     return np.flatnonzero(~rows), np.flatnonzero(rows)
-
-
-def _check(reference: Texts, candidate: Texts, kinds: Sequence[str], threshold: float) -> None:
-    for kind in kinds:
-        if kind not in KINDS:
-            raise UserError(f"kind {kind!r} of duplicates is unknown; use some of {', '.join(KINDS)}")
-    if not kinds:
-        raise UserError(f"no kind of duplicates is asked for; use some of {', '.join(KINDS)}")
-    if not 0 < threshold <= 1:
-        raise UserError(f"threshold={threshold} of near-duplicates is out of range; use one above 0 and up to 1")
-    if (reference.second is None) != (candidate.second is None):
-        raise UserError("texts and pairs of texts have no fields in common; compare tasks with as many text columns")
-
-
-def _folded(column: Sequence[str]) -> pa.Array:
-    texts = pa.array(column, pa.string())
-    lower = pc.utf8_lower(pc.utf8_normalize(texts, form="NFKC"))
-    return pc.utf8_trim_whitespace(pc.replace_substring_regex(lower, _BLANKED, " "))
-
-
-def _keys(texts: Texts, kind: str) -> np.ndarray:
-    if kind == "exact":
-        return exact(texts.first, texts.second)
-    columns = texts.folded
-    if len(columns) == 2:
-        columns = pc.min_element_wise(*columns), pc.max_element_wise(*columns)
-    return _hashed(*columns)
-
-
-def _hashed(*columns: pa.Array) -> np.ndarray:
-    joined = pc.binary_join_element_wise(*columns, _BETWEEN) if len(columns) == 2 else columns[0]
-    return pd.util.hash_array(joined.to_numpy(zero_copy_only=False), categorize=False)
 
 
 def _rows(pairs: np.ndarray, reference_keys: np.ndarray, candidate_keys: np.ndarray) -> pd.DataFrame:

@@ -287,17 +287,6 @@ class TaskPool:
         return out
 
 
-def holdout(n: int, share: float, seed: int, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Places (kept, held out) of n training rows, both ascending; chosen by seed, the same for every arm."""
-    order = generator("holdout", name, seed).permutation(n)
-    held = max(1, round(share * n))
-    if held >= n:
-        raise UserError(
-            f"task {name!r}: {n} training rows leave none after holding out {share:.0%}; use protocol=paper"
-        )
-    return np.sort(order[held:]), np.sort(order[:held])
-
-
 def chunks(order: np.ndarray, lengths: np.ndarray, max_tokens: int, max_rows: int) -> Iterator[np.ndarray]:
     """Cut rows, sorted by length, into batches whose padded size is at most `max_tokens` (a longer row goes alone)."""
     start = 0

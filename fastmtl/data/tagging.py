@@ -17,14 +17,15 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from itertools import accumulate, pairwise
+from pathlib import Path
 from typing import Any
 
-from fastmtl.data.sample import vocabulary
 from fastmtl.tasks import TaskSpec
 
 Tagger = Callable[[random.Random, list[int]], list[str]]
 """The tags of a sentence of which the hidden class of each word is given."""
 
+VOCABULARY = Path(__file__).with_name("tagging_words.txt").read_text(encoding="utf-8").split()
 CLASSES = 8
 _WORDS = 320
 _FOLLOWERS, _FOLLOWS = 3, 0.75
@@ -90,7 +91,7 @@ def is_helpful(main: str, aux: str) -> bool:
 def generate(seed: int = 0) -> dict[str, dict[str, dict[str, list[Any]]]]:
     """All rows as task -> split -> column -> values: `tokens` and, by name, `tags`, both lists of strings."""
     rng = random.Random(f"{seed}/language")
-    words = rng.sample([word for word in vocabulary() if len(word) > 2], _WORDS)
+    words = rng.sample(VOCABULARY, _WORDS)
     members = [words[code::CLASSES] for code in range(CLASSES)]
     followers = [rng.sample(range(CLASSES), _FOLLOWERS) for _ in range(CLASSES)]
     often = list(accumulate(1 / (rank + 5) for rank in range(_WORDS // CLASSES)))  # most words are rare

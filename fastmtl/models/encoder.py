@@ -285,15 +285,15 @@ class Encoder(nn.Module):
 
 
 def _tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """WordPiece over the sample's words and, for any other text, single characters."""
+    """WordPiece over the words of the generated suites and, for any other text, single characters."""
     from tokenizers import Tokenizer as Backend
     from tokenizers import models, normalizers, pre_tokenizers, processors
 
-    from fastmtl.data.sample import vocabulary
+    from fastmtl.data import sample, tagging
 
     letters = [chr(code) for code in range(33, 127)]
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{c}" for c in letters)]
-    words += [word for word in vocabulary() if word not in set(words)]
+    words += sorted({*sample.vocabulary(), *tagging.VOCABULARY} - {*words})
     backend = Backend(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

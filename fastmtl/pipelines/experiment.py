@@ -16,7 +16,7 @@ import numpy as np
 
 from fastmtl.data.batching.online import OnlineSampling, is_rewarded_by_validation
 from fastmtl.data.batching.planned import Proportional, Ratio, Sampling
-from fastmtl.data.duplicates import groups_of, holdout_groups, normalised, read_texts
+from fastmtl.data.duplicates import holdout, read_texts
 from fastmtl.data.pool import TaskPool
 from fastmtl.data.rows import RowSet
 from fastmtl.errors import UserError
@@ -131,8 +131,8 @@ class Experiment:
         origin: dict[str, Any] = {"protocol": self.protocol.name}
         if self.protocol.name == "strict":
             texts = read_texts(self.pool.split(self.primary, "train").folder, "train").take(positions)
-            groups = groups_of(normalised(texts.first, texts.second))  # duplicates are on one side of the cut
-            kept, held = holdout_groups(groups, self.protocol.holdout, self.seed, self.primary)
+            # duplicates are on one side of the cut
+            kept, held = holdout(texts.keys(), self.protocol.holdout, self.seed, self.primary)
             origin["holdout"] = self.protocol.holdout
         return (
             RowSet.of(self.tasks, {self.primary: positions[kept]}, origin=origin),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fastmtl.data.duplicates import KINDS, Texts, matches, read_texts
+from fastmtl.data.duplicates import Texts, matches, read_texts
 from fastmtl.models.encoder import TokenizerSpec
 from fastmtl.stages.base import Context, Stage
 from fastmtl.stages.pool import tokens
@@ -43,14 +43,13 @@ class Leakage(Stage):
 
 def _compared(reference: Texts, split: str, candidates: Sequence[tuple[str, Texts]]) -> pd.DataFrame:
     """The matches of one split of the primary; texts and pairs of texts have nothing to compare."""
-    parts = []
-    for name, texts in candidates:
-        if (texts.second is None) == (reference.second is None):
-            hit = matches(reference, texts)
-            columns = {"split": split, "reference": hit.reference, "task": name, "row": hit.candidate}
-            parts.append(pd.DataFrame({**columns, "kind": np.array(KINDS)[hit.kind]}))
-    empty = pd.DataFrame({column: [] for column in ("split", "reference", "task", "row", "kind")})
-    return pd.concat(parts) if parts else empty
+    columns = ["split", "reference", "task", "row", "kind"]
+    parts = [
+        matches(reference, texts).rename(columns={"candidate": "row"}).assign(split=split, task=name)[columns]
+        for name, texts in candidates
+        if (texts.second is None) == (reference.second is None)
+    ]
+    return pd.concat(parts) if parts else pd.DataFrame({column: [] for column in columns})
 
 
 def leaks(leakage: Artifact, held_back: dict[str, np.ndarray]) -> pd.DataFrame:

@@ -15,9 +15,8 @@ from torch import nn
 
 from fastmtl.data.rows import RowSet
 from fastmtl.models.encoder import EncoderSpec
-from fastmtl.models.inference import DTYPES, Precision
+from fastmtl.models.inference import Precision
 from fastmtl.models.multitask import MultiTaskModel, ProxyModel, load_weights
-from fastmtl.models.roofline import gemm_flops_per_s
 from fastmtl.scoring.base import Scorer, ScoringInputs
 from fastmtl.seeds import derive
 from fastmtl.stages.base import Context, Stage
@@ -94,7 +93,6 @@ class ShardScores(ScorerStage):
         inputs = self.inputs(context)
         ((task, positions),) = self.rows.items()
         device = context.hardware.device
-        gemm = gemm_flops_per_s(device, DTYPES[self.precision])
         lengths = inputs.pool.split(task, "train").lengths[positions]
         state = context.get(self.prepared).path if self.prepared else None
         peak = PeakMemory(device)
@@ -112,8 +110,6 @@ class ShardScores(ScorerStage):
             "examples": len(positions),
             "tokens": int(lengths.sum()),
             "flops": flops,
-            "gemm_flops_per_s": round(gemm),
-            "mfu": round(flops / wall_s / gemm, 4),
             "rows_per_s": round(len(positions) / wall_s, 1),
             "wall_s": round(wall_s, 3),
             "peak_memory_mib": peak.mib(),

@@ -36,9 +36,7 @@ from fastmtl.data.pool import TaskPool
 from fastmtl.data.rows import RowSet
 from fastmtl.errors import UserError
 from fastmtl.models.encoder import EncoderSpec
-from fastmtl.models.inference import DTYPES
 from fastmtl.models.multitask import MultiTaskModel, ProxyModel, load_weights
-from fastmtl.models.roofline import gemm_flops_per_s
 from fastmtl.store import WEIGHTS
 from fastmtl.training.callbacks import Curves, Feedback, KeepBest, OneBar, Stop, full_state
 from fastmtl.training.checkpoint import Checkpoint
@@ -193,23 +191,20 @@ def train(job: FitJob) -> None:
     curves.write(job.out / "curves.csv")
     if data.online is not None:
         _write_history(job.out, data)
-    lengths = data.visited()
+    tasks, lengths = data.visited()
+    passes = np.bincount(tasks, minlength=len(data.names)) / [max(1, len(places)) for places in data.places]
     flops = training_flops(module.model, job.fit, lengths)
-    peak_mib = peak.mib()  # before the machine's own rate is measured, which takes memory too
-    device = job.hardware.device
-    gemm = gemm_flops_per_s(device, DTYPES[job.fit.precision])
     records = {
-        "device": device_name(device),
+        "device": device_name(job.hardware.device),
         "devices": job.hardware.world,
         "precision": job.fit.precision,
         "steps": trainer.global_step,
         "examples": len(lengths),
+        "passes": dict(zip(data.names, passes.round(4).tolist())),  # over each task's rows
         "tokens": int(lengths.sum()),
         "flops": flops,
         "fit_s": round(fit_s, 3),
-        "gemm_flops_per_s": float(f"{gemm:.3g}"),
-        "mfu": round(flops / (fit_s * gemm * job.hardware.world), 4),
-        "peak_memory_mib": peak_mib,
+        "peak_memory_mib": peak.mib(),
     }
     epochs = {"epochs": best.history, "best_epoch": best.epoch} if best else {}
     (job.out / "fit.json").write_text(json.dumps({**epochs, "records": records}, indent=1))

@@ -23,12 +23,12 @@ OTHER = "{name: other, kind: regression, text: text, label: mark, splits: {train
 MRPC = "{name: mrpc, source: glue, root: glue}"
 
 
-def kitchen_and_farm(seed: int = 0, only: tuple[str, ...] = ("kitchen", "farm")) -> list[TaskSpec]:
+def chats_and_mails(seed: int = 0, only: tuple[str, ...] = ("chats", "mails")) -> list[TaskSpec]:
     return [task for task in sample_tasks(seed) if task.name in only]
 
 
 def without_source() -> list[TaskSpec]:
-    return [replace(task, source=None) for task in kitchen_and_farm()]
+    return [replace(task, source=None) for task in chats_and_mails()]
 
 
 def a_number() -> int:
@@ -36,10 +36,10 @@ def a_number() -> int:
 
 
 def one_alone() -> TaskSpec:
-    return kitchen_and_farm()[0]
+    return chats_and_mails()[0]
 
 
-OWN = f"{__name__}.kitchen_and_farm"
+OWN = f"{__name__}.chats_and_mails"
 
 
 @pytest.fixture
@@ -60,8 +60,8 @@ def declare(tmp_path: Path) -> Callable[..., tuple[TaskSpec, ...]]:
 
 
 def test_each_task_has_the_rows_of_its_own_source(declare: Callable[..., tuple[TaskSpec, ...]], tmp_path: Path) -> None:
-    tasks = declare(MINE, MRPC, f"{{source: {OWN}, seed: 1, only: [farm]}}", OTHER)
-    assert [task.name for task in tasks] == ["mine", "mrpc", "farm", "other"]
+    tasks = declare(MINE, MRPC, f"{{source: {OWN}, seed: 1, only: [mails]}}", OTHER)
+    assert [task.name for task in tasks] == ["mine", "mrpc", "mails", "other"]
     first = []
     for task in tasks:
         assert task.source is not None
@@ -71,7 +71,7 @@ def test_each_task_has_the_rows_of_its_own_source(declare: Callable[..., tuple[T
     assert first[3] == {"text": "apples", "mark": "0.5"}
     assert [task.source.labels_are_codes for task in tasks if task.source] == [False, True, True, False]
     # A number is a number, and so the rows are those of the function itself.
-    assert tasks[2].content == kitchen_and_farm(1, ("farm",))[0].content != kitchen_and_farm(0, ("farm",))[0].content
+    assert tasks[2].content == chats_and_mails(1, ("mails",))[0].content != chats_and_mails(0, ("mails",))[0].content
     assert tasks[1].content == from_parquet(str(tmp_path / "glue"), ["mrpc"])[0].content
 
 
@@ -82,7 +82,7 @@ def test_a_cell_trains_on_all_of_them(declare: Callable[..., tuple[TaskSpec, ...
         "budget=30", "data.rows_per_task=20", "multitask.fit.epochs=1", "finetune.fit.epochs=1", "trainer=cpu",
         "multitask.fit.precision=fp32", "finetune.fit.precision=fp32", f"paths.output={tmp_path}",
     )  # fmt: skip
-    assert exp.pool.names == ("mine", "other", "mrpc", "kitchen", "farm")
+    assert exp.pool.names == ("mine", "other", "mrpc", "chats", "mails")
     assert len(exp.pool.by_task(exp.selected())) > 1
     assert 0 <= exp.finetune().read("metrics.json")["validation"]["accuracy"] <= 1
 
@@ -112,7 +112,7 @@ def test_a_hub_task_says_where_it_is_and_whether_its_labels_are_codes(
     [
         ([MINE, MRPC, MINE], ["'mine' is declared 2 times"]),
         ([MRPC, MRPC.replace("mrpc", "mrpc")], ["'mrpc' is declared 2 times"]),
-        ([f"{{source: {OWN}}}", MINE.replace("mine", "farm")], ["'farm' is declared 2 times"]),
+        ([f"{{source: {OWN}}}", MINE.replace("mine", "mails")], ["'mails' is declared 2 times"]),
         (["{name: mrpc, source: glue, root: nowhere}"], ["nowhere", "is not a folder"]),
         (["{name: squad, source: glue, root: glue}"], ["'squad'", "mnli, rte"]),
         (["{source: glue, root: glue}"], ["'None'", "mnli, rte"]),
@@ -131,7 +131,7 @@ def test_a_hub_task_says_where_it_is_and_whether_its_labels_are_codes(
         ([f"{{source: {__name__}.MINE}}"], [".MINE'", "not a callable"]),
         ([f"{{source: {__name__}.a_number}}"], [".a_number' gives no tasks", "list of TaskSpec"]),
         ([f"{{source: {__name__}.one_alone}}"], [".one_alone' gives no tasks", "list of TaskSpec"]),
-        ([f"{{source: {__name__}.without_source}}"], ["'kitchen' has no source"]),
+        ([f"{{source: {__name__}.without_source}}"], ["'chats' has no source"]),
     ],
     ids=str,
 )
@@ -155,7 +155,7 @@ def test_values_for_a_function_are_what_they_look_like(
 
     def note(**values: object) -> list[TaskSpec]:
         got.update(values)
-        return kitchen_and_farm()
+        return chats_and_mails()
 
     monkeypatch.setattr(f"{__name__}.a_number", note)
     declare(f"{{source: {__name__}.a_number, value: {written}, many: [{written}], inner: {{x: {written}}}}}")

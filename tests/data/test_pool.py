@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastmtl.data.pool import TaskPool, chunks, holdout, write_task
+from fastmtl.data.pool import TaskPool, chunks, write_task
 from fastmtl.data.rows import RowSet
 from fastmtl.errors import UserError
 from fastmtl.identity import digest
@@ -208,26 +208,6 @@ def test_a_pickled_pool_is_its_folders_and_not_its_rows(cut_pool: Any) -> None:
     assert (copy.folders, copy.cut, copy.tasks) == (small.folders, small.cut, small.tasks)
     assert copy.rows_of("big").tolist() == small.rows_of("big").tolist()
     assert copy.split("pair", "train").ids.tolist() == small.split("pair", "train").ids.tolist()
-
-
-@pytest.mark.parametrize(("n", "share", "size"), [(10, 0.1, 1), (10, 0.34, 3), (100, 0.1, 10), (2, 0.1, 1)])
-def test_held_out_rows_and_the_rest_are_disjoint_and_exhaustive(n: int, share: float, size: int) -> None:
-    kept, held = holdout(n, share, seed=1, name="rte")
-    assert len(held) == size
-    assert sorted([*kept, *held]) == list(range(n))
-    assert kept.tolist() == sorted(kept)
-    assert held.tolist() == sorted(held)
-
-
-def test_held_out_rows_follow_seed_and_task() -> None:
-    held = {(seed, name): tuple(holdout(1000, 0.1, seed, name)[1]) for seed in (0, 1) for name in ("rte", "cola")}
-    assert len(set(held.values())) == 4
-    assert tuple(holdout(1000, 0.1, 0, "rte")[1]) == held[0, "rte"]
-
-
-def test_holding_out_everything_is_refused() -> None:
-    with pytest.raises(UserError, match=r"'rte'.*1 training rows.*protocol=paper"):
-        holdout(1, 0.1, 0, "rte")
 
 
 @pytest.mark.parametrize("max_rows", [1, 3, 256])

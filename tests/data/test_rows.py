@@ -14,8 +14,8 @@ from fastmtl.data.sources.generated import sample_tasks
 from fastmtl.identity import digest, plain
 
 TASKS = sample_tasks()
-KITCHEN, FARM, HARBOR = TASKS[:3]
-ROWS = {"farm": [0, 2, 5], "kitchen": [1, 3]}
+CHATS, MAILS, CALLS = TASKS[:3]
+ROWS = {"mails": [0, 2, 5], "chats": [1, 3]}
 
 
 def rows(given: dict[str, Any] = ROWS, split: str = "train", **origin: Any) -> RowSet:
@@ -24,37 +24,37 @@ def rows(given: dict[str, Any] = ROWS, split: str = "train", **origin: Any) -> R
 
 def test_it_is_a_mapping_in_the_order_given() -> None:
     some = rows(budget=5)
-    assert list(some) == ["farm", "kitchen"]
+    assert list(some) == ["mails", "chats"]
     assert {name: positions.tolist() for name, positions in some.items()} == ROWS
     assert all(positions.dtype == np.int64 for positions in some.positions)
-    assert some.tasks == (FARM, KITCHEN)
+    assert some.tasks == (MAILS, CHATS)
     assert (len(some), some.count) == (2, 5)
-    assert "harbor" not in some
+    assert "calls" not in some
     assert some.origin == {"budget": 5}
     with pytest.raises(KeyError):
-        some["harbor"]
+        some["calls"]
     with pytest.raises(KeyError):
         rows({"nowhere": [0]})
 
 
 def test_only_keeps_the_order_the_split_and_the_origin() -> None:
-    some = rows({"harbor": [1], "farm": [2], "kitchen": [3]}, "validation", budget=5).only({"kitchen", "harbor"})
-    assert list(some) == ["harbor", "kitchen"]
+    some = rows({"calls": [1], "mails": [2], "chats": [3]}, "validation", budget=5).only({"chats", "calls"})
+    assert list(some) == ["calls", "chats"]
     assert (some.split, some.origin) == ("validation", {"budget": 5})
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        rows({"kitchen": [1, 3], "farm": [0, 2, 5]}),
-        rows({"farm": [0, 2, 4], "kitchen": [1, 3]}),
-        rows({"farm": [0, 2], "kitchen": [1, 3]}),
-        rows({"farm": [0, 5, 2], "kitchen": [1, 3]}),
-        rows({"farm": [0, 2, 5]}),
-        rows({**ROWS, "harbor": []}),
+        rows({"chats": [1, 3], "mails": [0, 2, 5]}),
+        rows({"mails": [0, 2, 4], "chats": [1, 3]}),
+        rows({"mails": [0, 2], "chats": [1, 3]}),
+        rows({"mails": [0, 5, 2], "chats": [1, 3]}),
+        rows({"mails": [0, 2, 5]}),
+        rows({**ROWS, "calls": []}),
         rows(split="validation"),
         RowSet.of(sample_tasks(1), ROWS),
-        RowSet.of([replace(KITCHEN, metrics=("f1",)), FARM], ROWS),
+        RowSet.of([replace(CHATS, metrics=("f1_macro",)), MAILS], ROWS),
     ],
     ids=["order of tasks", "a row", "fewer rows", "order of rows", "a task less", "a task more", "split", "content",
          "the task itself"],
@@ -71,7 +71,7 @@ def test_the_key_stays_whatever_the_origin_and_the_form_of_the_positions() -> No
 
 
 def test_the_key_is_small_for_any_number_of_rows() -> None:
-    few, many = (plain(rows({"farm": np.arange(n)})) for n in (1, 100_000))
+    few, many = (plain(rows({"mails": np.arange(n)})) for n in (1, 100_000))
     assert len(str(few)) == len(str(many))
 
 

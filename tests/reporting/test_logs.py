@@ -88,7 +88,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for option in ("csv", "tensorboard", "tensorboard", "wandb", "wandb"):
             GlobalHydra.instance().clear()
             with initialize_config_dir(conf_dir(), version_base="1.3"):
-                cfg = compose("config", [f"logger={option}", f"paths.output={folder}", "study=mine", "primary=kitchen"])
+                cfg = compose("config", [f"logger={option}", f"paths.output={folder}", "study=mine", "primary=chats"])
             config: Any = OmegaConf.to_container(cfg, resolve=True)
             told = result(folder / "artifacts")
             log_cell(cell_logger(cfg, folder, told), told, config, ROWS, figure)
@@ -179,7 +179,7 @@ def test_all_loggers_carry_the_same_scalars(logged: Path, wandb_run: SimpleNames
 
     with (logged / "csv/metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
-    (folder,) = (logged / "tensorboard/kitchen").iterdir()
+    (folder,) = (logged / "tensorboard/chats").iterdir()
     board = EventAccumulator(str(folder)).Reload()
     keys = {key for row in wandb_run.history for key in row}
     numbers = {key for key in keys if not key.startswith(("_", "trainer/", "selected/", "posteriors/"))}

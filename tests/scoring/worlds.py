@@ -57,8 +57,8 @@ def sample_world(folder: Path, model: Any = None) -> ScoringInputs:
     """All rows of the generated suite, most of them, in an order of their own."""
     tasks = [replace(task, splits={"train": "train"}) for task in sample_tasks(seed=0)]
     pool = pool_of(folder / "pool", tasks, TINY)
-    rows = {name: pool.local(pool.rows_of(name)) for name in pool.names if name != "kitchen"}
-    return inputs_of(pool, "kitchen", np.arange(180), rows, model)
+    rows = {name: pool.local(pool.rows_of(name)) for name in pool.names if name != "chats"}
+    return inputs_of(pool, "chats", np.arange(180), rows, model)
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,6 @@ from fastmtl.errors import UserError
 from fastmtl.models.dropout import drop, use_cpu_dropout
 from fastmtl.models.encoder import EncoderSpec
 from fastmtl.models.multitask import MultiTaskModel
-from fastmtl.models.roofline import gemm_flops_per_s
 from fastmtl.training.config import FitConfig, Hardware, resolve_precision
 from fastmtl.training.fit import run_distributed
 from fastmtl.training.modules import MultiTaskModule
@@ -205,13 +204,6 @@ def test_more_layers_than_the_encoder_has_cannot_be_frozen(fit: Callable[..., Pa
     for values in ({"freeze_layers": -1}, {"freeze_layers": True}, {"freeze_embeddings": "some"}):
         with pytest.raises(UserError, match=r"^freeze_.* does not fit; use "):
             FitConfig(**values)  # type: ignore[arg-type]
-
-
-def test_records_hold_the_machines_rate_and_the_share_of_it_that_was_used(fit: Callable[..., Path]) -> None:
-    found = records(fit("one"))
-    assert found["gemm_flops_per_s"] == pytest.approx(gemm_flops_per_s(torch.device("cpu"), torch.float32), rel=0.01)
-    assert found["gemm_flops_per_s"] > 1e8
-    assert 0 <= found["mfu"] < 1
 
 
 @pytest.mark.parametrize(

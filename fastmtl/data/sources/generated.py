@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from fastmtl.data import departments, sample, tagging
+from fastmtl.data import sample, tagging
 from fastmtl.data.sources import BATCH_ROWS, checked_pool
 from fastmtl.options import Fraction, Natural, Positive, checked
 from fastmtl.tasks import TaskSpec
@@ -38,29 +38,23 @@ class Generated:
 
 
 @checked
-def sample_tasks(seed: Natural = 0) -> tuple[TaskSpec, ...]:
-    """One small primary and auxiliaries of known use to it."""
-    return checked_pool([replace(task, source=Generated("sample", seed, True)) for task in sample.SPECS])
+def sample_tasks(
+    seed: Natural = 0, share: Fraction = 0.3, noise: Fraction = 0.0, overlap: Fraction = 0.3, size: Positive = 1.0,
+    shift: Fraction = 0.5, lookalikes: Fraction = 0.02,
+) -> tuple[TaskSpec, ...]:  # fmt: skip
+    """Messages to departments: the primary's score rises with the relevant rows; dials of `sample.generate`."""
+    dials = (
+        ("share", share), ("noise", noise), ("overlap", overlap), ("size", size), ("shift", shift),
+        ("lookalikes", lookalikes),
+    )  # fmt: skip
+    source = Generated("sample", seed, True, dials)
+    return checked_pool([replace(task, source=source) for task in sample.SPECS])
 
 
 @checked
 def tagging_tasks(seed: Natural = 0) -> tuple[TaskSpec, ...]:
     """Tagging tasks over one language, some of which help each other and some do not."""
     return checked_pool([replace(task, source=Generated("tagging", seed, False)) for task in tagging.SPECS])
-
-
-@checked
-def department_tasks(
-    seed: Natural = 0, share: Fraction = 0.3, noise: Fraction = 0.0, overlap: Fraction = 0.3, size: Positive = 1.0,
-    shift: Fraction = 0.5, lookalikes: Fraction = 0.02,
-) -> tuple[TaskSpec, ...]:  # fmt: skip
-    """Messages to departments: the primary's score rises with the relevant rows; dials of `departments.generate`."""
-    dials = (
-        ("share", share), ("noise", noise), ("overlap", overlap), ("size", size), ("shift", shift),
-        ("lookalikes", lookalikes),
-    )  # fmt: skip
-    source = Generated("departments", seed, True, dials)
-    return checked_pool([replace(task, source=source) for task in departments.SPECS])
 
 
 @lru_cache(maxsize=2)

@@ -19,9 +19,11 @@ from fastmtl.errors import UserError
 from fastmtl.models.multitask import ProxyModel, load_weights
 from fastmtl.pipelines.experiment import Experiment
 from fastmtl.pipelines.relations import TaskRelations
-from fastmtl.reporting.projection import projections
-from fastmtl.stages.projection import Projection, separation, tsne, unused_rows
 from fastmtl.store import Artifact
+from tests.helpers.scripts import script
+
+study = script("tsne/projection.py")
+Projection, projections, separation, tsne = study.Projection, study.projections, study.separation, study.tsne
 
 SMALL = ("encoder=tiny", "data.rows_per_task=60", "budget=60", "proxy.examples_per_task=20", "proxy.fit.epochs=1",
          "scoring.precision=fp32")  # fmt: skip
@@ -44,10 +46,10 @@ def test_both_draw_the_same_rows_and_no_proxy_was_trained_on_them(exp: Experimen
     assert drawn[0]["x"] != drawn[1]["x"]
     starts = np.array([exp.pool.starts[exp.pool.index(task)] for task in drawn[0]["task"]])
     row_ids = starts + drawn[0]["row"]
-    assert len(np.unique(row_ids)) == 80
-    assert not np.isin(row_ids, exp.pool.sample(20, seed=0)).any()
-    other = unused_rows(exp.tasks, exp.pool, row_ids[:0], 10, seed=1)
-    assert other["kitchen"].tolist() != drawn[0]["row"][:10]
+    assert len(np.unique(row_ids)) == 10 * len(exp.pool.names)
+    assert not np.isin(row_ids, exp.samples[0]).any()
+    other = TaskRelations(compose(*SMALL, "seed=1", f"paths.output={exp.store.root.parent}")).unused_rows(10)
+    assert other["chats"].tolist() != drawn[0]["row"][:10]
 
 
 def parts(folder: Path) -> dict[str, Any]:
@@ -69,7 +71,7 @@ def test_the_two_proxies_differ_in_the_discriminator_alone(exp: Experiment, made
 
 def test_another_primary_reads_the_same_artifacts(exp: Experiment, made: dict[str, Artifact]) -> None:
     again = projections(
-        TaskRelations(compose(*SMALL, "primary=farm", f"paths.output={exp.store.root.parent}")), rows_per_task=10
+        TaskRelations(compose(*SMALL, "primary=mails", f"paths.output={exp.store.root.parent}")), rows_per_task=10
     )
     assert [one.key for one in again.values()] == [one.key for one in made.values()]
     assert all(one.hit for one in again.values())
@@ -77,12 +79,12 @@ def test_another_primary_reads_the_same_artifacts(exp: Experiment, made: dict[st
 
 @pytest.mark.parametrize(("precision", "error"), [("fp32", 1e-5), ("bf16", 2e-2)])  # of bf16's eight bits
 def test_a_feature_is_that_of_its_own_row(exp: Experiment, precision: Any, error: float) -> None:
-    rows = RowSet.of(exp.tasks, {"tense": np.array([7, 40]), "kitchen": np.array([31])})
+    rows = RowSet.of(exp.tasks, {"diary": np.array([7, 40]), "chats": np.array([31])})
     ((proxy,),) = exp.proxy_stages
     features_NH, costs = Projection(proxy, rows, precision)._features(exp.context)
     model = ProxyModel(proxy.encoder, exp.pool.tasks).eval()
     load_weights(model, exp.context.get(proxy).path / "weights.safetensors")
-    for got, (task, place) in zip(features_NH, [("tense", 7), ("tense", 40), ("kitchen", 31)]):
+    for got, (task, place) in zip(features_NH, [("diary", 7), ("diary", 40), ("chats", 31)]):
         with torch.inference_mode():
             alone = model.features(collate(exp.pool.split(task, "train"), np.array([place]), 0))[0]
         assert np.linalg.norm(got - alone.numpy()) < error * np.linalg.norm(alone)
