@@ -137,7 +137,7 @@ def _write(trial: Trial, left: Sequence[Arm], cell: Any, output: Path, name: str
     winner = next(arm for arm in left if verdict.name(arm) == answer.arm.name)
     out = output / "verdicts" / name
     out.mkdir(parents=True, exist_ok=True)
-    tables, sentences = [], list(answer.sentences)
+    tables, on_page, sentences = [], [], list(answer.sentences)
     if answer.arm.kind != "alone":
         counts = answer.arm.cells[0]["counts"] if answer.answer != "unclear" else {}
         if pairs := verdict.leave_out(trial, winner, [task for task, count in counts.items() if count]):
@@ -146,6 +146,7 @@ def _write(trial: Trial, left: Sequence[Arm], cell: Any, output: Path, name: str
         experiments = [cell(winner, one["seed"]) for one in answer.arm.cells]
         rows = chosen_rows(experiments)
         rows.to_parquet(out / "rows.parquet", index=False)
+        on_page.append(words.row_table(rows))
         sentences.append(f"The rows are in {out / 'rows.parquet'}, those that most seeds chose first.")
         if answer.arm.kind == "chosen" and len(experiments) > 1:
             sentences.append(f"Two seeds have {stability(experiments):.0%} of their chosen rows in common.")
@@ -153,5 +154,6 @@ def _write(trial: Trial, left: Sequence[Arm], cell: Any, output: Path, name: str
     sentences.append(f"The model of this arm with the best score on held-out rows: fastmtl predict {model} FILE")
     part = words.part(replace(answer, sentences=tuple(sentences)), trial.skipped, tables)
     write_json(out / "verdict.json", words.as_values(answer, trial.ledger.spent, trial.ledger.unit))
-    report.write(trial.results(), out, name, references=words.REFERENCES, more={"verdict": part})
+    whole = replace(part, tables=(*part.tables, *on_page))
+    report.write(trial.results(), out, name, references=words.REFERENCES, more={"verdict": whole})
     return f"{part.markdown()}\n\nwritten to {out / 'report.html'}"

@@ -7,13 +7,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastmtl.reporting.compare import BOTH, LEVEL, difference
 from fastmtl.reporting.frame import Result, frame
 from fastmtl.reporting.row_noise import RowNoise, row_noise
 from fastmtl.reporting.table import Part, Table, percent
 from fastmtl.stats import Noise, half_width, holm, seeds_needed
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 MATTERS = 0.01
 """A gain below one point is not worth auxiliary data."""
@@ -218,6 +221,23 @@ def task_table(pairs: Mapping[str, Sequence[tuple[Result, Result]]], judge: Judg
         "and validation rows. Helps or hurts: p below 0.05 after Holm's correction over the tasks."
     )
     return Table("What each auxiliary task adds", ["task", "rows", "seeds", "points", "verdict"], rows, note=note)
+
+
+def row_table(rows: DataFrame, most: int = 2000) -> Table:
+    """The first rows of `pipelines.chosen.chosen_rows`, for the page, where they can be searched and sorted."""
+    names = {
+        "rank": "rank", "task": "task", "label": "label", "text_a": "text", "text_b": "second text",
+        "chosen_by": "chosen by % of seeds", "score": "score", "margin": "above the cut",
+        "nearest": "nearest primary row",
+    }  # fmt: skip
+    kept = rows.head(most).drop(columns=[name for name in names if (rows[name].astype(str).isin(["", "nan"])).all()])
+    forms = {"chosen_by": lambda value: percent(value, ".0f"), "score": "{:.2f}".format, "margin": "{:.2f}".format}
+    columns = [[forms.get(name, str)(value) for value in kept[name]] for name in names if name in kept]
+    note = (
+        f"The first {len(kept):,} of {len(rows):,} rows; all of them are in rows.parquet, with scores for every task."
+    )
+    heads = [head for name, head in names.items() if name in kept]
+    return Table("The rows", heads, list(zip(*columns)), note=note, searchable=True)
 
 
 def part(verdict: Verdict, skipped: Sequence[str], tables: Sequence[Table] = ()) -> Part:
