@@ -58,7 +58,7 @@ def test_the_bandit_values_every_task_and_its_history_is_kept(autosem: Experimen
     assert len(told["rounds"]) == 6
     assert not (utilities.path / "weights.safetensors").exists()  # nobody reads the model
     for one in told["rounds"]:
-        assert len(one["alpha"]) == len(one["beta"]) == 8
+        assert len(one["alpha"]) == len(one["beta"]) == 9
     last = told["rounds"][-1]
     means = np.array(last["alpha"]) / (np.array(last["alpha"]) + np.array(last["beta"]))
     assert list(told["utilities"].values()) == pytest.approx(means.tolist())

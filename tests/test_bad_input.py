@@ -93,7 +93,7 @@ def test_a_bad_value_is_refused_before_anything_is_computed(override: str, named
         (["selection=hand_picked", "selection.selector.tasks=[mails,barn]"], ["'barn'", "mails, calls"]),
         (["selection=hand_picked", "selection.selector.tasks=[chats]"], ["'chats'", "no auxiliary task"]),
         (["selection=hand_picked", "selection.selector.tasks=mails"], ["tasks='mails'", "[a,b]"]),
-        (["selection=autosem", "selection.selector.top=8"], ["top=8", "7 auxiliary tasks"]),
+        (["selection=autosem", "selection.selector.top=9"], ["top=9", "8 auxiliary tasks"]),
         (["selection=autosem", "selection.selector.top=0", "selection.selector.threshold=null"], ["takes no task"]),
         (["mixing=autosem_mixing", "sampling=uniform"], ["sampling=Uniform", "mixing=none"]),
         (["mixing=autosem_mixing", "mixing.trials=0"], ["mixing.trials=0", "1 or more"]),

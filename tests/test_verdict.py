@@ -11,7 +11,7 @@ import numpy as np
 import pandas
 import pytest
 
-from fastmtl.cli.verdict import main
+from fastmtl.cli.main import main
 from fastmtl.pipelines import verdict
 from fastmtl.pipelines.verdict import ALONE, Arm, Ledger, Trial, compete, ladder, leave_out
 from fastmtl.reporting import verdict as words
@@ -222,7 +222,7 @@ def test_a_verdict_is_written_with_its_rows_and_its_model(
     monkeypatch.chdir(tmp_path)
     arguments = [*SMALL, "logger=none", "--minutes", "30", "--seeds", "2", "--selectors", "random", "--budgets", "20"]
     arguments[arguments.index("random")] = "ngram_importance"
-    assert main(arguments) == 0
+    assert main(["verdict", *arguments]) == 0
     out = tmp_path / "outputs" / "verdicts" / "verdict"
     said = json.loads((out / "verdict.json").read_text())
     assert said["answer"] == "unclear"  # two seeds answer nothing
@@ -232,7 +232,7 @@ def test_a_verdict_is_written_with_its_rows_and_its_model(
     assert rows["text_a"].str.len().min() > 0
     assert (out / "report.html").read_text().count("These runs cannot tell") == 1
     first = capsys.readouterr().out
-    assert main(arguments) == 0  # resumes: everything is found, and the answer is the same
+    assert main(["verdict", *arguments]) == 0  # resumes: everything is found, and the answer is the same
     assert capsys.readouterr().out == first
 
 
@@ -251,7 +251,7 @@ def test_what_cannot_be_judged_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stopped:
-        main([*arguments, *SMALL])
+        main(["verdict", *arguments, *SMALL])
     assert stopped.value.code == 2
     error = capsys.readouterr().err
     assert message in error

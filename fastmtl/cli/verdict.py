@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastmtl.cli.messages import in_one_line
+from fastmtl.cli.verbs import Arguments
 from fastmtl.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,14 +19,9 @@ SELECTORS = ("feature_similarity", "embedding", "ngram_importance")
 
 
 def parser() -> argparse.ArgumentParser:
-    """The arguments."""
-    made = argparse.ArgumentParser(
-        prog="fastmtl verdict",
-        description="Say which part of the auxiliary data helps the primary task: chosen rows, any rows, all, or none.",
-        epilog="example: fastmtl verdict my_tasks/ primary=tickets --minutes 30\n"
-        "Run the same command again to resume a verdict that was stopped.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    """Of the arguments."""
+    more = "Run the same command again to resume one that was stopped."
+    made = Arguments("verdict", "fastmtl verdict my_tasks/ primary=tickets --minutes 30", more)
     made.add_argument("folder", nargs="?", metavar="FOLDER|TASKS.yaml", help="your files; or data=... as elsewhere")
     made.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="options as of `fastmtl` itself")
     made.add_argument("--minutes", type=float, help="training and scoring time at most (default 10)")
@@ -39,16 +34,9 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def main(argv: Sequence[str]) -> int:
-    """Entry point of `fastmtl verdict`."""
+def main(argv: list[str]) -> None:
+    """`fastmtl verdict`, from the files to the page."""
     given = parser().parse_args(argv)
-    with in_one_line("fastmtl verdict"):
-        return run(given)
-    return 0
-
-
-def run(given: argparse.Namespace) -> int:
-    """From the files to the page."""
     if given.folder is not None and "=" in given.folder and not Path(given.folder).exists():
         given.overrides, given.folder = [given.folder, *given.overrides], None
     limits = {"wall_s": given.minutes and 60 * given.minutes, "flops": given.tflop and 1e12 * given.tflop}
@@ -62,7 +50,7 @@ def run(given: argparse.Namespace) -> int:
 
     overrides = [*_data(given), *given.overrides]
     output = Path(values(*overrides).paths.output)
-    return _answer(given, overrides, output, unit, limit)
+    _answer(given, overrides, output, unit, limit)
 
 
 def _data(given: argparse.Namespace) -> list[str]:
@@ -75,7 +63,7 @@ def _data(given: argparse.Namespace) -> list[str]:
     raise UserError(f"{path} is no YAML file that declares tasks; write one, see `Your own files`")
 
 
-def _answer(given: argparse.Namespace, overrides: list[str], output: Path, unit: Any, limit: float) -> int:
+def _answer(given: argparse.Namespace, overrides: list[str], output: Path, unit: Any, limit: float) -> None:
     from fastmtl.cli.compose import compose
     from fastmtl.pipelines import verdict
     from fastmtl.reporting.result import record, study_folder
@@ -106,7 +94,6 @@ def _answer(given: argparse.Namespace, overrides: list[str], output: Path, unit:
     )
     left = verdict.compete(trial, budgets, given.selectors.split(","), given.seeds, candidates)
     print(f"\n{_write(trial, left, cell, output, given.name)}", flush=True)
-    return 0
 
 
 def _budgets(text: str) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertModel, BertTokenizer
 from transformers.utils import logging as transformers_logging
 
 from fastmtl.errors import UserError
@@ -40,6 +40,7 @@ class EncoderSpec:
         pooling: How the states of a row's tokens become one vector.
         max_length: In tokens; longer rows are cut.
         learning_rate: What suits this encoder; fits take it unless they set their own.
+        finetune_learning_rate: The same for fine-tuning that follows the multi-task stage; null: as the others.
         revision: Of a Hub id.
         layers: Keep the first so many layers alone: a cheaper proxy with the same tokenizer.
     """
@@ -50,6 +51,7 @@ class EncoderSpec:
     learning_rate: Portion = 2e-5
     revision: str | None = None
     layers: Count | None = None
+    finetune_learning_rate: Portion | None = None
 
     def identity(self) -> list[Any]:
         """What fixes the initial weights, the pooled feature and the token ids of a text: content, not place."""
@@ -130,7 +132,7 @@ def sha256_of(path: Path) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without progress bars and reports of unused pooler weights; what the user's process had set comes back."""
     level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
@@ -146,8 +148,10 @@ def _quiet() -> Iterator[None]:
 def _from_hub(name: str, kind: Any, revision: str | None, **options: Any) -> Any:
     """What `kind`, a class of Transformers, loads from a folder or the Hub."""
     try:
-        with _quiet():
-            return kind.from_pretrained(_folder(name) or name, revision=revision or "main", **options)
+        with quiet():
+            return kind.from_pretrained(
+                _folder(name) or name, revision=revision or "main", trust_remote_code=False, **options
+            )
     except (OSError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise UserError(
@@ -284,25 +288,14 @@ class Encoder(nn.Module):
         return float(np.sum(layers * tokens * (8 * hidden**2 + 4 * hidden * inner + 4 * hidden * tokens)))
 
 
-def _tiny_tokenizer() -> PreTrainedTokenizerFast:
+def _tiny_tokenizer() -> BertTokenizer:
     """WordPiece over the words of the generated suites and, for any other text, single characters."""
-    from tokenizers import Tokenizer as Backend
-    from tokenizers import models, normalizers, pre_tokenizers, processors
-
     from fastmtl.data import sample, tagging
 
     letters = [chr(code) for code in range(33, 127)]
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{c}" for c in letters)]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters)]
     words += sorted({*sample.vocabulary(), *tagging.VOCABULARY} - {*words})
-    backend = Backend(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer()
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
-    )
+    return BertTokenizer(vocab={word: i for i, word in enumerate(words)})
 
 
 def _tiny_model() -> BertModel:

@@ -60,14 +60,9 @@ def forward_rows(
     packs = how.pack and can_pack(encoder)
     if how.precision == "int8" and not (packs and how.device.type == "cpu"):
         raise UserError(f"scoring.precision=int8 is for BERT and RoBERTa on CPUs, not {encoder.spec.name!r}; use auto")
-    batches, features = (_packed if packs else _padded)(encoder, rows, places[order], how)
-    values: list[Tensor] = []
-    with progress(title, "row", len(places)) as bar:
-        for h_BH in _in_order(features, batches, how.device):
-            values.append(head_in_float32(head, h_BH))
-            bar.update(len(h_BH))
-    out = np.empty((len(places), values[0].shape[1]), dtype=np.float32)
-    out[order] = torch.cat(values).cpu().numpy()
+    values = _headed(head, *(_packed if packs else _padded)(encoder, rows, places[order], how), how, title)
+    out = np.empty_like(values)
+    out[order] = values
     return out
 
 
@@ -80,14 +75,19 @@ def forward_tokens(
     Rows in the order of `places`, words in theirs; n must not be 0. As for `forward_rows`, but always padded.
     """
     order = np.argsort(rows.lengths[places], kind="stable")
-    batches, states = _padded(encoder, rows, places[order], how, words=True)
+    values = _headed(head, *_padded(encoder, rows, places[order], how, words=True), how, title)
+    by_length = np.split(values, np.cumsum(rows.words[places[order]])[:-1])
+    return [by_length[i] for i in np.argsort(order)]
+
+
+def _headed(head: nn.Module, batches: list[Any], features: Features, how: Inference, title: str) -> np.ndarray:
+    """`head` of the features of all batches as float32 (n, C)."""
     values: list[Tensor] = []
-    with progress(title, "row", len(places)) as bar:
-        for h_MH, batch in zip(_in_order(states, batches, how.device), batches):
+    with progress(title, "row", sum(map(len, batches))) as bar:
+        for h_MH, batch in zip(_in_order(features, batches, how.device), batches):
             values.append(head_in_float32(head, h_MH))
             bar.update(len(batch))
-    by_length = np.split(torch.cat(values).cpu().numpy(), np.cumsum(rows.words[places[order]])[:-1])
-    return [by_length[i] for i in np.argsort(order)]
+    return torch.cat(values).cpu().numpy()
 
 
 def _packed(encoder: Encoder, rows: TokenRows, places: np.ndarray, how: Inference) -> tuple[list[Any], Features]:

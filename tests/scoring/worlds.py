@@ -58,7 +58,7 @@ def sample_world(folder: Path, model: Any = None) -> ScoringInputs:
     tasks = [replace(task, splits={"train": "train"}) for task in sample_tasks(seed=0)]
     pool = pool_of(folder / "pool", tasks, TINY)
     rows = {name: pool.local(pool.rows_of(name)) for name in pool.names if name != "chats"}
-    return inputs_of(pool, "chats", np.arange(180), rows, model)
+    return inputs_of(pool, "chats", np.arange(56), rows, model)
 
 
 @dataclass(frozen=True, eq=False)

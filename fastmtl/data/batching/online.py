@@ -3,48 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol, TypeGuard
+from typing import Any, ClassVar, Literal, TypeGuard
 
 import numpy as np
 
-from fastmtl.bandit import Bandit, BetaBernoulli, Exp3, Learner, Reward, Ucb1, priors
+from fastmtl.bandit import BetaBernoulli, Exp3, Learner, Reward, Ucb1, priors
 from fastmtl.data.batching.planned import Step, num_batches, one_pass
 from fastmtl.errors import UserError
 from fastmtl.options import Count, Natural, Portion, Positive, Rate, options
-
-
-class OnlineSampling(Protocol):
-    """Which bandit, and what rewards it.
-
-    `validation`: a round is `batches_per_round` batches of one task, the primary among them, rewarded by what it did
-    to the primary's validation value. `alignment`: every step has half a batch of the primary and half a batch of an
-    auxiliary task, rewarded by the cosine of their gradients in the last shared layer.
-    """
-
-    feedback: ClassVar[Literal["validation", "alignment"]]
-    batches_per_round: int
-    length_bucket_batches: int
-
-    def bandit(self, arms: int) -> Bandit:
-        """A fresh bandit; under `validation` arm 0 is the primary."""
-        ...
 
 
 @options
 class ThompsonSampling:
     """AutoSeM's stage 1 as an order of batches: a Beta-Bernoulli bandit with Thompson sampling (Guo et al. 2019, 3.2).
 
-    A round is rewarded by the primary's `metric` on `validation_rows` held-out rows: `reward` `graded` by how far
-    it rose since the round before, `not_worse_than_previous` with 1 if it did not fall (the paper). `metric` is its
-    `headline`, which takes few values on few rows, its `loss`, which grows with overconfidence and then rewards
-    whatever undoes it, or the mean `probability` of the right class, which does neither (for a regression the
-    headline is as smooth, and is taken). `prior` and `primary_prior` are (alpha, beta); `decay` draws every arm back to
-    its prior after each round. `rounds` is the length of an epoch; without it an epoch is as long as `Proportional`'s.
-    The `warmup_rounds`, which come first and are not among the `rounds`, draw each batch's task with equal chances and
-    reward nobody: before the primary is learned at all, values are noise. After every `episode` passes over as many
-    rows as there are (rounded to whole rounds) the model goes back to what it was after the warm-up: once all that the
-    tasks share is learned, no task is worth more than another. None never goes back (the paper); neither may a model
-    that is kept.
+    Args:
+        batches_per_round: Of one task.
+        validation_rows: Held-out rows of the primary that reward a round.
+        metric: What is measured on them: the `headline` takes few values on few rows, the `loss` grows with
+            overconfidence and then rewards whatever undoes it, the mean `probability` of the right class does neither
+            (of a regression the headline is taken, which is as smooth).
+        reward: `graded` by how far it rose since the round before, or 1 if it did not fall (the paper).
+        prior: Alpha and beta of an auxiliary task.
+        primary_prior: Those of the primary.
+        decay: Draws every arm back to its prior after each round.
+        rounds: Length of an epoch; None is as long as `Proportional`'s.
+        warmup_rounds: Rounds before those that draw each batch's task with equal chances and reward nobody: before the
+            primary is learned at all, values are noise.
+        episode: Passes over as many rows as there are, rounded to whole rounds, after which the model goes back to what
+            it was after the warm-up: once all that the tasks share is learned, no task is worth more than another. None
+            never goes back (the paper); neither may a model that is kept.
     """
 
     batches_per_round: Count = 10
@@ -97,19 +85,18 @@ class Ucb1Sampling:
         return Ucb1(arms, self.smoothing)
 
 
-class ValidationSampling(OnlineSampling, Protocol):
-    """An order that is rewarded by the primary's validation value."""
+OnlineSampling = ThompsonSampling | Exp3Sampling | Ucb1Sampling
+"""Which bandit, and what rewards it.
 
-    validation_rows: int
+`validation`: a round is `batches_per_round` batches of one task, the primary among them, rewarded by what it did to the
+primary's validation value. `alignment`: every step has half a batch of the primary and half a batch of an auxiliary
+task, rewarded by the cosine of their gradients in the last shared layer.
+"""
 
-    def value(self, measured: Mapping[str, float], headline: str) -> float:
-        """The value of a round, higher is better, from all that validation measured."""
-        ...
 
-
-def is_rewarded_by_validation(sampling: object) -> TypeGuard[ValidationSampling]:
+def is_rewarded_by_validation(sampling: object) -> TypeGuard[ThompsonSampling]:
     """Whether the order learns from the primary's validation value, and so needs rows to measure it on."""
-    return getattr(sampling, "feedback", None) == "validation"
+    return isinstance(sampling, ThompsonSampling)
 
 
 class Online(Sequence[Step]):
