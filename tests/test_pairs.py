@@ -135,7 +135,7 @@ def pairs_table() -> pd.DataFrame:
         (["relations.batches=20"], "relations.batches=20 does not fit; use a whole number of 100 or more"),
         (["relations.validation_rows=0"], "relations.validation_rows=0 does not fit; use a whole number of 2 or more"),
         (["--seeds", "0"], "--seeds 0 is out of range"),
-        (["seed=-1"], "seed=-1 is not a whole number"),
+        (["seed=-1"], "seed=-1 does not fit"),
     ],
 )
 def test_bad_input_is_one_line(

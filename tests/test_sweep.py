@@ -215,7 +215,7 @@ def test_an_interrupt_stops_the_sweep_and_its_cells(tmp_path: Path, launcher: st
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 130, out
-    assert "the same command goes on" in out
+    assert "rerun the same command to resume" in out
     wait_for(lambda: all(cell.state != "running" for cell in read(tmp_path / "sweep")), 60)
 
 

@@ -21,6 +21,10 @@ from fastmtl.cli.messages import command_line, say
 from fastmtl.cli.sweep import Watch, losses, plan, read
 from fastmtl.errors import UserError
 
+# Our options of hydra/launcher have the names of those that the launchers' packages register, and must fit them. Here,
+# since a launcher's worker process imports this module before Hydra composes there, and runs nothing else of ours.
+warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
+
 
 def read_cells(sweep: Path) -> list[dict[str, Any]]:
     """The results of the finished cells of a sweep folder, in the order in which they were launched."""
@@ -90,11 +94,6 @@ class CompareCells(Callback):
             print(line)
         if lost:
             print(f"fastmtl: {len(lost)} of {len(cells)} cells did not finish; rerun the same command to resume them")
-
-
-def ignore_schema_warnings() -> None:
-    """Silence Hydra: our options of hydra/launcher have the names of those that the launchers' packages register."""
-    warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
 
 
 def _make(folder: str | Path, config: DictConfig) -> None:

@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fastmtl.cli.callback import CompareCells, ignore_schema_warnings
+from fastmtl.cli.callback import CompareCells
 from fastmtl.cli.compose import build, conf_dir, in_words
 from fastmtl.cli.messages import CONFIG_ERRORS, in_one_line, say
 from fastmtl.cli.overrides import check_choices, quote_unicode
@@ -77,7 +77,6 @@ def _cell_of_a_sweep(cfg: DictConfig) -> float | None:
 def main() -> None:
     """Entry point of `fastmtl`."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let Hydra raise, so that its errors too are one line here
-    ignore_schema_warnings()
     CompareCells.watch, CompareCells.failed = None, 0
     sys.argv[1:] = quote_unicode(sys.argv[1:])
     with in_one_line("fastmtl", logs=False):
