@@ -22,9 +22,9 @@ from fastmtl.identity import digest, plain
 from fastmtl.mixing import MixingSearch
 from fastmtl.models.multitask import MultiTaskModel, shared_heads
 from fastmtl.pipelines import checks
-from fastmtl.pipelines.levels import score_levels
+from fastmtl.pipelines.levels import proxies, score_levels
 from fastmtl.pipelines.rows import ExperimentRows
-from fastmtl.plans import BanditPlan, RelationsPlan, ScoringPass, ScoringPlan, SelectionPlan
+from fastmtl.plans import BanditPlan, RelationsPlan, ScoringPass, ScoringPlan
 from fastmtl.stages.base import options_of
 from fastmtl.stages.features import Features
 from fastmtl.stages.finetune import Finetune
@@ -60,7 +60,6 @@ def check_stage(stage: str) -> None:
 class Experiment(ExperimentRows):
     """One cell, primary x selection x budget x seed: its stages are lazy, cached and shared where they can be."""
 
-    selection_plan: SelectionPlan
     budget: int | float
     multitask_fit: FitConfig
     finetune_fit: FitConfig
@@ -99,15 +98,7 @@ class Experiment(ExperimentRows):
     @cached_property
     def proxy_stages(self) -> list[list[Proxy]]:
         """The proxies of each pass, one per sample; none for a scorer that reads none."""
-        return [self._proxies(reader) for reader in self.passes]
-
-    def _proxies(self, reader: ScoringPass) -> list[Proxy]:
-        if reader.scorer.needs not in ("heads", "discriminator"):
-            return []
-        loss: Any = getattr(reader.scorer, "loss", "ce") if reader.scorer.needs == "discriminator" else None
-        fit = self.proxy_plan.fit.resolved(self.hardware, reader.encoder)
-        samples = [self.rows(sample, **self.sampled_by) for sample in self.samples]
-        return [Proxy(sample, reader.encoder, fit, self.seed, loss) for sample in samples]
+        return [proxies(self, reader) for reader in self.passes]
 
     def proxy(self) -> tuple[Artifact, ...]:
         """The proxies of all passes; a budget that cannot be met is reported before one trains."""
@@ -173,15 +164,6 @@ class Experiment(ExperimentRows):
         return self.context.get(self.utilities_stage) if self.utilities_stage else None
 
     # --- selection -----------------------------------------------------------------------------------------------
-
-    def candidate_ids(self) -> np.ndarray:
-        """Row ids that may be chosen: a function of pool, proxy sample and seed, the same for every budgeted arm."""
-        return self.candidate_rows(self.selection_plan.selector.takes_all)
-
-    def candidates(self) -> RowSet:
-        """The rows that may be chosen."""
-        origin = {} if self.selection_plan.selector.takes_all else self.sampled_by
-        return self.rows(self.candidate_ids(), **origin, leakage="drop" if self.drops_leaks else "report")
 
     def _selection(self, **valued: Any) -> Selection:
         plan, pool = self.selection_plan, self.pool
@@ -297,8 +279,6 @@ class Experiment(ExperimentRows):
         for folder in [*(one.path for one in (self.multitask(), self.finetune()) if one), *searched]:
             (folder / WEIGHTS).unlink(missing_ok=True)
 
-    # --- test ----------------------------------------------------------------------------------------------------
-
     def test(self) -> Artifact | None:
         """Predictions of the primary's test rows, and metrics if they have labels; None if there is no test split."""
         return self.predicted(self.split("test")) if self.pool.has_split(self.primary, "test") else None
@@ -313,8 +293,6 @@ class Experiment(ExperimentRows):
         precision = self.finetune_stage.fit.precision
         assert precision != "auto"
         return self.context.get(Test(self.finetune_stage, rows, precision))
-
-    # --- the whole -----------------------------------------------------------------------------------------------
 
     def options(self) -> dict[str, Any]:
         """Dotted option -> value of all that sets this cell's numbers, beside primary, budget and seed.
@@ -331,7 +309,7 @@ class Experiment(ExperimentRows):
             found = {key: value for key, value in found.items() if not key.startswith("utilities.predictor")}
             found["utilities.predictor"] = digest(read_predictor(self.selection_plan.predictor))
         if chooses:  # not which tasks happen to share heads among those selected
-            found = {key: value for key, value in found.items() if ".heads" not in key}
+            found.pop("finetune.heads", None)
             found["multitask.heads"] = plain(self.multitask_heads)
         found |= {f"{place}.precision": asked for place, asked in self.chosen_precision.items()
                   if f"{place}.precision" in found}  # fmt: skip

@@ -1,4 +1,4 @@
-"""The levels of a cascade: which rows each pass scores, and which of them reach the next."""
+"""Passes over the rows: the proxies of each, which rows it scores, and in a cascade which of them reach the next."""
 
 from __future__ import annotations
 
@@ -16,6 +16,16 @@ from fastmtl.stages.scores import Prepared, ShardScores, assign, read_scores, sc
 
 if TYPE_CHECKING:
     from fastmtl.pipelines.experiment import Experiment
+
+
+def proxies(exp: Experiment, reader: ScoringPass) -> list[Proxy]:
+    """The proxies of a pass, one per sample; none for a scorer that reads none."""
+    if reader.scorer.needs not in ("heads", "discriminator"):
+        return []
+    loss: Any = getattr(reader.scorer, "loss", "ce") if reader.scorer.needs == "discriminator" else None
+    fit = exp.proxy_plan.fit.resolved(exp.hardware, reader.encoder)
+    samples = [exp.rows(sample, **exp.sampled_by) for sample in exp.samples]
+    return [Proxy(sample, reader.encoder, fit, exp.seed, loss) for sample in samples]
 
 
 def score_levels(exp: Experiment) -> tuple[list[list[ShardScores]], RowSet | None]:

@@ -14,7 +14,7 @@ from fastmtl.data.pool import TaskPool
 from fastmtl.data.rows import RowSet
 from fastmtl.errors import UserError
 from fastmtl.models.encoder import EncoderSpec, TokenizerSpec
-from fastmtl.plans import Protocol, ProxyPlan
+from fastmtl.plans import Protocol, ProxyPlan, SelectionPlan
 from fastmtl.seeds import generator
 from fastmtl.stages.base import Context
 from fastmtl.stages.leakage import Leakage, leaks
@@ -37,6 +37,7 @@ class ExperimentRows:
     primary: str
     seed: int
     proxy_plan: ProxyPlan
+    selection_plan: SelectionPlan
     protocol: Protocol
     hardware: Hardware = field(default_factory=Hardware)
     rows_per_task: int | Mapping[str, int] | None = None
@@ -180,6 +181,19 @@ class ExperimentRows:
         return {"examples_per_task": plan.examples_per_task, "cross_fit": plan.cross_fit, "tasks": tasks}
 
     def candidate_rows(self, everything: bool) -> np.ndarray:
-        """Row ids that may be chosen; without `everything` less those that the proxy was trained on."""
+        """Row ids of auxiliary rows; without `everything` less those that the proxy was trained on."""
         used = None if everything or self.proxy_plan.cross_fit else self.samples[0]
         return self.without_leaks(self.pool.candidates(self.primary, used))
+
+    def candidate_ids(self) -> np.ndarray:
+        """Row ids that may be chosen: a function of pool, proxy sample and seed, the same for every budgeted arm."""
+        rows = self.candidate_rows(self.selection_plan.selector.takes_all)
+        excluded = [self.pool.rows_of(name) for name in self.selection_plan.exclude]
+        return np.setdiff1d(rows, np.concatenate(excluded), assume_unique=True) if excluded else rows
+
+    def candidates(self) -> RowSet:
+        """The rows that may be chosen."""
+        plan = self.selection_plan
+        origin = {} if plan.selector.takes_all else self.sampled_by
+        excluded = {"exclude": list(plan.exclude)} if plan.exclude else {}
+        return self.rows(self.candidate_ids(), **origin, leakage="drop" if self.drops_leaks else "report", **excluded)
