@@ -86,6 +86,7 @@ def test_a_total_counts_each_stage_once_and_the_pool_never() -> None:
     assert total(made, "flops") == 30e9
     assert total(made, "wall_s", "pool") == 100
     assert total([*made, *made], "wall_s", "mixing") == 32  # shards of one stage are added up
+    assert total([*made, {"stage": "leakage", "wall_s": 7.0}], "wall_s") == total(made, "wall_s")  # every arm needs it
     text = comparison([autosem()])
     assert row(section(text, "Scores"), "autosem")[-2:] == ["30.5", "30"]
 
@@ -131,10 +132,10 @@ def test_a_cell_report_tells_of_every_task_and_trial() -> None:
     assert [line.split()[1] for line in tasks.splitlines() if line.startswith("| ")][1:] == [
         "rte", "qqp", "mnli", "cola",
     ]  # fmt: skip
-    assert row(tasks, "rte") == ["rte", "0", "", "0.67", "0.16 to 0.99", "primary", "5"]
-    assert row(tasks, "qqp") == ["qqp", "1", "100", "0.67", "0.16 to 0.99", "yes", "1"]
-    assert row(tasks, "mnli") == ["mnli", "1", "", "0.50", "0.03 to 0.97", "yes", "0"]
-    assert row(tasks, "cola") == ["cola", "1", "0", "0.33", "0.01 to 0.84", "no", ""]
+    assert row(tasks, "rte") == ["rte", "0", "", "0.67", "0.16 to 0.99", "75", "primary", "5"]
+    assert row(tasks, "qqp") == ["qqp", "1", "100", "0.67", "0.16 to 0.99", "75", "yes", "1"]
+    assert row(tasks, "mnli") == ["mnli", "1", "", "0.50", "0.03 to 0.97", "50", "yes", "0"]
+    assert row(tasks, "cola") == ["cola", "1", "0", "0.33", "0.01 to 0.84", "25", "no", ""]
     trials = section(text, "Mixing ratios tried")
     assert row(trials, "trial") == ["trial", "rte:mnli:qqp", "accuracy x100", "wall s", ""]
     assert row(trials, "1") == ["1", "1:1:1", "55.0", "16.0", ""]
@@ -153,3 +154,16 @@ def test_no_section_where_there_is_nothing() -> None:
             assert title not in text
     assert "ratio" not in section(cell_report(autosem(mixing=None), BANDIT), "Tasks")
     assert "### Mixing ratios" not in cell_report(autosem(mixing=None), BANDIT)
+
+
+def test_what_a_predictor_has_seen_of_validation_rows_is_said() -> None:
+    joint = [*stages(SEARCHED), {"stage": "joint", "key": "k", "hit": True, "wall_s": 1.0, "path": "x"}]
+    seen = "A predictor was fitted to validation scores of pairs without this primary"
+    assert seen in section(comparison([autosem(stages=joint)]), CHOSEN)
+    assert seen not in section(comparison([autosem()]), CHOSEN)
+
+
+def test_the_chance_that_a_task_is_useful_stands_beside_its_utility() -> None:
+    text = section(cell_report(autosem(), BANDIT), "Tasks")
+    place = row(text, "task").index("P(utility > 0.5) %")
+    assert [row(text, name)[place] for name in ("rte", "mnli", "cola")] == ["75", "50", "25"]  # of Beta(2, 1), …
