@@ -1,4 +1,4 @@
-"""What foretells the gains of a matrix that `fastmtl-relations` wrote: `python foretell.py FOLDER`.
+"""What foretells the gains of a matrix that `fastmtl relations` wrote: `python foretell.py FOLDER`.
 
 Affinities, by rank correlation and regret, and the coefficients of the predictor; appended to the folder's results.md.
 """
@@ -110,7 +110,7 @@ def agreements(gain: Series, x: DataFrame, affinities: Mapping[str, DataFrame], 
 def read(out: Path) -> tuple[Series, DataFrame, dict[str, DataFrame]]:
     """The gains of all pairs, the features of these, and the affinities by name, as they were written."""
     if not (out / "gains.csv").exists():
-        raise UserError(f"{out} has no gains.csv; name a folder that fastmtl-relations wrote")
+        raise UserError(f"{out} has no gains.csv; name a folder that fastmtl relations wrote")
     gain = pd.read_csv(out / "gains.csv", index_col=["main", "aux"])["gain"]
     x = pair_table(pd.read_csv(out / "features.csv", index_col="task").to_dict("index"), gain.index)
     flat = pd.read_csv(out / "affinities.csv") if (out / "affinities.csv").exists() else DataFrame()
@@ -142,7 +142,7 @@ def append(out: Path, found: list[Table]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--points", action="store_true", help="as fastmtl-relations was called")
+    parser.add_argument("--points", action="store_true", help="as fastmtl relations was called")
     given = parser.parse_args()
     try:
         append(given.folder, tables(given.folder, "points" if given.points else "percent"))

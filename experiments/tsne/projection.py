@@ -23,7 +23,7 @@ from torch import nn
 from fastmtl.cli.compose import compose
 from fastmtl.data.rows import RowSet
 from fastmtl.errors import UserError
-from fastmtl.models.inference import Precision, forward_rows
+from fastmtl.models.inference import Precision, forward_rows, inference_flops
 from fastmtl.models.multitask import load_encoder
 from fastmtl.pipelines.relations import TaskRelations
 from fastmtl.reporting import report
@@ -78,8 +78,8 @@ class Projection(Stage):
             read.append(forward_rows(encoder, nn.Identity(), rows, positions, how, f"read {name}"))
             lengths.append(rows.lengths[positions])
         length_N = np.concatenate(lengths)
-        costs = {"examples": len(length_N), "tokens": int(length_N.sum()), "flops": encoder.forward_flops(length_N)}
-        return np.concatenate(read), costs
+        flops = inference_flops(encoder, length_N, how)
+        return np.concatenate(read), {"examples": len(length_N), "tokens": int(length_N.sum()), "flops": flops}
 
 
 def tsne(features_NH: np.ndarray, perplexity: float) -> np.ndarray:

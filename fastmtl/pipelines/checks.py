@@ -53,7 +53,7 @@ def check(experiment: Experiment) -> None:
         if any(experiment.primary in pair for pair in read_predictor(plan.predictor).pairs):
             raise UserError(
                 f"selection.predictor={plan.predictor} was fitted to pairs of {experiment.primary!r} itself, and so "
-                "knows its gains; use one that fastmtl-relations fitted without this task"
+                "knows its gains; use one that fastmtl relations fitted without this task"
             )
         for task in experiment.tasks:
             check_measured(task)
