@@ -13,6 +13,7 @@ from hydra.types import RunMode
 from fastmtl.cli import cell
 from fastmtl.cli.compose import build, values
 from fastmtl.reporting.result import summarize
+from fastmtl.reporting.tables import UNCOUNTED
 from tests.helpers.cells import SMALL
 
 SEARCHES = [
@@ -39,10 +40,10 @@ def test_a_result_has_the_same_keys_with_and_without_searches(session_output: Pa
     trials = [{"ratio": one["ratio"], "value": one["value"]} for one in written["trials"]]
     assert len(trials) == 2
     assert found["mixing"] == {"tasks": written["tasks"], "ratio": written["ratio"], "trials": trials}
-    # Both trials count: one in `mixing`, one as the cell's own stages; the token pool and the test split never do.
+    # Both trials count: one in `mixing`, one as the cell's own stages; pool, leaks and test split never do.
     for result, more in ((found, ["utilities", "mixing"]), (without, [])):
-        stages = [*more, "leakage", "selection", "multitask", "finetune"]
-        counted = [stage for stage in result["stages"] if stage["stage"] not in ("pool", "test")]
+        stages = [*more, "selection", "multitask", "finetune"]
+        counted = [stage for stage in result["stages"] if stage["stage"] not in UNCOUNTED]
         assert sorted(stage["stage"] for stage in counted) == sorted(stages)
         for unit in ("wall_s", "flops"):
             spent = sum(stage.get(unit, 0) for stage in counted)
