@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastmtl.errors import UserError
-from fastmtl.reporting.frame import BASELINES, SETTING, arms
+from fastmtl.reporting.frame import ALONE, BASELINES, SETTING, arms
 from fastmtl.reporting.row_noise import RowNoise, Sums, row_noise
 from fastmtl.stats import Noise, detectable, half_width, holm, noise, p_value, seeds_needed
 
@@ -64,10 +64,9 @@ def check_comparable(cells: DataFrame) -> None:
 def comparisons(cells: DataFrame, references: Sequence[str] = BASELINES, by_rows: RowNoise | None = None) -> DataFrame:
     """One row an arm, budget and reference; all rows together are the family of Holm's correction.
 
-    `by_rows` is `row_noise(cells)`, for callers that need it more than once; so in the functions below.
-
-    A reference with budgets is taken at the arm's own, and of two references that lack a budget the later one is
-    compared with the earlier. `reference` is an arm's label, of the arm's own variant where there is one.
+    `by_rows` is `row_noise(cells)`, for callers that have it. A reference with budgets is taken at the arm's own, and
+    of two references that lack a budget the later one is compared with the earlier. `reference` is an arm's label, of
+    the arm's own variant where there is one.
 
     `n` seeds that both have; `mean` and `sd` over them of the score's difference, its 95 % interval `low`, `high`, and
     `p`, `p_holm`: of seeds and validation rows together (`stats.half_width`), as `covers` says ("seeds and rows").
@@ -140,6 +139,20 @@ def paired(group: DataFrame, other: DataFrame) -> tuple[Sums, Sums]:
     """The cells of the seeds that both have, of `groups_of`."""
     seeds = group.index.intersection(other.index)
     return [{cell: 1.0} for cell in group.loc[seeds, "id"]], [{cell: 1.0} for cell in other.loc[seeds, "id"]]
+
+
+def beats_alone(compared: DataFrame) -> dict[Arm, dict[str, Any]]:
+    """Arms that are significantly better than the primary alone, in all ways that the study has (`ALONE`), and their
+    difference to the best of these."""
+    found: dict[Arm, list[dict[Any, Any]]] = {}
+    for row in compared.to_dict("records"):
+        if row["reference"].split()[0] in ALONE:  # a label may go on with its variant
+            found.setdefault(key_of(row), []).append(row)
+    return {
+        key: min(rows, key=lambda row: row["mean"])
+        for key, rows in found.items()
+        if all(row["significant"] and row["mean"] > 0 for row in rows)
+    }
 
 
 def sums_of(sums: Sums, scores: Any) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from fastmtl.reporting.compare import BOTH, Arm, groups_of, in_points, key_of, named, tested
+from fastmtl.reporting.compare import BOTH, Arm, beats_alone, groups_of, in_points, key_of, named, tested
 from fastmtl.reporting.frame import ALONE
 from fastmtl.reporting.row_noise import RowNoise
 
@@ -42,10 +42,7 @@ def recommendation(
             f"{primary}: nothing can be recommended, since how much of a difference is due to the validation rows is "
             "unknown: the cells' predictions are gone; repeat the cells' commands."
         )
-    better = {}  # arm -> its difference to the strongest of the primary alone
-    for key, against in _by_arm(enough).items():
-        if key[0] not in alone and all(row["significant"] and row["mean"] > 0 for row in against):
-            better[key] = min(against, key=lambda row: row["mean"])
+    better = {key: row for key, row in beats_alone(enough).items() if key[0] not in alone}
     if not better:
         references = " and ".join(f"`{name}`" for name in dict.fromkeys(enough["reference"]))
         answer = f"use no auxiliary data; no arm is significantly better than {references} over {n} seeds."
@@ -61,13 +58,6 @@ def recommendation(
         f"{primary}: use {_above(groups, better[best])}, the cheapest of {len(better)} better "
         f"arm{'s' * (len(better) != 1)} that no other one significantly beats.{_instead(best, same)} {_seen(enough)}"
     )
-
-
-def _by_arm(rows: DataFrame) -> dict[Arm, list[dict[str, Any]]]:
-    found: dict[Arm, list[dict[str, Any]]] = {}
-    for row in rows.to_dict("records"):
-        found.setdefault(key_of(row), []).append({str(name): value for name, value in row.items()})
-    return found
 
 
 def _above(groups: dict[Arm, DataFrame], row: Mapping[Any, Any]) -> str:
@@ -87,9 +77,10 @@ def _interval(row: Mapping[Any, Any]) -> str:
 
 def _instead(arm: Arm, same: DataFrame | None) -> str:
     """What as much compute reaches otherwise."""
-    for row in () if same is None else _by_arm(same[same["n"] > 0]).get(arm, ()):
-        less = in_points(row["score"] - row["reached"])
-        return f" For as much compute, {row['alternative']} reaches {less} less ({_interval(row)}{row['n']} seeds)."
+    for row in () if same is None else same[same["n"] > 0].to_dict("records"):
+        if key_of(row) == arm:
+            less = in_points(row["score"] - row["reached"])
+            return f" For as much compute, {row['alternative']} reaches {less} less ({_interval(row)}{row['n']} seeds)."
     return ""
 
 
@@ -99,9 +90,9 @@ def _so_far(groups: dict[Arm, DataFrame], rows: DataFrame, alone: set[str]) -> s
     best, strongest = max(mean, key=mean.__getitem__), max((k for k in mean if k[0] in alone), key=mean.__getitem__)
     if best[0] in alone:
         return f"{named(*best)} scores highest so far, {100 * mean[best]:.1f}: no auxiliary data."
-    unknown = {"arm": best[0], "budget": best[1], "n": 1, "low": math.nan, "p_holm": math.nan}
-    known = {row["reference"]: row for row in _by_arm(rows).get(best, [])}.get(strongest[0], {})
-    row = {**unknown, **known, "reference": strongest[0], "mean": mean[best] - mean[strongest]}
+    known = {(key_of(row), row["reference"]): row for row in rows.to_dict("records")}.get((best, strongest[0]), {})
+    row = {"n": 1, "low": math.nan, "p_holm": math.nan, **known, "mean": mean[best] - mean[strongest]}
+    row |= {"arm": best[0], "budget": best[1], "reference": strongest[0]}
     return f"the best so far is {_above(groups, row)}."
 
 

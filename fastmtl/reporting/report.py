@@ -135,7 +135,7 @@ def _across(told: Sequence[Section]) -> list[Table]:
         tables.by_size([one.cells for one in some], [one.compared for one in some])
         for some in primaries if len(some) > 1
     ]  # fmt: skip
-    return [t for t in (tables.overview(names, cells, compared), *sized, tables.verdicts(names, cells)) if t.rows]
+    return [tables.overview(names, cells, compared), *sized]
 
 
 def _slug(title: str) -> str:

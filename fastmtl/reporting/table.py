@@ -72,10 +72,8 @@ class Part:
     def markdown(self, figures: str = "") -> str:
         """Reads well in a terminal too; `figures`: how the names of files of pictures begin, none are shown without."""
         links = [f"![{one.title}]({figures}{one.name}.svg)" for one in self.pictures if figures]
-        tables = (table.markdown() for table in self.tables)
-        return "\n\n".join(
-            [f"## {self.title}", *self.sentences[:1], *links[:1], *self.sentences[1:], *tables, *links[1:]]
-        )
+        answer, others, tables = self.sentences[:1], self.sentences[1:], (table.markdown() for table in self.tables)
+        return "\n\n".join([f"## {self.title}", *answer, *links[:1], *others, *tables, *links[1:]])
 
 
 def _tex(text: str) -> str:

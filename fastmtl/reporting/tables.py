@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastmtl.reporting.beliefs import Bandit, beliefs
-from fastmtl.reporting.compare import BOTH
+from fastmtl.reporting.compare import BOTH, beats_alone
 from fastmtl.reporting.frame import ALONE, Result, arms, candidates
 from fastmtl.reporting.table import Table, mean_sd, percent, shown
-from fastmtl.stats import one_sd_rule
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -29,8 +28,8 @@ UNCOUNTED = ("pool", "test")
 """Stages that count in no total: every arm needs the token pool, and no arm needs predictions of the test split."""
 
 _BOLD = (
-    "Mean ± standard deviation over seeds. Bold: significantly better than no auxiliary data (p below 0.05 from seeds "
-    "and validation rows together, after Holm's correction over all comparisons of the primary)."
+    "Mean ± standard deviation over seeds. Bold: significantly better than the primary alone, be it `none` or "
+    "`primary_only` (p below 0.05 from seeds and validation rows, after Holm's correction over all comparisons)."
 )
 
 Key = tuple[str, str]
@@ -48,10 +47,10 @@ def total(stages: list[dict[str, Any]], key: str, stage: str | None = None) -> f
 
 
 def scores(cells: DataFrame, compared: DataFrame) -> Table:
-    """Score, rows, passes over the primary and cost of every arm; bold: headlines that are better than `none`."""
+    """Score, rows, passes over the primary and cost of every arm; bold: headlines better than the primary alone."""
     metrics = [name for name in _prefixed(cells, "validation/") if name != "loss"]
     known, passed = (cells[column].notna().any() for column in ("precision_at_budget", "passes"))
-    better = better_than_none(compared)
+    better = _bold(compared)
     rows = [
         [*key, str(len(group)), *(mean_sd(100 * group[f"validation/{m}"]) for m in metrics),
          shown(group["aux_rows"].mean(), ".0f"), *([percent(group["precision_at_budget"].mean())] if known else []),
@@ -149,38 +148,19 @@ def reaching(cells: DataFrame, reached: DataFrame) -> Table:
     if rows:
         every, flops = full["aux_rows"].mean(), full["total_flops"].mean()
         rows.append(["full", f"{every:,.0f}", "100.0", "", "", "", _giga(flops), "1"])
-    heads = ["selection", "auxiliary rows", "% of all", "95 % interval", "minus full x100", "95 % interval of it",
-             "total GFLOP", "speed-up"]  # fmt: skip
+    heads = ["selection", "auxiliary rows", "% of all", "95 % interval", "minus full x100", "95 % interval of it"]
     note = (
         "The smallest budget of the study whose mean is at most one point below `full`, over the seeds of both; its "
         "interval, from the smallest budget of which the 95 % interval of the difference does not exclude that, to the "
         "smallest of which it shows it. Speed-up: total FLOPs of `full` over the arm's with this budget."
     )
-    return Table("Smallest budget that reaches full", heads, rows, note=note)
+    return Table("Smallest budget that reaches full", [*heads, "total GFLOP", "speed-up"], rows, note=note)
 
 
 def overview(names: Sequence[str], cells: Sequence[DataFrame], compared: Sequence[DataFrame]) -> Table:
     """Arms as rows, settings as columns: the table of a paper."""
     found = [{key: mean_sd(100 * group["score"]) for key, group in _by_arm(one)} for one in cells]
-    better = [better_than_none(one) for one in compared]
-    return _side_by_side("Scores x100 of all primaries", names, found, better, _BOLD)
-
-
-def verdicts(names: Sequence[str], cells: Sequence[DataFrame]) -> Table:
-    """FastMTL's reading of the same numbers, of settings with two or more single-task runs; no rows without them."""
-    found: list[dict[Key, str]] = []
-    for one in cells:
-        single = one[one["selection"] == "none"]["score"]
-        found.append({
-            key: f"{percent(group['score'].mean() - single.mean(), '+.1f')} {one_sd_rule(single, group['score'])}"
-            for key, group in _by_arm(one)
-            if len(single) > 1 and key[0] != "none"
-        })  # fmt: skip
-    note = (
-        "Mean change x100 against single-task training; IMPROVED or DROPPED if it is more than one standard deviation "
-        "of the single-task runs (FastMTL). No test: of arms without any effect it calls many IMPROVED or DROPPED."
-    )
-    return _side_by_side("By one standard deviation", names, found, [set() for _ in names], note)
+    return _side_by_side("Scores x100 of all primaries", names, found, [_bold(one) for one in compared], _BOLD)
 
 
 def by_size(cells: Sequence[DataFrame], compared: Sequence[DataFrame]) -> Table:
@@ -206,11 +186,8 @@ def _side_by_side(
     return Table(title, ["selection", "budget", *names], rows, frozenset(bold), note)
 
 
-def better_than_none(compared: DataFrame) -> set[Key]:
-    """Arms that are significantly better than no auxiliary data."""
-    to_none = compared["reference"].str.split().str[0] == "none"  # a label may go on with its variant
-    better = compared[compared["significant"] & to_none & (compared["mean"] > 0)]
-    return {(arm, _budget(budget)) for arm, budget in zip(better["arm"], better["budget"])}
+def _bold(compared: DataFrame) -> set[Key]:
+    return {(arm, _budget(budget)) for arm, budget in beats_alone(compared)}
 
 
 def audits(cells: DataFrame) -> list[str]:

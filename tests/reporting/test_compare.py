@@ -454,16 +454,17 @@ def test_few_seeds_recommend_nothing_and_say_how_many_are_needed(tmp_path: Path)
     assert said.startswith("rte: the best so far is `feature_similarity`, budget 100: 5.0 points above `none` (95 % ")
     assert "for 3 TFLOP in total, 3 times as much" in said
     assert said.endswith(
-        f" 3 seeds, too few to recommend anything (5 at least; to see an effect of one point takes about {needed:,.0f})."
+        " 3 seeds, too few to recommend anything (5 at least, as with seed=range(5); to see an effect of one point "
+        f"takes about {needed:,.0f})."
     )
     few = predicted(four_arms(0.05, n=3).assign(id=lambda told: "few-" + told["id"]), tmp_path, rows=400)
     assert recommendation(few, comparisons(few)).endswith(
-        "(5 at least; on these validation rows no number of seeds shows an effect of one point)."
+        "(5 at least, as with seed=range(5); on these validation rows no number of seeds shows an effect of one point)."
     )
     single = four_arms(0.05, n=1)
     assert recommendation(single, comparisons(single)) == (
-        "rte: the best so far is `feature_similarity`, budget 100: 4.0 points above `none` (1 seed), for 3 TFLOP in "
-        "total, 3 times as much. 1 seed, too few to recommend anything (5 at least)."
+        "rte: the best so far is `feature_similarity`, budget 100: 5.0 points above `none` (1 seed), for 3 TFLOP in "
+        "total, 3 times as much. 1 seed, too few to recommend anything (5 at least, as with seed=range(5))."
     )
     alone = cells_of({NONE: [0.7, 0.7], OURS: [0.5, 0.6]})
     assert "`none` scores highest so far, 70.0: no auxiliary data." in recommendation(alone, comparisons(alone))
