@@ -12,7 +12,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, isnan
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ _GREY = "#555555"
 
 def pictures(cells: DataFrame, compared: DataFrame, looks: Looks | None = None) -> list[Picture]:
     """All figures that the cells of a setting allow."""
-    points, made = points_of(cells, looks), []
+    points, made = points_of(cells, looks), []  # the first picture stands beside the answer
 
     def add(name: str, title: str, told: Iterable[tuple[str, str]], figure: Figure) -> None:
         made.append(Picture(name, title, "; ".join(f"{of}: {numbers}" for of, numbers in told), figure))
@@ -83,6 +83,8 @@ def pictures(cells: DataFrame, compared: DataFrame, looks: Looks | None = None) 
         add("budget_curves", "Score against budget", told, budget_curves(cells, looks))
     told = [(p.name, f"{p.mean:.1f} for {number(p.teraflops)} TFLOP") for p in points]
     add("pareto", "Score against total compute", told, pareto(cells, looks))
+    if cells["budget"].nunique() < 2:
+        made.reverse()
     for reference in (arm for arm in cells["arm"].unique() if arm in set(compared["reference"])):
         rows = compared[compared["reference"] == reference].itertuples()
         told = [(name_of(row.arm, row.budget), difference(row)) for row in rows]
@@ -120,7 +122,8 @@ def budget_curves(cells: DataFrame, looks: Looks | None = None) -> Figure:
     axes.set(xscale="log", xlim=(min(sizes) / edge**1.5, max(sizes) * edge**1.5), ylim=_limits(points))
     for p in points:
         if p.budget is None:
-            axes.axhspan(*p.interval, color=p.look.color, alpha=0.08, linewidth=0)
+            if not isnan(p.interval[0]):
+                axes.axhspan(*p.interval, color=p.look.color, alpha=0.08, linewidth=0)
             axes.axhline(p.mean, color=p.look.color, linestyle=p.look.line, linewidth=1.2)
             ends.append((p, axes.get_xlim()[1]))
     ends.sort(key=lambda end: end[0].mean)
@@ -224,10 +227,9 @@ def differences(cells: DataFrame, compared: DataFrame, reference: str, looks: Lo
     margin = 0.05 * (max(seen) - min(seen)) or 1.0
     axes.set_xlim(min(seen) - margin, max(seen) + margin)
     covered = "seeds and validation rows" if (compared["covers"] == BOTH).any() else "seeds"
-    axes.set_xlabel(
-        f"{_score(cells)}: difference to {reference}, paired by seed\ndots: seeds; bar: 95 % over {covered}\n"
-        "filled and *: significant after Holm's correction"
-    )
+    bars = f"dots: seeds; bar: 95 % over {covered}\nfilled and *: significant after Holm's correction"
+    said = bars if any(row.n > 1 for _, row in rows) else "dots: the one common seed, so no interval and no test"
+    axes.set_xlabel(f"{_score(cells)}: difference to {reference}, paired by seed\n{said}")
     return _figure(axes)
 
 
@@ -323,5 +325,6 @@ def _score(cells: DataFrame) -> str:
 def _legend(points: Sequence[Point]) -> str:
     """How the marks are read."""
     seeds = sorted({len(p.scores) for p in points})
-    several = f"; bars: 95 % over {'–'.join(map(str, seeds[:: max(1, len(seeds) - 1)]))} seeds" if seeds[-1] > 1 else ""
-    return f"\nsmall dots: seeds{several}"
+    if seeds[-1] == 1:
+        return "\none seed: no intervals"
+    return f"\nsmall dots: seeds; bars: 95 % over {'–'.join(map(str, seeds[:: max(1, len(seeds) - 1)]))} seeds"
