@@ -172,7 +172,7 @@ def by_size(cells: Sequence[DataFrame], compared: Sequence[DataFrame]) -> Table:
         found.append({(r.arm, _budget(r.budget)): f"{percent(r.mean, '+.1f')} {_interval(r)}" for r in rows})
         real.append({(r.arm, _budget(r.budget)) for r in rows if r.significant})
     names = [f"{int(one['primary_rows'].iloc[0]):,}" for one in cells]
-    title = f"{cells[0]['primary'].iloc[0]}: gain over {reference} x100 by its number of training rows"
+    title = f"Gain x100 over {reference} by training rows of {cells[0]['primary'].iloc[0]}"
     note = "Differences of the same seeds and 95 % intervals. Bold: p below 0.05 after Holm's correction over a size."
     return _side_by_side(title, names, found, real, note)
 
