@@ -20,7 +20,7 @@ $(STAMP): again
 endif
 
 .DEFAULT_GOAL := help
-TABLES := table-budget table-runtime table-single-multi table-in-task table-loss table-proxy-size table-power
+TABLES := table-budget table-runtime table-single-multi table-in-task table-loss table-proxy-size table-power table-primary-size
 .PHONY: help demo setup test test-slow check wheel $(TABLES) table-autosem table-gains table-relations figure-tsne dashboard glue-submission \
   sample-arms transfer bench proxy-economy when-it-pays gc clean again
 RUN_STUDY = @$(BIN)/python experiments/study.py $(1) --scale $(SCALE) $(if $(GLUE),--glue $(GLUE))
@@ -73,6 +73,9 @@ table-proxy-size: $(STAMP) ## rows that the proxy is trained on
 
 table-power: $(STAMP) ## low-resource primaries with large validation splits
 	$(call RUN_STUDY,power)
+
+table-primary-size: $(STAMP) ## gain against the number of the primary's rows: 100, 300, 1,000, all
+	$(call RUN_STUDY,primary_size)
 
 table-autosem: $(STAMP) ## AutoSeM's Tables 1-3 and posteriors
 	@$(BIN)/python experiments/autosem/study.py all --scale $(SCALE) $(if $(GLUE),--root $(GLUE))
