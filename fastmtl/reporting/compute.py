@@ -31,9 +31,9 @@ def matched(cells: DataFrame, by_rows: RowNoise | None = None) -> DataFrame:
 
     Alternatives are the baselines that cost no more, trained as long as in any cell, and what lies between two of them
     (`stats.at_cost`, per seed): between the epochs of `none` or of `primary_only`, and between the budgets of `random`
-    from no auxiliary rows to all of them. The best is that of the highest mean over the seeds in common, which favours
-    the alternative. `score` and `reached` are means over these `n` seeds, `alternative` names the baseline or the two;
-    the others are of the difference, without a correction.
+    from no auxiliary rows to all of them. The best leaves the smallest mean difference over the seeds in common, two or
+    more if there are any, which favours the alternative. `score` and `reached` are means over these `n` seeds,
+    `alternative` names the baseline or the two; the others are of the difference, without a correction.
     """
     from pandas import DataFrame
 
@@ -45,14 +45,14 @@ def matched(cells: DataFrame, by_rows: RowNoise | None = None) -> DataFrame:
             continue
         flops = group["total_flops"].mean()
         row = {"arm": arm, "budget": budget, "flops": flops, "score": math.nan, "reached": math.nan, "alternative": ""}
-        best = None
+        best = False, -math.inf
         for name, weights in _alternatives(groups, group["variant"].iloc[0], flops):
             seeds = [seed for seed in group.index if weights.get(seed)]
             own, other = [{group["id"][seed]: 1.0} for seed in seeds], [weights[seed] for seed in seeds]
-            reached = sums_of(other, scores).mean() if seeds else math.nan
-            if seeds and (best is None or (len(seeds), reached) > best):
-                best = len(seeds), reached
-                row |= {"score": sums_of(own, scores).mean(), "reached": reached, "alternative": name}
+            score, reached = (sums_of(one, scores).mean() if seeds else math.nan for one in (own, other))
+            if (strength := (len(seeds) > 1, reached - score)) > best:
+                best = strength
+                row |= {"score": score, "reached": reached, "alternative": name}
                 row |= difference(own, other, scores, by_rows)[0]
         rows.append({"n": 0, "covers": "", **row})
     columns = ["arm", "budget", "flops", "score", "alternative", "reached", *DIFFERENCE]

@@ -165,8 +165,9 @@ def pareto(cells: DataFrame, looks: Looks | None = None) -> Figure:
     along = "; along a line: budgets" if any(p.budget is not None for p in points) else ""
     axes.set_xlabel(f"total TFLOP, selection and all trials included{_legend(points)}\ndashed: the frontier{along}")
     axes.set_ylabel(_score(cells))
-    drawn = {p.arm: Line2D([], [], color=p.look.color, marker=p.look.marker, linestyle="") for p in points}
-    _key(axes, drawn, "upper left", (0, -0.3))
+    ranked = sorted(by_arm(points), key=lambda line: -max(p.mean for p in line))  # from above, as the marks are
+    marks = [Line2D([], [], color=line[0].look.color, marker=line[0].look.marker, linestyle="") for line in ranked]
+    axes.legend(marks, [textwrap.fill(line[0].arm, 30) for line in ranked], loc="upper left", bbox_to_anchor=(1, 1))
     return _figure(axes)
 
 

@@ -91,9 +91,12 @@ def _so_far(groups: dict[Arm, DataFrame], rows: DataFrame, alone: set[str]) -> s
     if best[0] in alone:
         return f"{named(*best)} scores highest so far, {100 * mean[best]:.1f}: no auxiliary data."
     known = {(key_of(row), row["reference"]): row for row in rows.to_dict("records")}.get((best, strongest[0]), {})
-    row = {"n": 1, "low": math.nan, "p_holm": math.nan, **known, "mean": mean[best] - mean[strongest]}
+    row = {"n": 1, "low": math.nan, "p_holm": math.nan, "mean": math.nan, **known}
     row |= {"arm": best[0], "budget": best[1], "reference": strongest[0]}
-    return f"the best so far is {_above(groups, row)}."
+    if math.isnan(row["mean"]):  # of fewer than two common seeds
+        row["mean"] = mean[best] - mean[strongest]
+    better = "; ".join(named(*key) for key in beats_alone(rows) if key[0] not in alone) or "no arm yet"
+    return f"the best so far is {_above(groups, row)}. Significantly better than the primary alone: {better}."
 
 
 def _too_few(rows: DataFrame, n: int) -> str:
