@@ -464,7 +464,8 @@ def test_few_seeds_recommend_nothing_and_say_how_many_are_needed(tmp_path: Path)
     single = four_arms(0.05, n=1)
     assert recommendation(single, comparisons(single)) == (
         "rte: the best so far is `feature_similarity`, budget 100: 5.0 points above `none` (1 seed), for 3 TFLOP in "
-        "total, 3 times as much. Significantly better than the primary alone: no arm yet. 1 seed, too few to recommend anything (5 at least, as with seed=range(5))."
+        "total, 3 times as much. Significantly better than the primary alone: no arm yet. 1 seed, too few to "
+        "recommend anything (5 at least, as with seed=range(5))."
     )
     alone = cells_of({NONE: [0.7, 0.7], OURS: [0.5, 0.6]})
     assert "`none` scores highest so far, 70.0: no auxiliary data." in recommendation(alone, comparisons(alone))
