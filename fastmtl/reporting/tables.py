@@ -85,10 +85,8 @@ def costs(cells: DataFrame, reached: DataFrame) -> Table:
 
     needed = reached[reached["rows"].notna()]
     faster = {(one.arm, _budget(one.budget)): f"{one.speedup:.2g}x" for one in needed.itertuples()}
-    rows = [
-        [*key, *(cost(group, stage) for stage in shown_stages), *([faster.get(key, "")] if faster else [])]
-        for key, group in _by_arm(cells)
-    ]
+    rows = [[*key, *(cost(group, s) for s in shown_stages), *([faster.get(key, "")] if faster else [])]
+            for key, group in _by_arm(cells)]  # fmt: skip
     heads = ["selection", "budget", *(STAGES[stage] for stage in shown_stages), *(["speed-up"] if faster else [])]
     note = "Speed-up: total FLOPs of `full` over an arm's at the smallest budget that reaches it." if faster else ""
     return Table("Cost by stage: seconds / GFLOP, as first computed", heads, rows, note=note)
@@ -213,9 +211,7 @@ def warnings(cells: DataFrame) -> list[str]:
     if leaks:
         worst = max(leaks, key=lambda leak: sum(leak["rows"].values()))
         kinds = ", ".join(f"{count} {kind}" for kind, count in worst["rows"].items())
-        hit = ", ".join(
-            f"{count} {'held-out' if split == 'train' else split}" for split, count in worst["held_back"].items()
-        )
+        hit = ", ".join(f"{n} {'held-out' if split == 'train' else split}" for split, n in worst["held_back"].items())
         done = "left out" if worst["dropped"] else "kept: data.leakage=drop leaves them out"
         lines.append(
             f"Auxiliary rows that match rows of the primary that are held back: {kinds} (of {hit} rows); {done}."
@@ -223,9 +219,8 @@ def warnings(cells: DataFrame) -> list[str]:
     for name in ("precision", "device", "torch"):
         values = sorted({environment[name] for environment in cells["environment"] if environment})
         if len(values) > 1:
-            lines.append(
-                f"Cells ran with several values of {name}: {', '.join(values)}; scores may differ by that alone."
-            )
+            told = ", ".join(values)
+            lines.append(f"Cells ran with several values of {name}: {told}; scores may differ by that alone.")
     return lines
 
 
