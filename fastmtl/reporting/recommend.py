@@ -76,11 +76,11 @@ def _interval(row: Mapping[Any, Any]) -> str:
 
 
 def _instead(arm: Arm, same: DataFrame | None) -> str:
-    """What as much compute reaches otherwise."""
+    """How it stands to the best that as much compute buys otherwise."""
     for row in () if same is None else same[same["n"] > 0].to_dict("records"):
         if key_of(row) == arm:
-            less = in_points(row["score"] - row["reached"])
-            return f" For as much compute, {row['alternative']} reaches {less} less ({_interval(row)}{row['n']} seeds)."
+            gain = f"{100 * (row['score'] - row['reached']):+.1f} points ({_interval(row)}{row['n']} seeds)"
+            return f" Against the best that as much compute buys otherwise, {row['alternative']}: {gain}."
     return ""
 
 

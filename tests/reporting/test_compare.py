@@ -490,7 +490,7 @@ def test_an_arm_must_also_beat_the_primary_alone_through_both_stages(tmp_path: P
     assert told.startswith(
         "rte: use `feature_similarity`, budget 100: 10.0 points above `primary_only` (95 % interval "
     )
-    assert "For as much compute, `primary_only` reaches 10.0 points less (95 % interval " in told
+    assert "the best that as much compute buys otherwise, `primary_only`: +10.0 points (95 % interval " in told
 
 
 def test_what_is_unknown_is_said_in_words(tmp_path: Path) -> None:
