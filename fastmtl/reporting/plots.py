@@ -182,7 +182,7 @@ def composition(cells: DataFrame, looks: Looks | None = None) -> Figure:
     total_R = count_TR.sum(axis=0)
     (axes,) = _rows([*row_names(points), *(["(candidates)"] if there else [])], 1)
     drawn = _stack(axes, tasks, 100 * count_TR / total_R, [f"{total:,.0f}" for total in total_R])
-    _key(axes, drawn, "lower left", (0, 1))
+    _key(axes, drawn)
     axes.set(xlim=(0, 100), xlabel="% of the auxiliary rows, mean over seeds; right: how many")
     return _figure(axes)
 
@@ -198,7 +198,7 @@ def costs(cells: DataFrame, looks: Looks | None = None) -> Figure:
         total_R = cost_SR.sum(axis=0)
         drawn = _stack(axes, [STAGES[stage] for stage in stages], cost_SR, [number(total) for total in total_R])
         axes.set(xlim=(0, total_R.max() or 1), xlabel=f"{unit}, as first computed")
-    _key(panels[0], drawn, "lower left", (0, 1))
+    _key(panels[0], drawn)
     return _figure(panels[0])
 
 
@@ -310,13 +310,11 @@ def _limits(points: Sequence[Point]) -> tuple[float, float]:
     return max(np.nanmin(ends), low - reach) - 0.1 * reach, min(np.nanmax(ends), high + reach) + 0.1 * reach
 
 
-def _key(axes: Axes, drawn: Mapping[str, Any], place: Any, anchor: tuple[float, float]) -> None:
-    """A legend of five inches outside the axes; its `place` corner is at the anchor, in fractions of the axes."""
+def _key(axes: Axes, drawn: Mapping[str, Any]) -> None:
+    """A legend above the axes, five inches wide."""
     lines = ceil(len(drawn) / max(1, int(5 / (0.08 * max(map(len, drawn)) + 0.5))))
-    axes.legend(
-        list(drawn.values()), list(drawn), ncols=ceil(len(drawn) / lines), loc=place, bbox_to_anchor=anchor,
-        borderaxespad=0.3, columnspacing=1.2, handletextpad=0.4,
-    )  # fmt: skip
+    where: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.3, "columnspacing": 1.2}
+    axes.legend(list(drawn.values()), list(drawn), ncols=ceil(len(drawn) / lines), handletextpad=0.4, **where)
 
 
 def _score(cells: DataFrame) -> str:
