@@ -1,6 +1,6 @@
 """The parts of the documentation that are read from the source: configuration, commands, Python interface, studies.
 
-A page says where such a part belongs by a line `<!-- generated: NAME -->`, which is replaced when Sphinx reads the page.
+A page says where such a part belongs by a line `<!-- generated: NAME -->`, which is replaced when Sphinx reads it.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import ast
 import re
+import textwrap
 from collections.abc import Iterator
 from importlib import import_module
 from inspect import cleandoc
@@ -131,24 +132,29 @@ def commands() -> str:
         lines += [f"## `fastmtl {verb}`", "", plain(described), ""]
         usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
         lines += ["```text", *_wrapped(usage), "```", ""]
-        for action in parser._actions:
-            if action.dest != "help" and action.help != argparse.SUPPRESS:
-                names = ", ".join(action.option_strings) or str(action.metavar or action.dest)
-                takes = f" {action.metavar or action.dest.upper()}" if action.option_strings and action.nargs != 0 else ""
-                words = formatter._expand_help(action) if action.help else ""
-                lines.append(f"`{names}{takes}`\n: {plain(sentence(words)) or 'No more to say.'}\n")
+        lines += (_argument(action, formatter) for action in parser._actions if action.dest != "help")
         if parser.epilog:
             lines += ["```text", parser.epilog.strip(), "```", ""]
     return "\n".join(lines)
 
 
-def _wrapped(usage: str) -> list[str]:
-    import textwrap
+def _argument(action: argparse.Action, formatter: argparse.HelpFormatter) -> str:
+    """One argument or option, what it takes, and what it is for."""
+    takes = str(action.metavar or action.dest.upper())
+    title = takes if action.metavar or action.option_strings else action.dest
+    if action.option_strings:
+        title = ", ".join(action.option_strings) + (f" {takes}" if action.nargs != 0 else "")
+    words = sentence(formatter._expand_help(action)) if action.help else ""
+    if action.choices is not None:
+        words = f"{words} One of {', '.join(map(str, action.choices))}.".strip()
+    return f"`{title}`\n: {plain(words)}\n"
 
+
+def _wrapped(usage: str) -> list[str]:
     return textwrap.wrap(usage, 88, subsequent_indent="    ", break_on_hyphens=False)
 
 
-# --- the Python interface ----------------------------------------------------------------------------------------------
+# --- the Python interface --------------------------------------------------------------------------------------------
 
 
 def interface() -> str:

@@ -1,0 +1,134 @@
+"""The documentation: what is read from the source is complete, links lead somewhere, studies are listed."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from fastmtl.cli.compose import conf_dir
+from fastmtl.cli.explain import Reference
+from fastmtl.cli.verbs import VERBS
+from tests.helpers.documents import ROOT, pages, prose
+
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+@pytest.fixture(scope="module")
+def generated() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generated", ROOT / "docs/_ext/generated.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def configuration(generated: ModuleType) -> str:
+    return str(generated.configuration())
+
+
+def test_the_reference_has_every_option_of_every_group_once(configuration: str) -> None:
+    conf = Path(conf_dir())
+    groups = {path.parent.name for path in conf.glob("*/*.yaml")} - {"fit"}
+    there = {f"{path.parent.name}={path.stem}" for path in conf.glob("*/*.yaml") if path.parent.name in groups}
+    assert sorted(re.findall(r"^\| `(\w+=\w+)` \|", configuration, re.MULTILINE)) == sorted(there)
+
+
+def test_the_reference_has_every_key_with_its_default_and_meaning(configuration: str) -> None:
+    reference = Reference(Path(conf_dir()))
+    leaves = [key for key, places in reference.written.items() if not isinstance(places[0].value, dict)]
+    leaves = [key for key in leaves if not key.startswith("fit.")]  # which are at proxy.fit and its like
+    entries = dict(re.findall(r"^(`.*`)\n: (.*)$", configuration, re.MULTILINE))
+    assert all(len(meaning) > 5 and "See its option" not in meaning for meaning in entries.values())
+    titles = {title for names in entries for title in re.findall(r"`([^`]+)`", names)}
+    for key in leaves:
+        own, for_all = reference.title(key), re.sub(r"^\w+\.fit\.", "*.fit.", reference.title(key))
+        assert own in titles or for_all in titles, key
+
+
+def test_the_page_of_commands_has_every_verb_with_its_arguments(generated: ModuleType) -> None:
+    text = generated.commands()
+    assert re.findall(r"^## `fastmtl (\w+)`$", text, re.MULTILINE) == list(VERBS)
+    assert all(meaning for meaning in re.findall(r"^`.*`\n: ?(.*)$", text, re.MULTILINE)), "an argument without help"
+    assert "`shell`\n: One of bash, zsh.\n" in text
+    for argument in ("`--older-than", "`--where KEY=VALUE`", "`--trials", "`key`"):
+        assert argument in text
+
+
+def test_the_parser_of_a_verb_is_found_without_a_lasting_change(generated: ModuleType) -> None:
+    import argparse
+
+    before = argparse.ArgumentParser.parse_args
+    assert generated.parser_of("gc").prog == "fastmtl gc"
+    assert argparse.ArgumentParser.parse_args is before
+
+
+def test_what_the_page_on_python_names_is_there(generated: ModuleType) -> None:
+    for path in (path for paths in generated.PUBLIC.values() for path in paths):
+        module = ROOT / "fastmtl" / Path(*path.split(".")[:-1])
+        if module.with_suffix(".py").is_file() or module.is_dir():
+            assert generated._node(path) is not None, path
+    text = generated.interface()
+    assert "- `inputs`: See `ScoringInputs`." in text
+    assert "{py:class} fastmtl.scoring.base.Scorer" in text
+
+
+def test_text_of_docstrings_and_comments_says_just_that(generated: ModuleType) -> None:
+    assert generated.plain("a*b [x] `c*d` <e> | _f_") == r"a\*b \[x\] `c*d` \<e\> \| \_f\_"
+    assert generated.sentence("of each task") == "Of each task."
+    assert generated.sentence("fp32, bf16") == "fp32, bf16."
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_relative_links_lead_to_what_exists(page: Path, generated: ModuleType) -> None:
+    text = generated.fill(page.read_text())
+    assert "<!-- generated" not in text
+    broken = []
+    for target in LINK.findall(re.sub(r"`[^`]*`", "", prose(text))):
+        path, _, anchor = target.partition("#")
+        if "://" in target:
+            continue
+        there = (page.parent / path).resolve() if path else page
+        if not there.exists() or (anchor and anchor not in _anchors(generated.fill(there.read_text()))):
+            broken.append(target)
+    assert not broken
+
+
+def _anchors(text: str) -> set[str]:
+    titles = re.findall(r"^#+ (.*)$", prose(text), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_a_study_leads_from_its_page_to_where_its_readme_leads(generated: ModuleType) -> None:
+    text = generated.study("budget")
+    assert "(../../experiments/budget/cpu/figures/stsb_budget_curves.svg)" in text
+    assert "study.yaml (`experiments/budget/study.yaml`)" in text
+    assert "(budget.md)" in generated.study("discriminator_loss")
+
+
+def test_every_study_is_among_the_results_as_run_or_not_run() -> None:
+    run, not_run = (ROOT / "docs/results/index.md").read_text().split("## What was not run")
+    for folder in (path for path in (ROOT / "experiments").iterdir() if path.is_dir() and path.name != "__pycache__"):
+        was_run = any(folder.glob("**/results.md")) or any(folder.glob("cpu/report.md"))
+        listed = f"[{folder.name}]({folder.name}.md)" in run if was_run else f"`experiments/{folder.name}`" in not_run
+        assert listed, f"{folder.name}, which was{'' if was_run else ' not'} run"
+
+
+def test_the_readme_is_short_and_its_figures_are_those_of_the_study() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert len(readme.splitlines()) <= 150
+    results = (ROOT / "experiments/sample_arms/results.md").read_text()
+    for arm in ("none", "primary_only", "random", "feature_similarity", "full"):
+        row = next(line for line in readme.splitlines() if line.startswith(f"| `{arm}`"))
+        score = re.search(r"\d+\.\d ± \d\.\d", row)
+        assert score is not None
+        assert re.search(rf"^\| {arm} .*{re.escape(score[0])}", results, re.MULTILINE), row
+    for difference in ("+29.7 [+24.5, +34.8]", "+39.5 [+34.5, +44.6]", "+2.4 [-0.5, +5.3]"):
+        assert difference in readme
+        low, high = re.findall(r"[\d.]+(?=[,\]])", difference)
+        assert re.search(rf"{low}.*{high}|{high}.*{low}", results), difference
