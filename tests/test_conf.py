@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -43,9 +45,14 @@ def needed(tmp_path: Path) -> dict[str, list[str]]:
     """What an option needs beside itself."""
     (tmp_path / "tasks.yaml").write_text(TASKS_YAML)
     GainPredictor(("main/size",), (0.0,), (1.0,), (1.0,), 0.0).save(tmp_path / "predictor.json")
+    for name in ("sst2", "cola"):  # a pile counts the rows that there are
+        (tmp_path / name).mkdir()
+        pyarrow.parquet.write_table(pa.table({"sentence": list("abcdefgh")}), tmp_path / name / "train.parquet")
+    few = ["data.source.unrelated=[cola]", "data.source.rows=2", "data.source.size=8", "data.source.share=0.5"]
     return {
         "data=files": [f"data.config={tmp_path / 'tasks.yaml'}", "primary=tickets"],
         "data=glue_local": [f"data.root={tmp_path}"],
+        "data=pile": [f"data.root={tmp_path}", *few],
         "encoder=auto": ["encoder.name=any/encoder"],
         "sampling=ratio": ["sampling.ratios=[5,1]"],
         "selection=hand_picked": ["selection.selector.tasks=[mails]"],

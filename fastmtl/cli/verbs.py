@@ -7,6 +7,9 @@ import textwrap
 from typing import NoReturn
 
 VERBS = {
+    "predict": ("predict", "labels for new rows, by the model of a finished run"),
+    "export": ("export", "the model of a finished run as a folder that Transformers reads"),
+    "verdict": ("verdict", "whether auxiliary rows pay for a primary task, measured under a limit"),
     "report": ("report", "the page, tables and figures of a study"),
     "status": ("sweep", "which cells of a sweep are done, running or failed"),
     "tune": ("tune", "a search for hyper-parameters, on rows that may be chosen on"),
@@ -30,8 +33,8 @@ fastmtl finds auxiliary rows that help a small primary task, trains on them, and
 Verbs, each with a --help of its own:
 {_LINES}
 
-fastmtl help lists the keys of the configuration. --cfg job prints that of a command without running
-it, --config-dir DIR adds options of your own, --hydra-help shows what else Hydra offers.
+The keys of the configuration are listed by fastmtl help. --cfg job prints that of a command without
+running it, --config-dir DIR adds options of your own, --hydra-help shows what else Hydra offers.
 To read more: README.md, docs/, and experiments/ for what was measured."""
 
 

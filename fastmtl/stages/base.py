@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fastmtl.data.rows import RowSet
-from fastmtl.identity import digest, plain, stable_name
+from fastmtl.identity import counted, digest, plain, stable_name
 from fastmtl.models.encoder import TokenizerSpec
 from fastmtl.store import MANIFEST, Artifact, Store
 from fastmtl.tasks import TaskSpec
@@ -31,7 +31,7 @@ class Stage(ABC):
     @cached_property
     def parts(self) -> list[Any]:
         """What the key is made of: kind, version and the fields in order, upstream stages by their keys."""
-        return [self.kind, self.version, [[f.name, plain(getattr(self, f.name))] for f in fields(self)]]
+        return [self.kind, self.version, [[f.name, plain(getattr(self, f.name))] for f in counted(self)]]
 
     @cached_property
     def key(self) -> str:
