@@ -17,6 +17,7 @@ exclude_patterns = ["_build", "_ext"]
 myst_enable_extensions = ["deflist", "colon_fence"]
 myst_heading_anchors = 4
 
+highlight_language = "none"
 html_theme = "furo"
 html_title = f"fastmtl {release}"
 html_static_path = ["_static"]

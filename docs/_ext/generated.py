@@ -11,6 +11,7 @@ import re
 import textwrap
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import find_spec
 from inspect import cleandoc
 from pathlib import Path
 from typing import Any
@@ -125,16 +126,18 @@ def parser_of(verb: str) -> argparse.ArgumentParser:
 def commands() -> str:
     """Every verb with its arguments, as its `--help` has them."""
     lines: list[str] = []
-    for verb, (_, about) in VERBS.items():
+    for verb, (module, about) in VERBS.items():
+        if find_spec(f"fastmtl.cli.{module}") is None:
+            continue
         parser = parser_of(verb)
         formatter = parser._get_formatter()
         described = " ".join((parser.description or f"{about}.").split())
         lines += [f"## `fastmtl {verb}`", "", plain(described), ""]
         usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
-        lines += ["```text", *_wrapped(usage), "```", ""]
+        lines += ["```", *_wrapped(usage), "```", ""]
         lines += (_argument(action, formatter) for action in parser._actions if action.dest != "help")
         if parser.epilog:
-            lines += ["```text", parser.epilog.strip(), "```", ""]
+            lines += ["```", parser.epilog.strip(), "```", ""]
     return "\n".join(lines)
 
 
