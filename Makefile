@@ -12,7 +12,8 @@ EXTRAS := minilm,wandb,tensorboard,surgery,launchers,bench,docs,dev
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(ARGS)
+# File by file in order: by the number of tests, as xdist has it, the few long ones would come last, on one core.
+PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # The stamp holds the folder it was made for: an environment that was moved or copied is made anew.
 ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))

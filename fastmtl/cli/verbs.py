@@ -7,9 +7,9 @@ import textwrap
 from typing import NoReturn
 
 VERBS = {
-    "predict": ("predict", "labels for new rows, by the model of a finished run"),
-    "export": ("export", "the model of a finished run as a folder that Transformers reads"),
-    "verdict": ("verdict", "whether auxiliary rows pay for a primary task, measured under a limit"),
+    "verdict": ("verdict", "which auxiliary rows help your task: chosen ones, any, all or none"),
+    "predict": ("predict", "labels for the rows of a file, by a trained model"),
+    "export": ("export", "a trained model as a folder that Transformers reads, with a model card"),
     "report": ("report", "the page, tables and figures of a study"),
     "status": ("sweep", "which cells of a sweep are done, running or failed"),
     "tune": ("tune", "a search for hyper-parameters, on rows that may be chosen on"),
