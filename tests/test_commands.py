@@ -6,7 +6,6 @@ import argparse
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,6 @@ from tests.conftest import has_cuda
 from tests.helpers.documents import ROOT, Shown, files, shown
 
 SHOWN = shown()
-COMING = [verb for verb, (module, _) in VERBS.items() if not find_spec(f"fastmtl.cli.{module}")]
-"""Verbs that documents already speak of."""
 
 
 @pytest.fixture
@@ -95,8 +92,6 @@ def check(overrides: Sequence[str], *more: str) -> Any:
 
 
 def run_fastmtl(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    if arguments and arguments[0] in COMING:
-        pytest.skip(f"fastmtl {arguments[0]} is not there yet")
     if arguments and arguments[0] in VERBS:
         if arguments[1:]:  # alone it is how prose names the verb
             VERB.get(arguments[0], parsed)(arguments, monkeypatch)
