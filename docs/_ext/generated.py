@@ -15,6 +15,7 @@ from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
+import fastmtl
 from fastmtl.cli.compose import conf_dir
 from fastmtl.cli.explain import Reference
 from fastmtl.cli.verbs import VERBS
@@ -161,8 +162,10 @@ def interface() -> str:
     """What a user calls or subclasses, with its docstring; read from the source, nothing is imported."""
     lines: list[str] = []
     for heading, paths in PUBLIC.items():
-        nodes = [(path, node) for path in paths if (node := _node(path)) is not None]
-        lines += [f"## {heading}", "", *(line for path, node in nodes for line in _object(f"fastmtl.{path}", node))]
+        lines += [f"## {heading}", ""]
+        for path in paths:
+            name = path.rpartition(".")[2]
+            lines += _object(f"fastmtl.{name if name in fastmtl.__all__ else path}", _node(path))
     return "\n".join(lines)
 
 
@@ -182,13 +185,11 @@ def _first(doc: str) -> str:
 
 
 def _node(path: str) -> Any:
-    """The class or function of a dotted path; None where this version has none."""
+    """The class or function of a dotted path below `fastmtl`."""
     module, _, name = path.rpartition(".")
     base = ROOT / "fastmtl" / Path(*module.split("."))
     file = base.with_suffix(".py") if base.with_suffix(".py").is_file() else base / "__init__.py"
-    if not file.is_file():
-        return None
-    return next((node for node in ast.parse(file.read_text()).body if getattr(node, "name", "") == name), None)
+    return next(node for node in ast.parse(file.read_text()).body if getattr(node, "name", "") == name)
 
 
 def _object(name: str, node: Any) -> Iterator[str]:
