@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -115,6 +116,12 @@ def test_every_study_is_among_the_results_as_run_or_not_run() -> None:
         was_run = any(folder.glob("**/results.md")) or any(folder.glob("cpu/report.md"))
         listed = f"[{folder.name}]({folder.name}.md)" in run if was_run else f"`experiments/{folder.name}`" in not_run
         assert listed, f"{folder.name}, which was{'' if was_run else ' not'} run"
+
+
+def test_every_extra_is_named_with_what_it_is_for() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    listed = re.findall(r"^\| `(\w+)` \| \S", (ROOT / "docs/how_to/install.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(extras)
 
 
 def test_the_readme_is_short() -> None:
