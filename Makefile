@@ -87,7 +87,7 @@ figure-tsne: $(STAMP) ## pooled features without and with the task discriminator
 	$(call RUN_STUDY,tsne)
 
 dashboard: $(STAMP) ## W&B pages of a study: STUDY=NAME ENTITY=YOU PROJECT=fastmtl; DRY=1 writes what they would be
-	@$(BIN)/python -m fastmtl.reporting.dashboard --study "$(STUDY)" --entity "$(ENTITY)" --project "$(or $(PROJECT),fastmtl)" \
+	@$(BIN)/python experiments/dashboard.py --study "$(STUDY)" --entity "$(ENTITY)" --project "$(or $(PROJECT),fastmtl)" \
 	  $(if $(DRY),--dry-run)
 
 glue-submission: $(STAMP) ## the GLUE server's zip: GLUE=FOLDER (else the Hub) TASKS=rte,mrpc OUT=x.zip ALLOW_MISSING=true ARGS="budget=500"

@@ -15,7 +15,6 @@ from typing import Any
 import yaml
 
 from fastmtl.cli.main import main as command
-from fastmtl.cli.report import projected
 from fastmtl.errors import UserError
 from fastmtl.reporting import report
 from fastmtl.reporting.frame import BASELINES
@@ -60,8 +59,11 @@ def main(name: str, scale: str, glue: Path | None, output: Path) -> None:
         failed |= bool(fastmtl("-m", *own, *overrides))
     out = output / "reports" / study if scale == "smoke" else HERE / name / scale
     told, results = load(name), report.read(output / "studies" / study)
-    rows_per_task = 20 if scale == "smoke" else told.get("projection")
-    more = projected(results, rows_per_task) if "projection" in told else {}
+    more = {}
+    if "projection" in told:
+        from tsne.projection import part
+
+        more = {"proxy": part(results, 20 if scale == "smoke" else told["projection"])}
     print(report.write(results, out, study, told.get("references", BASELINES), more))
     if failed:
         sys.exit(f"some cells failed; `make` the target again to repeat them alone; the report is in {out}")

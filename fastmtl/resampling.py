@@ -68,21 +68,18 @@ def _accuracy(labels: np.ndarray, prediction: np.ndarray, weights: np.ndarray) -
 
 
 def _f1(labels: np.ndarray, prediction: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    hits, said, true = _counts(labels == 1, prediction == 1, weights)
-    return np.divide(2 * hits, said + true, out=np.zeros_like(hits), where=said + true > 0)
+    return _dice(*_counts(labels == 1, prediction == 1, weights))
 
 
 def _f1_micro(labels: np.ndarray, prediction: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    is_true, is_said = labels >= 0, prediction >= 0
-    hits, named = weights @ (is_true & (labels == prediction)), weights @ is_true + weights @ is_said
-    return np.divide(2 * hits, named, out=np.zeros_like(hits), where=named > 0)
+    is_true = labels >= 0
+    return _dice(weights @ (is_true & (labels == prediction)), weights @ (prediction >= 0), weights @ is_true)
 
 
 def _f1_macro(labels: np.ndarray, prediction: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Over the classes that a resample has, as a label or as a prediction."""
     hits, said, true = _counts(*_one_hot(labels, prediction), weights)
-    seen = said + true > 0
-    return np.divide(2 * hits, said + true, out=np.zeros_like(hits), where=seen).sum(axis=1) / seen.sum(axis=1)
+    return _dice(hits, said, true).sum(axis=1) / (said + true > 0).sum(axis=1)
 
 
 def _matthews(labels: np.ndarray, prediction: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -91,6 +88,11 @@ def _matthews(labels: np.ndarray, prediction: np.ndarray, weights: np.ndarray) -
     above = hits.sum(axis=1) * rows - (said * true).sum(axis=1)
     below = np.sqrt((rows**2 - (said**2).sum(axis=1)) * (rows**2 - (true**2).sum(axis=1)))
     return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+
+
+def _dice(hits: np.ndarray, said: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """F1; 0 where there is nothing to find and nothing is said."""
+    return np.divide(2 * hits, said + true, out=np.zeros_like(hits), where=said + true > 0)
 
 
 def _one_hot(labels: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -124,9 +124,10 @@ def test_a_study_says_what_it_lacks() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("own_environment")
 def test_every_study_runs_at_the_smallest_scale_and_again_finds_everything(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = script("study.py")
+    monkeypatch.syspath_prepend(EXPERIMENTS)  # as where the program runs
     for name in study.names():
         study.main(name, "smoke", None, tmp_path)
         out = tmp_path / "reports" / f"{name}-smoke"

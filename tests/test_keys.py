@@ -6,6 +6,7 @@ No model is built: stages are asked for, and their keys compared.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,11 +82,8 @@ def keys(exp: Experiment) -> dict[str, frozenset[str]]:
         names = [task.name for task in exp.tasks][:2]
         relations.joint(*names)
         relations.features(names[0])
-        for ask in (relations.affinities, lambda rows: relations.projection(True, rows)):
-            try:
-                ask(10)
-            except UserError:  # there is no discriminator, or it does not know all tasks
-                continue
+        with suppress(UserError):  # there is no discriminator, or it does not know all tasks
+            relations.affinities(10)
     return {kind: frozenset(some) for kind, some in found.items()}
 
 
@@ -187,7 +185,7 @@ def kinds(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-PROXY = kinds("proxy scores selection affinities projection")
+PROXY = kinds("proxy scores selection affinities")
 BANDIT = kinds("utilities selection")
 JOINT = kinds("joint features affinities")
 PREPARED = kinds("prepared scores selection")
@@ -236,7 +234,7 @@ TABLE: dict[tuple[str, ...], dict[str, Row]] = {
         "bandit.fit.early_stopping": ("2", REFUSED),
         "relations.fit.early_stopping": ("2", REFUSED),
         "proxy.examples_per_task": ("12", PROXY),
-        "proxy.cross_fit": ("true", PROXY - {"projection"}),  # which is the first proxy's
+        "proxy.cross_fit": ("true", PROXY),
         "proxy.encoder": ("minilm", PROXY | {"pool"}),
         "proxy.tasks": ("[alpha,beta]", PROXY),
         "bandit.policy.batches_per_round": ("3", BANDIT),

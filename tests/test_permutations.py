@@ -97,7 +97,6 @@ def build_everything(made: dict[str, Experiment]) -> None:
     relations = TaskRelations(made["similar"])
     relations.joint("b", "c")
     relations.affinities(rows_per_task=10)
-    relations.projection(True, rows_per_task=10)
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +184,7 @@ def test_what_does_not_depend_on_order_or_primary_is_shared(
     assert kinds(first & permuted) == {
         "pool", "leakage", "prepared", "scores", "utilities", "mixing", "multitask", "finetune", "joint", "features",
     }  # fmt: skip
-    assert kinds(first & other) == {"pool", "proxy", "scores", "joint", "features", "affinities", "projection"}
+    assert kinds(first & other) == {"pool", "proxy", "scores", "joint", "features", "affinities"}
     for shared in (permuted, other):
         assert kinds(first) == kinds(shared)
         assert not kinds(first & shared) & {"selection", "test"}

@@ -13,14 +13,17 @@ from functools import cached_property
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from fastmtl.data.rows import RowSet
 from fastmtl.errors import UserError
 from fastmtl.pipelines.checks import check_measured
 from fastmtl.pipelines.experiment import Experiment
 from fastmtl.relations.gains import Relations
+from fastmtl.seeds import generator
 from fastmtl.stages.affinities import Affinities
 from fastmtl.stages.features import Features
 from fastmtl.stages.joint import JointTraining, joint_training
-from fastmtl.stages.projection import Projection, unused_rows
 from fastmtl.stages.proxy import Proxy
 from fastmtl.store import Artifact
 
@@ -54,7 +57,7 @@ class TaskRelations:
         return self.experiment.context.get(Features(self.joint_stage(task)))
 
     @cached_property
-    def _proxy(self) -> Proxy:
+    def proxy(self) -> Proxy:
         """The last pass's first proxy, which must have a discriminator."""
         exp = self.experiment
         proxies = exp.proxy_stages[-1] if exp.proxy_stages else []
@@ -66,25 +69,26 @@ class TaskRelations:
 
     def affinities(self, rows_per_task: int = 128) -> Artifact:
         """How near all tasks are by the proxy and by their models alone."""
-        exp, proxy = self.experiment, self._proxy
+        exp, proxy = self.experiment, self.proxy
         if exp.proxy_plan.tasks is not None:
             raise UserError(
                 f"proxy.tasks={list(exp.proxy_plan.tasks)}: affinities compare all tasks; use proxy.tasks=null"
             )
-        rows = unused_rows(exp.tasks, exp.pool, exp.samples[0], rows_per_task, exp.seed)
+        rows = self.unused_rows(rows_per_task)
         singles = tuple(self.joint_stage(task.name) for task in exp.tasks)
         shards = tuple(exp.levels[0][-1])
         return exp.context.get(Affinities(exp.encoder, proxy, shards, singles, rows))
 
-    def projection(self, discriminator: bool, rows_per_task: int = 500) -> Artifact:
-        """The (last) proxy's features of rows that it was not trained on, by t-SNE.
-
-        Without `discriminator` it is another proxy, trained on the same rows with task heads alone.
-        """
-        exp, proxy = self.experiment, self._proxy
-        rows = unused_rows(exp.tasks, exp.pool, exp.samples[0], rows_per_task, exp.seed)
-        proxy = proxy if discriminator else replace(proxy, discriminator=None)
-        return exp.context.get(Projection(proxy, rows, exp.passes[-1].precision))
+    def unused_rows(self, rows_per_task: int) -> RowSet:
+        """At most so many rows of each task that the proxy was not trained on; the seed, no primary, draws them."""
+        if isinstance(rows_per_task, bool) or not isinstance(rows_per_task, int) or rows_per_task < 10:
+            raise UserError(f"rows_per_task={rows_per_task!r} is not a whole number of 10 or more; use 500, say")
+        exp, drawn = self.experiment, {}
+        for name in exp.pool.names:
+            left = np.setdiff1d(exp.pool.rows_of(name), exp.samples[0], assume_unique=True)
+            shuffled = generator("projection", name, exp.seed).permutation(left)
+            drawn[name] = exp.pool.local(np.sort(shuffled[:rows_per_task]))
+        return RowSet.of(exp.tasks, drawn)
 
 
 @dataclass(frozen=True)

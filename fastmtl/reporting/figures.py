@@ -92,12 +92,8 @@ def posteriors(
     gap = 0.2 / _inches(upper)[0]
     for i, x in zip(order, spread([told[i].mode for i in order], gap, 0, 1)):
         leader(upper, (told[i].mode, told[i].peak), (x, 1.05), ("data", "axes fraction"), _color(i))
-        turned: dict[str, Any] = {
-            "rotation": SLANT,
-            "rotation_mode": "anchor",
-            "transform": upper.get_xaxis_transform(),
-        }
-        upper.text(x, 1.07, told[i].task, va="center", **turned, **_text(i))
+        above = upper.text(x, 1.07, told[i].task, va="center", rotation=SLANT, rotation_mode="anchor", **_text(i))
+        above.set_transform(upper.get_xaxis_transform())
 
 
 def rounds(bandit: Bandit, figure: Figure | SubFigure, threshold: float | None = 0.5) -> None:

@@ -29,7 +29,6 @@ from fastmtl.reporting.compare import BOTH
 from fastmtl.reporting.figures import COLORS, STYLE, beside_ends
 from fastmtl.reporting.frame import candidates
 from fastmtl.reporting.points import (
-    MARKERS,
     Looks,
     Point,
     between,
@@ -233,25 +232,6 @@ def differences(cells: DataFrame, compared: DataFrame, reference: str, looks: Lo
 
 
 @DRAWN
-def projection(coordinates: np.ndarray, tasks: Sequence[str], primary: str, title: str) -> Figure:
-    """Rows at their places (N, 2), coloured by their task (N,); the primary's are drawn last, in black."""
-    task_N, drawn = np.asarray(tasks), {}
-    others = [str(task) for task in np.unique(task_N) if task != primary]
-    axes = _axes(WIDTH, WIDTH)
-    for i, task in enumerate([*others, primary]):
-        color, marker = ("black", "o") if task == primary else (COLORS[1:][i % 9], MARKERS[i % len(MARKERS)])
-        x, y = coordinates[task_N == task].T
-        # Thousands of rows: as pixels, a tenth of the file.
-        axes.scatter(x, y, s=7, color=color, marker=marker, linewidth=0, alpha=0.7, rasterized=True)
-        drawn[task] = Line2D([], [], color=color, marker=marker, linestyle="", markersize=5)
-    axes.set(xticks=[], yticks=[])
-    axes.set_title(title, loc="left", fontsize=10)
-    axes.spines[["left", "bottom"]].set_color("#BBBBBB")
-    _key(axes, {task: drawn[task] for task in (primary, *others)}, "upper left", (1, 1), width=0)
-    return _figure(axes)
-
-
-@DRAWN
 def save(figure: Figure, path: Path) -> None:
     """In the format that the file's name says (.svg, .pdf, .png); equal figures, equal files."""
     dated = {".svg": "Date", ".pdf": "CreationDate"}.get(path.suffix)
@@ -327,9 +307,9 @@ def _limits(points: Sequence[Point]) -> tuple[float, float]:
     return max(np.nanmin(ends), low - reach) - 0.1 * reach, min(np.nanmax(ends), high + reach) + 0.1 * reach
 
 
-def _key(axes: Axes, drawn: Mapping[str, Any], place: Any, anchor: tuple[float, float], width: float = 5.0) -> None:
-    """A legend of that many inches outside the axes; its `place` corner is at the anchor, in fractions of the axes."""
-    lines = ceil(len(drawn) / max(1, int(width / (0.08 * max(map(len, drawn)) + 0.5))))
+def _key(axes: Axes, drawn: Mapping[str, Any], place: Any, anchor: tuple[float, float]) -> None:
+    """A legend of five inches outside the axes; its `place` corner is at the anchor, in fractions of the axes."""
+    lines = ceil(len(drawn) / max(1, int(5 / (0.08 * max(map(len, drawn)) + 0.5))))
     axes.legend(
         list(drawn.values()), list(drawn), ncols=ceil(len(drawn) / lines), loc=place, bbox_to_anchor=anchor,
         borderaxespad=0.3, columnspacing=1.2, handletextpad=0.4,

@@ -23,8 +23,8 @@ class PlannedBatches(Dataset):
     """This rank's micro-batches of the steps, collated: `accumulate` successive items are its part of one step.
 
     An item is a list of one-task batches. `weight` is the factor of a batch's mean loss (see `shard`), which is 0 if it
-    `repeats` a row of another rank; `share` is the batch's part of the step's rows. `served` collects the token counts
-    of the rows of each step, over all ranks.
+    `repeats` a row of another rank; `share` is the batch's part of the step's rows. `served` collects task and token
+    count (2, n) of the rows of each step, over all ranks.
     """
 
     def __init__(
@@ -41,7 +41,8 @@ class PlannedBatches(Dataset):
         i, micro = divmod(i, self.accumulate)
         step = [(task, self.places[task][picks]) for task, picks in self.steps[i]]
         if self.served is not None and micro == 0:
-            self.served += [self.rows[task].lengths[places] for task, places in step]
+            lengths = ((task, self.rows[task].lengths[places]) for task, places in step)
+            self.served += [np.stack([np.full_like(length, task), length]) for task, length in lengths]
         whole = sum(len(places) for _, places in step)
         return [self._part(task, places, len(places) / whole, micro) for task, places in step]
 
@@ -116,9 +117,10 @@ class TaskData(pl.LightningDataModule):
         rng = np.random.default_rng([self.seed, epoch])
         return planned_steps(self.sampling, self.lengths, self.batch_size, self.parts, rng)
 
-    def visited(self) -> np.ndarray:
-        """(n,) token counts of the rows that were trained on so far, each as often as it was."""
-        return np.concatenate(self.served)
+    def visited(self) -> tuple[np.ndarray, np.ndarray]:
+        """Tasks and token counts (n,) of the rows that were trained on so far, each as often as it was."""
+        task_n, length_n = np.concatenate(self.served, axis=1)
+        return task_n, length_n
 
     def train_dataloader(self) -> DataLoader:
         """One epoch; the trainer asks again before each (`reload_dataloaders_every_n_epochs=1`)."""
@@ -141,7 +143,7 @@ class TaskData(pl.LightningDataModule):
         """Plain values from which `restore` goes on with the batch that was asked for last, before it is trained on."""
         assert self.trainer is not None
         parts = len(self.steps_now[batch // self.trainer.accumulate_grad_batches])
-        served = np.concatenate([np.empty(0, np.int64), *self.served[: len(self.served) - parts]])
+        served = np.concatenate([np.empty((2, 0), np.int64), *self.served[: len(self.served) - parts]], axis=1)
         online = self.online.state() if self.online is not None else None
         return {"batch": batch, "served": torch.from_numpy(served), "online": online}
 

@@ -191,7 +191,8 @@ def train(job: FitJob) -> None:
     curves.write(job.out / "curves.csv")
     if data.online is not None:
         _write_history(job.out, data)
-    lengths = data.visited()
+    tasks, lengths = data.visited()
+    passes = np.bincount(tasks, minlength=len(data.names)) / [max(1, len(places)) for places in data.places]
     flops = training_flops(module.model, job.fit, lengths)
     records = {
         "device": device_name(job.hardware.device),
@@ -199,6 +200,7 @@ def train(job: FitJob) -> None:
         "precision": job.fit.precision,
         "steps": trainer.global_step,
         "examples": len(lengths),
+        "passes": dict(zip(data.names, passes.round(4).tolist())),  # over each task's rows
         "tokens": int(lengths.sum()),
         "flops": flops,
         "fit_s": round(fit_s, 3),

@@ -152,14 +152,6 @@ def test_costs_add_up_to_the_total_without_the_pool(cells: DataFrame) -> None:
     assert widths(figure, 1).sum(axis=0) == pytest.approx(means["total_wall_s"])
 
 
-def test_a_projection_has_the_primary_on_top() -> None:
-    tasks = np.repeat(["a", "b", "c"], 4)
-    places = np.arange(24.0).reshape(12, 2)
-    axes = plots.projection(places, tasks, "b", "of features").axes[0]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["b", "a", "c"]
-    assert np.asarray(axes.collections[-1].get_offsets()) == pytest.approx(places[4:8])
-
-
 @pytest.mark.parametrize("given", [
     {"seeds": 1, "budgets": [500]}, {"seeds": 2, "budgets": [], "score": 0.5},
     {"seeds": 2, "arms": [f"selector_{i} loss=$x$ epochs={i}" for i in range(9)], "budgets": [1_234_567]},

@@ -67,7 +67,7 @@ def job(pool: Any, tiny: Any, out: Path, case: dict[str, Any], after: int | None
 def compared(out: Path) -> dict[str, Any]:
     """All that a fit leaves but seconds, rates and memory."""
     fit = json.loads((out / "fit.json").read_text())
-    records = {name: fit["records"][name] for name in ("steps", "examples", "tokens", "flops")}
+    records = {name: fit["records"][name] for name in ("steps", "examples", "passes", "tokens", "flops")}
     bandit = (out / "bandit.json").read_text() if (out / "bandit.json").exists() else None
     return {**fit, "records": records, "curves": (out / "curves.csv").read_text(), "bandit": bandit}
 

@@ -64,6 +64,7 @@ def losses(folder: Path) -> list[float]:
 def test_every_weighting_trains_on_each_row_once_an_epoch(fit: Callable[..., Path], weighting: Weighting) -> None:
     folder = fit("one", weighting=weighting)
     assert records(folder)["examples"] == 3 * 3 * ROWS
+    assert set(records(folder)["passes"].values()) == {3.0}
     assert records(folder)["steps"] == 18  # whatever it is made of, a step has six rows
     assert np.isfinite(losses(folder)).all()
 

@@ -46,6 +46,9 @@ def test_a_fit_ends_after_so_many_steps_and_the_epoch_that_was_cut_short_may_be_
     told = fit_file(folder)
     assert told["records"]["steps"] == 8
     assert told["records"]["examples"] == 3 * ROWS + 2 * 6
+    passes = told["records"]["passes"]
+    assert sum(passes.values()) * ROWS == pytest.approx(told["records"]["examples"], abs=0.01)
+    assert max(passes.values()) > 1
     assert len(told["epochs"]) == 2
     assert last_point(folder, "choose/loss") == last_point(folder, "loss/") == 8
     assert told["epochs"][1]["loss"] != told["epochs"][0]["loss"]

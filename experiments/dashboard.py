@@ -1,6 +1,6 @@
 """The W&B pages of a study, built by code: a workspace for each setting's arms, one for its cells, and a report.
 
-`python -m fastmtl.reporting.dashboard --study NAME --entity ENTITY` saves them to the project to which the study's runs
+`python experiments/dashboard.py --study NAME --entity ENTITY` saves them to the project to which the study's runs
 were sent. What there is to show is read off the study's result files, so a panel names only what the runs have logged.
 """
 
@@ -172,7 +172,7 @@ def _options(cells: Sequence[Result]) -> list[str]:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Save workspaces and report, or with `--dry-run` write their specification as JSON."""
-    parser = argparse.ArgumentParser("python -m fastmtl.reporting.dashboard", description="W&B pages of a study")
+    parser = argparse.ArgumentParser("python experiments/dashboard.py", description="W&B pages of a study")
     parser.add_argument("--study", required=True, help="as in study=NAME")
     parser.add_argument("--project", default="fastmtl", help="of W&B, where the study's runs are")
     parser.add_argument("--entity", default="", help="user or team of W&B; without it, your default")

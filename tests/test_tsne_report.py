@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from fastmtl.reporting import projection
+from fastmtl.errors import UserError
 from fastmtl.store import Artifact
+from tests.helpers.scripts import script
+
+projection = script("tsne/projection.py")
 
 WITHOUT = {"mnli": 0.25, "cola": 0.75}
 WITH = {"mnli": 0.9, "cola": 0.1}
@@ -52,3 +57,16 @@ def test_pictures_have_names_and_the_numbers_as_text(made: dict[str, Artifact]) 
     assert (without.name, with_.name) == ("projection_without", "projection_with")
     assert without.alt.endswith("neighbours of rte among other tasks: cola 75 %, mnli 25 %")
     assert [len(artist.get_offsets()) for artist in with_.figure.axes[0].collections] == [1, 3, 3]
+
+
+def test_a_projection_has_the_primary_on_top() -> None:
+    places = np.arange(24.0).reshape(12, 2)
+    rows = pd.DataFrame({"task": np.repeat(["a", "b", "c"], 4), "x": places[:, 0], "y": places[:, 1]})
+    axes = projection.scatter(rows, "b", "of features").axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["b", "c", "a"]
+    assert np.asarray(axes.collections[-1].get_offsets()) == pytest.approx(places[4:8])
+
+
+def test_without_a_proxy_there_is_nothing_to_show() -> None:
+    with pytest.raises(UserError, match="no cell has a proxy to show; add selection=feature_similarity"):
+        projection.part([{"command": "fastmtl selection=none", "stages": [{"stage": "finetune"}]}], 20)

@@ -19,9 +19,11 @@ from fastmtl.errors import UserError
 from fastmtl.models.multitask import ProxyModel, load_weights
 from fastmtl.pipelines.experiment import Experiment
 from fastmtl.pipelines.relations import TaskRelations
-from fastmtl.reporting.projection import projections
-from fastmtl.stages.projection import Projection, separation, tsne, unused_rows
 from fastmtl.store import Artifact
+from tests.helpers.scripts import script
+
+study = script("tsne/projection.py")
+Projection, projections, separation, tsne = study.Projection, study.projections, study.separation, study.tsne
 
 SMALL = ("encoder=tiny", "data.rows_per_task=60", "budget=60", "proxy.examples_per_task=20", "proxy.fit.epochs=1",
          "scoring.precision=fp32", "data.leakage=report")  # fmt: skip
@@ -44,9 +46,9 @@ def test_both_draw_the_same_rows_and_no_proxy_was_trained_on_them(exp: Experimen
     assert drawn[0]["x"] != drawn[1]["x"]
     starts = np.array([exp.pool.starts[exp.pool.index(task)] for task in drawn[0]["task"]])
     row_ids = starts + drawn[0]["row"]
-    assert len(np.unique(row_ids)) == 90
-    assert not np.isin(row_ids, exp.pool.sample(20, seed=0)).any()
-    other = unused_rows(exp.tasks, exp.pool, row_ids[:0], 10, seed=1)
+    assert len(np.unique(row_ids)) == 10 * len(exp.pool.names)
+    assert not np.isin(row_ids, exp.samples[0]).any()
+    other = TaskRelations(compose(*SMALL, "seed=1", f"paths.output={exp.store.root.parent}")).unused_rows(10)
     assert other["chats"].tolist() != drawn[0]["row"][:10]
 
 

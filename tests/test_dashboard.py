@@ -16,9 +16,12 @@ pytest.importorskip("wandb_workspaces")
 
 from fastmtl.cli.compose import conf_dir
 from fastmtl.errors import UserError
-from fastmtl.reporting.dashboard import main, pages, specification, views
 from fastmtl.reporting.logs import BELIEFS, TABLES, log_cell
+from tests.helpers.scripts import script
 from tests.reporting.test_logs import result
+
+dashboard = script("dashboard.py")
+main, pages, specification, views = dashboard.main, dashboard.pages, dashboard.specification, dashboard.views
 
 
 def study(folder: Path) -> list[dict[str, Any]]:
