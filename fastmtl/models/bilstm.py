@@ -42,7 +42,7 @@ class BiLSTMSpec:
     that the file lacks share the mean vector. Without it vectors of `embedding_size` (128) are learned for the ids of
     `tokenizer`, any encoder that `EncoderSpec.name` takes. All vectors are trained, unless `fit.freeze_embeddings`.
 
-    `layers` are LSTMs of `hidden_size` units a direction; AutoSeM has 2 of 512, a CPU is better off with half the width.
+    `layers` are LSTMs of `hidden_size` units a direction; AutoSeM has 2 of 512, CPUs are better off with half of that.
     `dropout` is of the vectors and between the layers (AutoSeM 0.5, for MRPC 0.25); that of the pooled feature is
     `fit.dropout`. Initial weights follow the run's seed. `max_length` is in tokens, of both texts together.
     """

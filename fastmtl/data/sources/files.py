@@ -153,8 +153,8 @@ def _of_files(values: dict[str, Any], folder: Path) -> TaskSpec:
     if reading.validation_share is not None and isinstance(splits := values.get("splits"), dict):
         if "validation" in splits:
             raise UserError(
-                f"task {values.get('name')!r} has a validation file, and validation_share={reading.validation_share} asks "
-                "for another; leave one out"
+                f"task {values.get('name')!r} has a validation file, and validation_share={reading.validation_share} "
+                "asks for another; leave one out"
             )
         values["splits"] = {**splits, "validation": splits.get("train", "")}
     return TaskSpec.from_dict(values, FileSource(str(folder), reading))
