@@ -7,6 +7,7 @@ import csv
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 from fastmtl.data.sources.formats import LINES, TABLES, Reading, delimiter_of, encoding_of
 
@@ -80,7 +81,7 @@ def rows_of(path: Path, how: Reading) -> Iterator[tuple[int, list[str]]]:
     Raises:
         csv.Error: A quote is opened and never closed.
     """
-    quoting = csv.QUOTE_MINIMAL if how.quoted else csv.QUOTE_NONE
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if how.quoted else csv.QUOTE_NONE
     with open(path, encoding=encoding_of(path, how.encoding), newline="") as lines:
         reader = csv.reader(lines, delimiter=delimiter_of(path, how), quoting=quoting, strict=how.quoted)
         before = csv.field_size_limit(1 << 30)

@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
-from fastmtl.data.duplicates import Texts
 from fastmtl.data.sources import checked_pool, glue, hash_files, hub
 from fastmtl.data.sources.faults import fault_of, wrong_delimiter
 from fastmtl.data.sources.formats import Reading, read
@@ -84,6 +83,8 @@ class FileSource:
 
 def held_for_validation(texts: Sequence[Sequence[Any]], share: float) -> np.ndarray:
     """(n,) bool: the rows that a task without a validation file validates on, by their text columns."""
+    from fastmtl.data.duplicates import Texts  # slow to import, and needed for such tasks alone
+
     columns = [[" ".join(map(str, v)) if isinstance(v, list) else str(v) for v in column] for column in texts]
     return Texts(*columns).keys() < share * 2.0**64
 

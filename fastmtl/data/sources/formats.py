@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 import re
 from collections.abc import Iterator, Sequence
 from functools import reduce
@@ -113,17 +114,18 @@ def _read_table(path: Path, how: Reading) -> Iterator[pa.RecordBatch]:
     yield from pyarrow.csv.open_csv(path, reading, parse, as_text)
 
 
-def _read_lines(path: Path, columns: Sequence[str], how: Reading) -> Iterator[pa.RecordBatch]:
-    def opened() -> pa.NativeFile:
-        encoding = encoding_of(path, how.encoding)
-        stream = pa.OSFile(str(path))
-        return stream if encoding == "utf-8" else pa.transcoding_input_stream(stream, encoding, "utf-8")
+def _opened(path: Path, how: Reading) -> pa.NativeFile:
+    encoding = encoding_of(path, how.encoding)
+    stream = pa.OSFile(str(path))
+    return stream if encoding == "utf-8" else pa.transcoding_input_stream(stream, encoding, "utf-8")
 
+
+def _read_lines(path: Path, columns: Sequence[str], how: Reading) -> Iterator[pa.RecordBatch]:
     # Types of the first block hold for the columns in use; what other columns turn into does not matter.
     roots = {name.partition(".")[0] for name in columns} | {*columns}
-    schema = pa.schema([field for field in pyarrow.json.open_json(opened()).schema if field.name in roots])
+    schema = pa.schema([field for field in pyarrow.json.open_json(_opened(path, how)).schema if field.name in roots])
     parse = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
-    yield from pyarrow.json.open_json(opened(), parse_options=parse)
+    yield from pyarrow.json.open_json(_opened(path, how), parse_options=parse)
 
 
 def _read_arrow(path: Path) -> Iterator[pa.RecordBatch]:
@@ -184,3 +186,39 @@ def _sentences(path: Path, encoding: str) -> Iterator[list[tuple[str, ...]]]:
             elif words:
                 yield list(zip(*words))
                 words = []
+
+
+def column_names(path: Path, how: Reading) -> list[str]:
+    """All columns of a file, nested fields by their paths; of a CoNLL file the first and the last."""
+    ending = path.suffix.lower()
+    if ending in WORDS:
+        return ["0", "-1"]
+    if ending in LINES:
+        schema = pyarrow.json.open_json(_opened(path, how)).schema
+    elif ending == ".parquet":
+        schema = pyarrow.parquet.ParquetFile(path).schema_arrow
+    else:
+        schema = next(read(path, [], how)).schema
+    return [name for field in schema for name in _leaves(field)]
+
+
+def _leaves(field: pa.Field) -> list[str]:
+    if not pa.types.is_struct(field.type):
+        return [field.name]
+    return [f"{field.name}.{name}" for inner in field.type for name in _leaves(inner)]
+
+
+def class_names(path: Path) -> dict[str, list[str]]:
+    """Column -> names of its class codes, as `datasets` notes them in Parquet and Arrow files."""
+    if path.suffix.lower() == ".parquet":
+        metadata = pyarrow.parquet.ParquetFile(path).schema_arrow.metadata
+    elif path.suffix.lower() in (".arrow", ".feather"):
+        metadata = next(read(path, [], Reading())).schema.metadata
+    else:
+        return {}
+    noted = json.loads((metadata or {}).get(b"huggingface", b"{}"))
+    features = noted.get("info", {}).get("features", {})
+    named = {name: feature.get("feature", feature) for name, feature in features.items() if isinstance(feature, dict)}
+    return {
+        name: feature["names"] for name, feature in named.items() if isinstance(feature, dict) and "names" in feature
+    }
