@@ -22,7 +22,7 @@ endif
 .DEFAULT_GOAL := help
 TABLES := table-budget table-runtime table-single-multi table-in-task table-loss table-proxy-size table-power
 .PHONY: help demo setup test test-slow check wheel $(TABLES) table-autosem table-gains table-relations figure-tsne dashboard glue-submission \
-  sample-arms bench proxy-economy gc clean again
+  sample-arms transfer bench proxy-economy when-it-pays gc clean again
 RUN_STUDY = @$(BIN)/python experiments/study.py $(1) --scale $(SCALE) $(if $(GLUE),--glue $(GLUE))
 
 help: ## this list
@@ -97,14 +97,20 @@ glue-submission: $(STAMP) ## the GLUE server's zip: GLUE=FOLDER (else the Hub) T
 sample-arms: $(STAMP) ## the demo's arms over ten seeds; SEEDS=5 for five
 	@PATH="$(abspath $(BIN)):$$PATH" bash experiments/sample_arms/run.sh
 
+transfer: $(STAMP) ## how much of what the right rows are worth arrives: GLUE=FOLDER, ARGS="sst2 --seeds 2" for a part
+	@$(BIN)/python experiments/transfer/study.py $(if $(GLUE),--glue $(GLUE)) $(ARGS)
+
 bench: $(STAMP) ## speed against the reference path and the machine's own bound: about a quarter of an hour
 	@$(BIN)/python experiments/throughput/bench.py
 
 proxy-economy: $(STAMP) ## what cheaper ways to score lose; GLUE=FOLDER for real rows, else the sample
 	@$(BIN)/python experiments/proxy_economy/study.py $(if $(GLUE),--root $(GLUE))
 
-gc: $(STAMP) ## remove what killed runs left half-written among the artifacts; running ones keep theirs
-	@$(BIN)/python -c "$$GC_SCRIPT" '$(ARTIFACTS)'
+when-it-pays: $(STAMP) ## gain of chosen over random rows against the related share of the pile; GLUE=FOLDER, else a check in minutes
+	@$(BIN)/python experiments/when_it_pays/study.py $(if $(GLUE),--glue $(GLUE)) $(ARGS)
+
+gc: $(STAMP) ## list artifacts that no result needs, and what killed runs left; ARGS="--yes --older-than 30d" removes
+	@$(BIN)/fastmtl gc --store '$(ARTIFACTS)' $(ARGS)
 
 clean: ## remove .venv, build products and caches; outputs stay
 	@rm -rf .venv dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache
@@ -120,24 +126,3 @@ $(STAMP): pyproject.toml constraints.txt
 	@PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 	  $(BIN)/python -m pip install -qq --no-input -e '.[$(EXTRAS)]'
 	@printf '%s\n' '$(CURDIR)' >$@
-
-define GC_SCRIPT
-import pathlib, shutil, sys
-from filelock import FileLock, Timeout
-
-root = pathlib.Path(sys.argv[1])
-left = {(p.parent, p.name.split(".")[1]) for ending in ("draft", "lock") for p in root.glob(f"*/.*.{ending}")}
-removed = 0
-for stage, key in sorted(left):
-    lock = stage / f".{key}.lock"
-    try:
-        with FileLock(lock, timeout=0):
-            for draft in stage.glob(f".{key}.*.draft"):
-                shutil.rmtree(draft, ignore_errors=True)
-                removed += 1
-            lock.unlink(missing_ok=True)
-    except Timeout:
-        print(f"in use: {stage.name}/{key}")
-print(f"{removed} half-written artifacts removed from {root}")
-endef
-export GC_SCRIPT

@@ -5,10 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from typing import Any
 
 import numpy as np
+
+LATER = {"later": True}
+"""Metadata of a field that was added later: at its default it is no part of a key, so that older keys stay."""
+
+
+def counted(value: Any) -> list[Field[Any]]:
+    """The fields of a dataclass that its key is made of."""
+    return [one for one in fields(value) if not one.metadata.get("later") or getattr(value, one.name) != one.default]
 
 
 def digest(value: Any) -> str:
@@ -20,7 +28,7 @@ def plain(value: Any) -> Any:
     """The value as nested lists of strings, numbers, booleans and None, in the value's own order.
 
     A value with a method `identity()` is what that returns. Another dataclass is its name, its version if it has one,
-    and its fields in order. A mapping is a list of pairs.
+    and its fields in order (see `LATER`). A mapping is a list of pairs.
 
     Raises:
         TypeError: The value is of another type, whose content could not be told from its looks.
@@ -33,7 +41,7 @@ def plain(value: Any) -> Any:
         return plain(own())
     if is_dataclass(value) and not isinstance(value, type):
         version = getattr(type(value), "version", None)
-        parts = [[field.name, plain(getattr(value, field.name))] for field in fields(value)]
+        parts = [[field.name, plain(getattr(value, field.name))] for field in counted(value)]
         return [stable_name(type(value)), *([] if version is None else [version]), parts]
     if isinstance(value, Mapping):
         return [[plain(key), plain(inner)] for key, inner in value.items()]

@@ -127,7 +127,14 @@ class RelationsPlan:
 
 @options
 class CascadeLevel:
-    """One step of a cascade as configured: what is null is as without a cascade. `layers` keeps the first layers."""
+    """One step of a cascade as configured; what is null is as without a cascade.
+
+    Args:
+        layers: The first so many of the encoder's layers alone.
+        encoder: Another encoder than the proxy's.
+        scorer: Another scorer than the selection's.
+        precision: Of weights and activations.
+    """
 
     layers: Count | None = None
     encoder: Part = None

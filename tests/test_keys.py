@@ -94,7 +94,7 @@ def pools(exp: Experiment) -> dict[str, frozenset[str]]:
 
 def difference(base: tuple[str, ...], key: str, value: str) -> set[str]:
     """Kinds of stages of which other ones are asked for."""
-    look = pools if base[0] in ("data=sample", "data=tagging") else keys
+    look = pools if base[0] in ("data=sample", "data=tagging", "data=pile") else keys
     if base not in FOUND:
         FOUND[base] = look(build(changed(base)))
     if key in ("mixing", "logger"):  # options of a group
@@ -174,6 +174,8 @@ RANDOM = (*FILES, "selection=random")
 CASCADE = (*FILES, "scoring.cascade=[small,large]", "scoring.levels.small.layers=1", "scoring.audit=3")
 BILSTM = (*RANDOM, "encoder=bilstm", "encoder.tokenizer=tiny", "encoder.hidden_size=8")
 GLUE = ("data=glue", "data.tasks=[rte,mrpc,wnli]", *SMALL, "selection=random")
+PILE_ROWS = ("data.source.primary=rte", "data.source.unrelated=[mrpc]", "data.source.rows=12", "data.source.size=30")
+PILE = ("data=pile", "data.root=one", "primary=rte", *PILE_ROWS, "data.source.share=0.4", *SMALL)
 PARQUET = ("data=glue_local", "data.root=one", "data.tasks=[rte,mrpc]", *SMALL, "selection=random")
 
 NOTHING: frozenset[str] = frozenset()
@@ -206,7 +208,8 @@ HARMLESS = ("trainer.", "logger", "paths.", "study", "stage", "selection.name")
 FIT = {
     "batch_size": "8", "optimizer": "adadelta", "learning_rate": "0.5", "weight_decay": "0.5", "warmup": "0.5",
     "max_grad_norm": "0.5", "precision": "bf16", "dropout": "0.5", "freeze_layers": "1", "freeze_embeddings": "true",
-    "max_steps": "3", "callbacks": "{x: {_target_: pytorch_lightning.callbacks.Timer}}",
+    "layer_decay": "0.5", "probing": "0.5", "pull": "9", "max_steps": "3",
+    "callbacks": "{x: {_target_: pytorch_lightning.callbacks.Timer}}",
 }  # fmt: skip
 DISCRIMINATOR = "{_target_: fastmtl.scoring.discriminator.Discriminator, loss: bce}"
 
@@ -268,6 +271,9 @@ TABLE: dict[tuple[str, ...], dict[str, Row]] = {
         "encoder.pooling": ("cls", ROWS),
         "encoder.max_length": ("16", ALL),
         "encoder.learning_rate": ("0.5", ROWS),
+        "encoder.finetune_learning_rate": ("0.5", FINETUNE),
+        "multitask.heads": ("by_labels", MULTITASK),
+        "finetune.keep_selected": ("0.5", FINETUNE),
         "encoder.revision": ("abc", ALL),
         "encoder.layers": ("1", ROWS),
         "selection.name": ("other", NOTHING),
@@ -311,6 +317,7 @@ TABLE: dict[tuple[str, ...], dict[str, Row]] = {
         "encoder.dropout": ("0.5", MODELS),
         "encoder.embedding_size": ("7", MODELS),
         "encoder.embeddings": ("one.txt", MODELS | {"pool", "leakage"}),
+        "encoder.finetune_learning_rate": ("0.5", kinds("finetune test")),
         "encoder.hidden_size": ("9", MODELS),
         "encoder.layers": ("1", MODELS),
         "encoder.learning_rate": ("0.5", MODELS),
@@ -383,6 +390,17 @@ TABLE: dict[tuple[str, ...], dict[str, Row]] = {
         "data.source.root": ("two", kinds("pool leakage selection") | MODELS - {"test"}),
         "data.source.names": ("[rte,wnli]", kinds("pool leakage selection joint multitask finetune")),
     },
+    PILE: {
+        "data.root": ("two", kinds("pool")),
+        "data.source.root": ("two", kinds("pool")),
+        "data.source.primary": ("wnli", REFUSED),  # `primary` names another one
+        "data.source.unrelated": ("[wnli]", kinds("pool")),
+        "data.source.share": ("0.5", kinds("pool")),
+        "data.source.size": ("25", kinds("pool")),
+        "data.source.rows": ("13", kinds("pool")),
+        "data.source.validation": ("20", kinds("pool")),
+        "data.source.seed": ("1", kinds("pool")),
+    },
     ("data=tagging", *SMALL): {"data.source.seed": ("1", kinds("pool"))},
     ("data=sample", *SMALL): {
         "data.source.seed": ("1", kinds("pool")),
@@ -436,6 +454,7 @@ def test_a_value_is_in_the_keys_of_the_stages_that_it_changes(
         ["proxy.fit.weight_decay=0", "bandit.policy.prior=[1.0,1]", "bandit.policy.episode=1"],
         ["mixing.random_starts=null", "selection.selector.threshold=0.50"],
         ["paths.output=a", "study=b", "trainer.devices=1"],
+        ["multitask.heads={one: [beta]}"],  # a group of one task shares nothing
     ],
     ids=str,
 )

@@ -29,6 +29,7 @@ FIX = re.compile(r"; (use|give|pass|name|choose|write|did you mean|the options a
 NEEDED = {
     "data=files": ("data.config=tasks.yaml", "primary=tickets"),
     "data=glue_local": ("data.root=glue",),
+    "data=pile": ("data.root=glue",),
     "encoder=auto": ("encoder.name=any/encoder",),
     "sampling=ratio": ("sampling.ratios=[5,1]",),
     "selection=hand_picked": ("selection.selector.tasks=[mails]",),
@@ -97,6 +98,8 @@ PLAIN = {
     "study": ["[1,2]", "../up"],
     "stage": ["[1,2]", "nonsense"],
     "mixing": ["nonsense"],
+    "finetune.keep_selected": ["nonsense", "-0.1", "1.1", "true"],
+    "multitask.heads": ["nonsense", "[1,2]", "{x: [nobody]}", "{x: [prices,tickets]}", "{x: [prices], y: [prices]}"],
     "callbacks": ["nonsense"],
     "paths.output": ["[1,2]", "5"],
     "paths.artifacts": ["[1,2]", "5", "/dev/null/x"],

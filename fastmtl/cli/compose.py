@@ -129,9 +129,16 @@ def build(cfg: DictConfig) -> Experiment:
         seed=plain.seed,
         mixing_search=_made(cfg.mixing) if cfg.get("mixing") else None,
         leakage_rule=cfg.data.leakage,
-        rows_per_task=dict(rows) if isinstance(rows, DictConfig) else rows,
+        keep_selected=cfg.finetune.keep_selected,
+        multitask_heads=_plain(cfg.multitask.heads),
+        rows_per_task=_plain(rows),
         **parts,
     )
+
+
+def _plain(value: Any) -> Any:
+    """A list or mapping of OmegaConf as one of Python."""
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def _missing(cfg: DictConfig) -> list[str]:

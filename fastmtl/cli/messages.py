@@ -64,7 +64,8 @@ def _unknown(key: str, conf: Path, defaults: DictConfig) -> str:
     near = difflib.get_close_matches(key, known, n=1) or difflib.get_close_matches(
         parts[-1], [name.rsplit(".", 1)[-1] for name in known], n=1
     )
-    return f"{key!r} is not a key of the configuration" + (f"; did you mean {near[0]!r}?" if near else "; see --help")
+    fix = f"did you mean {near[0]!r}?" if near else "see fastmtl help"
+    return f"{key!r} is not a key of the configuration; {fix}"
 
 
 @lru_cache

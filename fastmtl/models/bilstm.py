@@ -56,6 +56,7 @@ class BiLSTMSpec:
     embedding_size: Count | None = None
     tokenizer: Annotated[str, Field(min_length=1, description="minilm, or what else encoder.name takes")] = "minilm"
     dropout: Rate = 0.25
+    finetune_learning_rate: Portion | None = None
 
     def identity(self) -> list[Any]:
         """What fixes the distribution of initial weights and the pooled feature: content, not place."""

@@ -37,6 +37,7 @@ class EncoderSpec:
         pooling: How the states of a row's tokens become one vector.
         max_length: In tokens; longer rows are cut.
         learning_rate: What fits take unless they set their own.
+        finetune_learning_rate: The same for fine-tuning that follows the multi-task stage; null: as the others.
         revision: Of a Hub id.
         layers: Keep the first so many layers alone: a cheaper proxy with the same tokenizer.
     """
@@ -47,6 +48,7 @@ class EncoderSpec:
     learning_rate: Portion = 2e-5
     revision: str | None = None
     layers: Count | None = None
+    finetune_learning_rate: Portion | None = None
 
     def identity(self) -> list[Any]:
         """What fixes the initial weights, the pooled feature and the token ids of a text: content, not place."""
@@ -127,7 +129,7 @@ def sha256_of(path: Path) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without progress bars and reports of unused pooler weights; what the user's process had set comes back."""
     level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
@@ -143,8 +145,10 @@ def _quiet() -> Iterator[None]:
 def _from_hub(name: str, kind: Any, revision: str | None, **options: Any) -> Any:
     """What `kind`, a class of Transformers, loads from a folder or the Hub."""
     try:
-        with _quiet():
-            return kind.from_pretrained(_folder(name) or name, revision=revision or "main", **options)
+        with quiet():
+            return kind.from_pretrained(
+                _folder(name) or name, revision=revision or "main", trust_remote_code=False, **options
+            )
     except (OSError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise UserError(

@@ -9,7 +9,7 @@ from fastmtl.data.batching.online import is_rewarded_by_validation
 from fastmtl.data.batching.planned import Proportional
 from fastmtl.data.duplicates import comparable
 from fastmtl.errors import UserError
-from fastmtl.models.multitask import MultiTaskModel
+from fastmtl.models.multitask import MultiTaskModel, check_heads
 from fastmtl.plans import ProxyPlan, ScoringPlan, SelectionPlan
 from fastmtl.selection.base import PoolExhausted, rows_wanted
 from fastmtl.stages.utilities import read_predictor
@@ -32,6 +32,10 @@ def check(experiment: Experiment) -> None:
         comparable(experiment.task, [task for task in experiment.tasks if task.name != experiment.primary])
     check_scoring(experiment.scoring, plan, experiment.hardware)
     check_proxy_tasks(experiment.proxy_plan, experiment.primary, names)
+    keep = experiment.keep_selected
+    if isinstance(keep, bool) or not isinstance(keep, int | float) or not 0 <= keep <= 1:
+        raise UserError(f"finetune.keep_selected={keep!r} does not fit; use a number of 0 or more and at most 1")
+    check_heads(experiment.multitask_heads, experiment.tasks)
     if plan.predictor is not None:
         read_predictor(plan.predictor)
         for task in experiment.tasks:

@@ -6,7 +6,7 @@ what its key is made of, is in the module of its name in `fastmtl.stages`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
@@ -20,10 +20,10 @@ from fastmtl.data.duplicates import holdout, read_texts
 from fastmtl.data.pool import TaskPool
 from fastmtl.data.rows import RowSet
 from fastmtl.errors import UserError
-from fastmtl.identity import digest
+from fastmtl.identity import digest, plain
 from fastmtl.mixing import MixingSearch
 from fastmtl.models.encoder import EncoderSpec, TokenizerSpec
-from fastmtl.models.multitask import MultiTaskModel
+from fastmtl.models.multitask import MultiTaskModel, shared_heads
 from fastmtl.pipelines import checks
 from fastmtl.plans import BanditPlan, Protocol, ProxyPlan, RelationsPlan, ScoringPass, ScoringPlan, SelectionPlan
 from fastmtl.seeds import derive, generator
@@ -88,6 +88,8 @@ class Experiment:
     hardware: Hardware = field(default_factory=Hardware)
     rows_per_task: int | Mapping[str, int] | None = None
     leakage_rule: Literal["report", "drop", "fail"] | None = None
+    multitask_heads: str | Mapping[str, Sequence[str]] = "per_task"
+    keep_selected: float = 0.0
     chosen_precision: Mapping[str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -425,13 +427,15 @@ class Experiment:
         rows = {**self.primary_rows[0], **self.pool.by_task(np.sort(self.selected()))}
         fit = self.multitask_fit.resolved(self.hardware, self.encoder)
         trained = RowSet.of(self.tasks, rows, origin=self.primary_rows[0].origin)
-        return Multitask(trained, self.encoder, fit, self.seed, Proportional(), self.weighting, None)
+        heads = tuple(shared_heads(self.multitask_heads, trained.tasks).items())
+        return Multitask(trained, self.encoder, fit, self.seed, Proportional(), self.weighting, None, heads)
 
     @cached_property
     def _search(self) -> Mixing | None:
         """The search for a ratio, whatever rows there are."""
         search = self.mixing_search
-        return Mixing(search, self._unordered, self._finetuned_from(None), self.seed) if search is not None else None
+        last = self._finetuned_from(None, follows=True)
+        return Mixing(search, self._unordered, last, self.seed) if search is not None else None
 
     @property
     def mixing_stage(self) -> Mixing | None:
@@ -461,10 +465,14 @@ class Experiment:
         """The MT-DNN on all primary rows (less the held-out ones) and the selected rows; None if none were selected."""
         return self.context.get(self.multitask_stage) if self.multitask_stage else None
 
-    def _finetuned_from(self, multitask: Multitask | None) -> Finetune:
-        fit = self.finetune_fit.resolved(self.hardware, self.encoder)
+    def _finetuned_from(self, multitask: Multitask | None, follows: bool = False) -> Finetune:
+        """Fine-tuning from the weights of a stage; `follows` also where that stage is yet to be named."""
+        follows = follows or multitask is not None
+        fit = self.finetune_fit.resolved(self.hardware, self.encoder, follows)
+        keep = self.keep_selected if self.keep_selected and follows and len(self.selected()) else 0.0
+        rows, heads = (self._unordered.rows, self._unordered.heads) if keep else (self.primary_rows[0], ())
         return Finetune(
-            self.primary_rows[0], self.encoder, fit, self.seed, self.choosing_rows, self.reported_rows, multitask
+            rows, self.encoder, fit, self.seed, self.choosing_rows, self.reported_rows, multitask, keep, heads
         )
 
     @cached_property
@@ -519,13 +527,17 @@ class Experiment:
         """
         chooses = self._selection().check_budget() > 0
         multitask = replace(self._unordered, sampling=self.sampling) if chooses else None
-        stages = [self.selection_stage, self._finetuned_from(multitask), self._search if chooses else None]
+        last = self._finetuned_from(multitask, follows=self.selection_plan.both_stages)
+        stages = [self.selection_stage, last, self._search if chooses else None]
         found: dict[str, Any] = {}
         for stage in stages:
             found |= options_of(stage) if stage else {}
         if self.selection_plan.predictor:  # one option, however many coefficients it has
             found = {key: value for key, value in found.items() if not key.startswith("utilities.predictor")}
             found["utilities.predictor"] = digest(read_predictor(self.selection_plan.predictor))
+        if chooses:  # not which tasks happen to share heads among those selected
+            found = {key: value for key, value in found.items() if ".heads" not in key}
+            found["multitask.heads"] = plain(self.multitask_heads)
         for place, precision in self.chosen_precision.items():
             if f"{place}.precision" in found:
                 found[f"{place}.precision"] = precision

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fastmtl.data.rows import RowSet
-from fastmtl.identity import digest, plain, stable_name
+from fastmtl.identity import counted, digest, plain, stable_name
 from fastmtl.models.encoder import TokenizerSpec
 from fastmtl.store import MANIFEST, Artifact, Store
 from fastmtl.tasks import TaskSpec
@@ -31,7 +31,7 @@ class Stage(ABC):
     @cached_property
     def parts(self) -> list[Any]:
         """What the key is made of: kind, version and the fields in order, upstream stages by their keys."""
-        return [self.kind, self.version, [[f.name, plain(getattr(self, f.name))] for f in fields(self)]]
+        return [self.kind, self.version, [[f.name, plain(getattr(self, f.name))] for f in counted(self)]]
 
     @cached_property
     def key(self) -> str:
@@ -68,6 +68,11 @@ class Context:
                 stage.kind, stage.key, stage.parts, lambda out: stage.build(out, self), needs
             )
         return self._made[name]
+
+    @property
+    def names(self) -> list[tuple[str, str]]:
+        """Kind and key of everything that was asked for."""
+        return sorted(self._made)
 
     def keep(self, artifact: Artifact) -> None:
         """Take what other processes built for this one, which is no hit either when it is asked for."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import field, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from fastmtl.errors import UserError
+from fastmtl.identity import LATER
 from fastmtl.options import Count, Fraction, Natural, NonNegative, OptionError, Portion, Rate, options
 
 
@@ -32,6 +33,10 @@ class FitConfig:
         optimizer: AdamW, or Adadelta (Zeiler 2012, with its constants), whose own step `learning_rate` scales: 0.1 and
             constant in Bingel & Søgaard 2017. It starts slowly and needs thousands of steps.
         max_steps: Training ends after so many optimizer steps; null: after all epochs.
+        layer_decay: The rate of a layer as a share of that of the layer above, of the embeddings as of a lowest layer.
+        probing: Share of all steps in which the heads alone are trained (Kumar et al. 2022).
+        pull: Each step takes the encoder back by the share learning rate x `pull` of its way from where the fit started
+            (L2-SP, Li et al. 2018).
         early_stopping: Training ends when the rows that choose the epoch have not improved for so many epochs.
         callbacks: Lightning callbacks by name, each `{_target_: class path, option: value}`.
     """
@@ -51,10 +56,17 @@ class FitConfig:
     max_steps: Count | None = None
     early_stopping: Count | None = None
     callbacks: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
+    layer_decay: Portion = field(default=1.0, metadata=LATER)
+    probing: Rate = field(default=0.0, metadata=LATER)
+    pull: NonNegative = field(default=0.0, metadata=LATER)
 
-    def resolved(self, hardware: Hardware, encoder: Any) -> FitConfig:
-        """The same with what this encoder and hardware make of null and auto: keys say what was used."""
-        rate = encoder.learning_rate if self.learning_rate is None else self.learning_rate
+    def resolved(self, hardware: Hardware, encoder: Any, follows: bool = False) -> FitConfig:
+        """The same with what this encoder and hardware make of null and auto: keys say what was used.
+
+        A fit that `follows` the multi-task stage has a rate of its own, for the sake of what that stage learned.
+        """
+        gentle = getattr(encoder, "finetune_learning_rate", None) if follows else None
+        rate = self.learning_rate or gentle or encoder.learning_rate
         return replace(self, learning_rate=rate, precision=resolve_precision(self.precision, hardware))
 
 

@@ -73,7 +73,8 @@ class TaskData(pl.LightningDataModule):
 
     `rows` are the training rows, the primary's first; `evaluated` are rows of one task. A step has up to `parts`
     one-task batches. Under a planned sampling the order of an epoch is a function of seed and epoch alone; under an
-    online one of the rewards too, which are the same on every rank.
+    online one of the rewards too, which are the same on every rank. `shares`, where given, are the share of the rows of
+    all tasks but the first that each epoch reads, drawn anew; every epoch is planned then.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class TaskData(pl.LightningDataModule):
         pad_id: int,
         evaluated: RowSet | None = None,
         parts: int = 1,
+        shares: Sequence[float] = (),
     ) -> None:
         super().__init__()
         self.names = list(rows)
@@ -94,6 +96,7 @@ class TaskData(pl.LightningDataModule):
         self.lengths = [source.lengths[places] for source, places in zip(self.rows, self.places)]
         self.sampling, self.batch_size, self.seed, self.pad_id, self.parts = sampling, batch_size, seed, pad_id, parts
         self.online = None if isinstance(sampling, Sampling) else Online(sampling, self.lengths, batch_size, seed)
+        self.shares = shares
         self.served: list[np.ndarray] = []
         self.steps_now: Sequence[Step] = []
         self._resumed: tuple[int, Any] | None = None
@@ -104,7 +107,8 @@ class TaskData(pl.LightningDataModule):
 
     def num_steps(self, epochs: int) -> int:
         """Optimizer steps of so many epochs, from their plans, not from the trainer."""
-        if self.online is not None or self.batch_size % self.parts == 0:  # every epoch has as many
+        # Every epoch has as many steps, unless it reads other shares of the rows or parts do not divide the batch.
+        if not self.shares and (self.online is not None or self.batch_size % self.parts == 0):
             return epochs * len(self.steps(0))
         return sum(len(self.steps(epoch)) for epoch in range(epochs))
 
@@ -115,7 +119,14 @@ class TaskData(pl.LightningDataModule):
             self.online.start(epoch)
             return self.online
         rng = np.random.default_rng([self.seed, epoch])
-        return planned_steps(self.sampling, self.lengths, self.batch_size, self.parts, rng)
+        if not self.shares:
+            return planned_steps(self.sampling, self.lengths, self.batch_size, self.parts, rng)
+        first, *others = map(len, self.lengths)
+        drawn = [np.sort(rng.permutation(count)[: round(self.shares[epoch] * count)]) for count in others]
+        kept = [np.arange(first), *drawn]
+        lengths = [one[rows] for one, rows in zip(self.lengths, kept)]
+        steps = planned_steps(self.sampling, lengths, self.batch_size, self.parts, rng)
+        return [[(task, kept[task][rows]) for task, rows in step] for step in steps]
 
     def visited(self) -> tuple[np.ndarray, np.ndarray]:
         """Tasks and token counts (n,) of the rows that were trained on so far, each as often as it was."""

@@ -84,7 +84,7 @@ def predict(
 
 def _read(model: MultiTaskModel, task: TaskSpec, rows: TokenRows, how: Inference, positions: np.ndarray) -> Any:
     """Logits and labels of the rows: arrays, or for a task of words lists with an array per row."""
-    head = model.heads[task.name]
+    head = model.head(task.name)
     if task.of_kind.reads == "words":
         logits = forward_tokens(model.encoder, head, rows, positions, how, "predict")
         return logits, [_tags(rows, position) for position in positions]

@@ -17,6 +17,7 @@ import sys
 import time
 import uuid
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -43,6 +44,7 @@ from fastmtl.training.checkpoint import Checkpoint
 from fastmtl.training.config import FitConfig, Hardware
 from fastmtl.training.datamodule import TaskData
 from fastmtl.training.modules import MultiTaskModule, ProxyModule, freeze, training_flops
+from fastmtl.training.optimizer import groups
 from fastmtl.training.process import PeakMemory, following
 from fastmtl.training.weighting import Equal, Weighting
 
@@ -61,6 +63,8 @@ class FitJob:
         rows: The training rows, the primary's first.
         discriminator: Makes it a proxy, with this loss.
         init: A weights file to start from; without it the encoder's own.
+        heads: Task -> the task whose head it shares; see `fastmtl.models.multitask.shared_heads`.
+        shares: For each epoch, the share of the rows of all tasks but the first that it reads; empty: all.
         evaluated: Rows of one task that are measured after each epoch. The best epoch on them is kept, or with
             `keep_best=False`, as without them, the last one.
         resume: A folder for checkpoints, which outlives a killed process; None keeps none.
@@ -82,6 +86,8 @@ class FitJob:
     keep_best: bool = True
     weighting: Weighting = field(default_factory=Equal)
     resume: Path | None = None
+    heads: Mapping[str, str] = field(default_factory=dict)
+    shares: tuple[float, ...] = ()
 
     def run(self) -> None:
         train(self)
@@ -108,8 +114,8 @@ def run_fit(job: FitJob) -> dict[str, Any]:
         # What does not fit together is said here, in one line, rather than by every rank.
         _callbacks(job.fit)
         data = _data(job)
-        if job.fit.freeze_layers or job.fit.freeze_embeddings:
-            _module(job, data)
+        if job.fit.freeze_layers or job.fit.freeze_embeddings or job.fit.layer_decay != 1:
+            groups(_module(job, data).model, job.fit)
         run_distributed(job, hardware, job.out)
     else:
         train(job)
@@ -232,8 +238,9 @@ def _write_history(folder: Path, data: TaskData) -> None:
 
 def _data(job: FitJob) -> TaskData:
     return TaskData(
-        job.pool, job.rows, job.sampling, job.fit.batch_size, job.seed, job.pad_id, job.evaluated, job.weighting.parts
-    )
+        job.pool, job.rows, job.sampling, job.fit.batch_size, job.seed, job.pad_id, job.evaluated,
+        job.weighting.parts, job.shares,
+    )  # fmt: skip
 
 
 def _module(job: FitJob, data: TaskData) -> ProxyModule | MultiTaskModule:
@@ -244,7 +251,7 @@ def _module(job: FitJob, data: TaskData) -> ProxyModule | MultiTaskModule:
         proxy = ProxyModel(job.encoder, tasks, job.fit.dropout)
         freeze(proxy, job.fit)
         return ProxyModule(proxy, tasks, job.fit, total_steps, job.discriminator, counts)
-    model = MultiTaskModel(job.encoder, tasks, job.fit.dropout)
+    model = MultiTaskModel(job.encoder, tasks, job.fit.dropout, job.heads)
     freeze(model, job.fit)
     evaluated = job.evaluated.tasks[0] if job.evaluated else None
     weigher = job.weighting.start(tasks, [num_batches([n], job.fit.batch_size) for n in counts], job.seed)

@@ -24,6 +24,7 @@ from fastmtl.training.metrics import (
     task_loss,
     task_similarity_loss,
 )
+from fastmtl.training.optimizer import Pull, groups, optimizer_of, schedule_of
 from fastmtl.training.weighting import Weigher, assign, shared_jacobian
 
 
@@ -94,32 +95,20 @@ class _TaskModule(pl.LightningModule):
         self.tasks = {task.name: task for task in tasks}
         self.fit_config = fit
         self.total_steps = total_steps
+        self.pull: Pull | None = None
 
     def configure_optimizers(self) -> Any:
-        """The optimizer with linear warm-up and, unless constant, linear decay to zero over `total_steps`."""
+        """See `fastmtl.training.optimizer`."""
         fit = self.fit_config
-        groups = [
-            {"params": [weight for weight in self.model.parameters() if weight.requires_grad],
-             "lr": fit.learning_rate, "weight_decay": fit.weight_decay},
-            *self.other_parameters(),
-        ]  # fmt: skip
-        optimizer: torch.optim.Optimizer
-        if fit.optimizer == "adadelta":
-            optimizer = torch.optim.Adadelta(groups, rho=0.95, eps=1e-6)
-        else:
-            # The fused step undoes fp16's loss scale by itself, and so after gradients were clipped.
-            optimizer = torch.optim.AdamW(groups, eps=1e-8, fused=fit.precision != "fp16")
-        warm = round(fit.warmup * self.total_steps)
-
-        def factor(step: int) -> float:
-            if step < warm:
-                return (step + 1) / (warm + 1)
-            if fit.schedule == "constant":
-                return 1.0
-            return max(0.0, (self.total_steps - step) / max(1, self.total_steps - warm))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        optimizer = optimizer_of(fit, [*groups(self.model, fit), *self.other_parameters()])
+        schedule = schedule_of(fit, optimizer, self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """A step, and with `fit.pull` a little of the way back."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if self.pull is not None:
+            self.pull(optimizer)
 
     def other_parameters(self) -> list[dict[str, Any]]:
         """Groups of the optimizer beside the model's."""
@@ -130,7 +119,8 @@ class _TaskModule(pl.LightningModule):
     ) -> None:
         """By the norm over all devices; Lightning's own refuses a fused optimizer under bf16, which needs no scale."""
         if gradient_clip_val:
-            nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], gradient_clip_val)
+            trained = [weight for weight in self.model.parameters() if weight.requires_grad]
+            nn.utils.clip_grad_norm_(trained, gradient_clip_val)
 
     def on_fit_start(self) -> None:
         """On a CPU, draw dropout the cheap way."""
@@ -138,9 +128,14 @@ class _TaskModule(pl.LightningModule):
             use_cpu_dropout(self.model)
 
     def configure_model(self) -> None:
-        """Under `strategy: fsdp`, shard the weights over all ranks, layer by layer; else nothing."""
-        if self.device_mesh is None:
-            return
+        """Under `strategy: fsdp`, shard the weights over all ranks, layer by layer; remember them for `fit.pull`."""
+        if self.device_mesh is not None:
+            self._shard()
+        if self.fit_config.pull:
+            self.pull = Pull(self.model, self.fit_config.pull)
+
+    def _shard(self) -> None:
+        assert self.device_mesh is not None
         mesh = self.device_mesh["data_parallel"]
         for part in (*encoder_layers(self.model), self.model):
             # gloo, which CPUs use, cannot average

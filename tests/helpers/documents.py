@@ -6,14 +6,12 @@ import json
 import os
 import re
 import subprocess
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-PROGRAMS = (*SCRIPTS, "make", "python")
+PROGRAMS = ("fastmtl", "make", "python")
 _COMMAND = re.compile(rf"(?:\w+=\S* )*(?:{'|'.join(PROGRAMS)})(?: .*|$)")
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _SPAN = re.compile(r"`([^`]+)`")
@@ -51,7 +49,7 @@ def files(document: str) -> dict[str, str]:
 
 
 def shown() -> list[Shown]:
-    """Of README, docs, the studies' pages and scripts, notebooks and the configuration, each line once a document."""
+    """Of README, docs, help texts, studies' pages and scripts, notebooks, configuration, each line once a document."""
     found = []
     pages = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("experiments/**/README.md")]
     for path in pages:
@@ -61,7 +59,9 @@ def shown() -> list[Shown]:
         found += [(path, line) for cell in cells for line in _of_markdown("".join(cell["source"]))]
     for path in ROOT.glob("experiments/**/*.sh"):
         found += [(path, line) for line in _of_shell(path.read_text())]
-    for path in ROOT.glob("conf/**/*.yaml"):
+    for path in ROOT.glob("fastmtl/cli/*.py"):  # examples
+        found += [(path, line) for line in re.findall(r'"(fastmtl \w+ .*)"', path.read_text())]
+    for path in (*ROOT.glob("conf/**/*.yaml"), ROOT / "fastmtl/cli/verbs.py"):
         lines = [re.split(r"(?<=\S)\s{3,}", line.strip("# "))[0] for line in path.read_text().splitlines()]
         found += [(path, line) for line in lines if _COMMAND.fullmatch(line) and not re.search(r"\w\.$", line)]
     return [Shown(str(path.relative_to(ROOT)), line) for path, line in dict.fromkeys(found)]

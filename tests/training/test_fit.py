@@ -76,7 +76,7 @@ def assert_same_fit(a: Path, b: Path) -> None:
 )  # fmt: skip
 def test_two_ranks_train_what_one_device_trains(fit: Callable[..., Path], strategy: Any) -> None:
     hardware = Hardware(accelerator="cpu", devices=2, strategy=strategy, accumulate=2)
-    frozen = replace(FIT, freeze_embeddings=True)
+    frozen = replace(FIT, freeze_embeddings=True, layer_decay=0.5, probing=0.2, pull=100.0)
     two = fit("two", hardware=hardware, fit=frozen, **CHOOSE)
     assert_same_fit(fit("one", fit=frozen, **CHOOSE), two)
     assert records(two)["devices"] == 2
