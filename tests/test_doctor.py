@@ -33,7 +33,7 @@ def test_a_machine_that_works_says_what_it_has(examined: Any, tmp_path: Path) ->
     assert (ended.code, ended.err, lines(ended, "BAD")) == (0, "", [])
     assert f"fastmtl {metadata.version('fastmtl')}, torch {metadata.version('torch')}, " in ended.out
     assert f"precision=auto: {resolve_precision('auto', Hardware())}, since this " in ended.out
-    assert "configuration: primary=kitchen of 8 tasks, encoder tiny" in ended.out
+    assert "configuration: primary=chats of 9 tasks, encoder tiny" in ended.out
     assert f"paths.artifacts: {tmp_path}/outputs/artifacts can be written to, 7.0 GB free" in ended.out
     assert "Hub: not asked, since HF_HUB_OFFLINE is set; what is in " in ended.out
     assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from fastmtl.data.sources.generated import department_tasks
+from fastmtl.data.sources.generated import sample_tasks
 from fastmtl.tasks import TaskSpec
 from tests.helpers.scripts import EXPERIMENTS, script
 
@@ -22,7 +22,7 @@ def texts(task: TaskSpec, split: str) -> list[str]:
 
 def test_the_rows_added_to_the_primary_are_those_that_are_relevant_and_have_its_labels() -> None:
     added = script("transfer/added.py")
-    plain, more = department_tasks(size=0.5), added.departments_with_added(size=0.5)
+    plain, more = sample_tasks(size=0.5), added.departments_with_added(size=0.5)
     own, *others = plain
     same = [task for task in others if task.name in ("mails", "calls", "forum", "bot")]
     flagged = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -452,3 +453,37 @@ def test_glue_as_a_folder_of_parquet_files_is_understood(tmp_path: Path, shared_
     classes = ("classification", 2)
     assert kinds == {"cola": ("classification", 1), "mrpc": classes, "rte": classes, "stsb": ("regression", 2)}
     assert next(task.rows for task in found.tasks if task.name == "rte") == {"train": 2490, "validation": 277}
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "conll", "parquet", "arrow"])
+def test_damaged_files_end_in_one_line_or_are_read_as_they_were_understood(tmp_path: Path, ending: str) -> None:
+    rng = random.Random(ending)
+    pieces = [b'"', b"\n", b",", b"\t", b"{", b"null", b"\xff", b"\0", b"1e999", b"\xc3", b"\r", b" ", b""]
+    table = pa.table({"text": TEXTS, "label": [i % 2 for i in range(40)]})
+    rows = table.to_pylist()
+    content = {
+        "csv": "\n".join(OK).encode(),
+        "jsonl": "\n".join(map(json.dumps, rows)).encode(),
+        "conll": "\n\n".join("\n".join(f"{word}\tO" for word in text.split()) for text in TEXTS).encode() + b"\tB\n",
+    }
+    if ending not in content:
+        sink = pa.BufferOutputStream()
+        if ending == "parquet":
+            pyarrow.parquet.write_table(table, sink)
+        else:
+            with pa.ipc.new_file(sink, table.schema) as writer:
+                writer.write_table(table)
+        content[ending] = sink.getvalue().to_pybytes()
+    for number in range(25):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        damaged = bytearray(content[ending])
+        for _ in range(rng.choice([1, 2, 9])):
+            place = rng.randrange(len(damaged))
+            damaged[place : place + rng.randrange(3)] = rng.choice(pieces)
+        (folder / f"a.{ending}").write_bytes(damaged)
+        found = discover(folder)
+        assert len(found.tasks) + len(found.faults) == 1
+        assert not any("\n" in fault or len(fault) > 300 for fault in found.faults)
+        for task in found.tasks:
+            assert read_back(found, folder)[task.name] == task.rows

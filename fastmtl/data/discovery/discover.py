@@ -17,7 +17,7 @@ from fastmtl.data.discovery.layout import layout
 from fastmtl.data.discovery.result import Discovery, FoundTask, Question
 from fastmtl.data.discovery.sniff import Doubt, sniff
 from fastmtl.data.sources.faults import fault_of
-from fastmtl.data.sources.formats import Reading, class_names, column_names, read
+from fastmtl.data.sources.formats import UNREADABLE, Reading, class_names, column_names, read
 from fastmtl.errors import UserError
 from fastmtl.tasks.kinds import kinds
 
@@ -71,7 +71,7 @@ def _task(name: str, paths: Mapping[str, Path], folder: Path, carve: bool) -> tu
             reading = replace(reading, rename_labels={str(code): label for code, label in enumerate(names)})
         seen = survey(paths, understood, reading, carve)
         reading = _hidden_test_labels(seen, reading)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeError) as error:
+    except UNREADABLE as error:
         path = next((path for path in paths.values() if _breaks(path, reading)), train)
         raise UserError(fault_of(path, reading, error)) from None
     doubts += [*understood.doubts, *check_labels(name, seen, understood, carve)]
@@ -153,6 +153,6 @@ def _breaks(path: Path, reading: Reading) -> bool:
     try:
         for _ in read(path, [], reading):
             pass
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeError):
+    except UNREADABLE:
         return True
     return False

@@ -89,6 +89,12 @@ def _check_row(file: str, row: int, texts: list[Any], value: Any, roles: Roles, 
         words, tags = (item if isinstance(item, list) else str(item).split() for item in (texts[0], value))
         if len(words) != len(tags):
             raise UserError(f"{file}, row {row}, has {len(words)} words and {len(tags)} tags; give each word one tag")
+        if None in words or "" in words:
+            raise UserError(f"{file}, row {row}, has an empty word beside the tag {tags[_empty(words)]!r}; remove both")
+
+
+def _empty(words: list[Any]) -> int:
+    return next(place for place, word in enumerate(words) if word is None or word == "")
 
 
 def _labels(value: Any, roles: Roles) -> list[str]:

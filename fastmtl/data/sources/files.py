@@ -16,7 +16,7 @@ import yaml
 
 from fastmtl.data.sources import checked_pool, glue, hash_files, hub
 from fastmtl.data.sources.faults import fault_of, wrong_delimiter
-from fastmtl.data.sources.formats import Reading, read
+from fastmtl.data.sources.formats import UNREADABLE, Reading, read
 from fastmtl.errors import UserError
 from fastmtl.identity import digest
 from fastmtl.options import OptionError, checked
@@ -48,7 +48,7 @@ class FileSource:
                         f"task {task.name!r}: {path.name} uses {found!r} between columns; set delimiter: {found!r}"
                     )
                 yield self._carved(self._renamed(batch, task), task, split)
-        except (pa.ArrowInvalid, UnicodeError) as error:
+        except UNREADABLE as error:
             raise UserError(f"task {task.name!r}: {fault_of(path, self.reading, error)}") from error
 
     def _renamed(self, batch: pa.RecordBatch, task: TaskSpec) -> pa.RecordBatch:

@@ -24,6 +24,8 @@ from fastmtl.options import Share, options
 
 TABLES, LINES, WORDS = (".csv", ".tsv"), (".jsonl", ".ndjson"), (".conll",)
 ENDINGS = (*TABLES, *LINES, ".parquet", ".arrow", ".feather", *WORDS)
+UNREADABLE = (pa.ArrowException, OSError, UnicodeError)
+"""What reading raises where a file is not what its ending says."""
 BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 
 
@@ -68,7 +70,7 @@ def read(path: Path, columns: Sequence[str], how: Reading) -> Iterator[pa.Record
 
     Raises:
         UserError: The ending is not read, or a line of a CoNLL file has another number of columns.
-        pyarrow.ArrowInvalid, UnicodeDecodeError: The file is not what its ending says.
+        UNREADABLE: The file is not what its ending says.
     """
     ending = path.suffix.lower()
     if ending in TABLES:
@@ -132,11 +134,13 @@ def _read_arrow(path: Path) -> Iterator[pa.RecordBatch]:
     with pa.memory_map(str(path)) as file:
         try:
             opened = pa.ipc.open_file(file)
+            batches = (opened.get_batch(i) for i in range(opened.num_record_batches))
         except pa.ArrowInvalid:  # a stream, as `datasets` writes it
             file.seek(0)
-            yield from pa.ipc.open_stream(file)
-            return
-        yield from (opened.get_batch(i) for i in range(opened.num_record_batches))
+            batches = iter(pa.ipc.open_stream(file))
+        for batch in batches:
+            batch.validate(full=True)  # offsets of a damaged file would lead outside of it
+            yield batch
 
 
 def _nested(batches: Iterator[pa.RecordBatch], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
