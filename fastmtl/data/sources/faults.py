@@ -21,6 +21,8 @@ OTHER_FORMATS = {
     b"<": "HTML or XML, no table: the page of a download, perhaps; save the data itself",
 }
 """First bytes of files that people take for text."""
+_JSON_TYPES = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list",
+               dict: "an object"}  # fmt: skip
 DELIMITERS = (";", "\t", "|", ",")
 
 
@@ -125,6 +127,7 @@ def _last_quote(path: Path, how: Reading) -> int:
 
 
 def _wrong_object(path: Path, how: Reading) -> str | None:
+    types: dict[str, tuple[str, int]] = {}
     with open(path, encoding=encoding_of(path, how.encoding)) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -139,32 +142,12 @@ def _wrong_object(path: Path, how: Reading) -> str | None:
                 return " is a JSON list; write one object a line"
             if not isinstance(value, dict):
                 return f', line {number}, is {_short(line)}, not an object; write {{"text": ..., "label": ...}}'
-    return _mixed(path, how)
-
-
-def _mixed(path: Path, how: Reading) -> str | None:
-    """The first field whose type changes."""
-    types: dict[str, tuple[str, int]] = {}
-    with open(path, encoding=encoding_of(path, how.encoding)) as lines:
-        for number, line in enumerate(lines, 1):
-            for key, value in (json.loads(line) if line.strip() else {}).items():
-                named = _json_type(value)
-                before, first = types.setdefault(key, (named, number)) if value is not None else (named, number)
+            for key, inner in value.items():
+                named = _JSON_TYPES.get(type(inner))
+                before, first = types.setdefault(key, (named, number)) if named else (named, number)
                 if named != before:
                     return f", line {number}, has {named} in {key!r}, but line {first} has {before}; write all alike"
     return None
-
-
-def _json_type(value: object) -> str:
-    names = {
-        bool: "true or false",
-        int: "a number",
-        float: "a number",
-        str: "a text",
-        list: "a list",
-        dict: "an object",
-    }
-    return names.get(type(value), "null")
 
 
 def _short(line: str) -> str:
