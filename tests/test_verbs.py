@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,11 @@ def test_the_help_is_one_screen(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("verb", VERBS)
+THERE = [verb for verb, (module, _) in VERBS.items() if find_spec(f"fastmtl.cli.{module}")]
+"""All but those whose module is still on its own branch."""
+
+
+@pytest.mark.parametrize("verb", THERE)
 def test_the_help_of_a_verb_is_one_screen_with_an_example(verb: str, help_of: Help) -> None:
     text = help_of(verb)
     assert text.startswith(f"usage: fastmtl {verb}")
@@ -55,7 +60,7 @@ def test_the_help_of_report_names_what_there_is(help_of: Help) -> None:
     assert f"only cells with it: {', '.join(FILTERS[:-1])} or {FILTERS[-1]}" in text
 
 
-QUICK = [["--help"], ["help", "proxy.fit.epochs"], ["help"], ["reprot"], *([verb, "--help"] for verb in VERBS)]
+QUICK = [["--help"], ["help", "proxy.fit.epochs"], ["help"], ["reprot"], *([verb, "--help"] for verb in THERE)]
 
 
 @pytest.mark.parametrize("arguments", QUICK, ids=" ".join)

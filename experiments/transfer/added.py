@@ -52,5 +52,5 @@ def pile_with_added(**options: Any) -> tuple[TaskSpec, ...]:
     return with_added(pile_tasks(**options))
 
 
-def departments_with_added(**options: Any) -> tuple[TaskSpec, ...]:
+def sample_with_added(**options: Any) -> tuple[TaskSpec, ...]:
     return with_added(sample_tasks(**options))

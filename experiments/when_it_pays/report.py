@@ -187,23 +187,23 @@ def headroom(cells: DataFrame) -> Table:
 
 
 def figure(told: Mapping[str, Any]) -> Figure:
-    """A column a primary, a row a budget: the three gains against the related share of the pile."""
+    """A row a primary, a column a budget: the three gains against the related share of the pile."""
     compared, cells = DataFrame(told["compared"]), DataFrame(told["cells"])
     primaries, budgets = list(dict.fromkeys(compared["primary"])), sorted(compared["budget"].unique())
     with style.context(["default", STYLE]):
-        drawn = Figure((0.6 + 3.2 * len(primaries), 0.6 + 2.2 * len(budgets)), layout="constrained")
-        panels = drawn.subplots(len(budgets), len(primaries), sharey="col", squeeze=False)
-        for (r, budget), (c, primary) in itertools.product(enumerate(budgets), enumerate(primaries)):
+        drawn = Figure((0.6 + 3.6 * len(budgets), 0.9 + 2.3 * len(primaries)), layout="constrained")
+        panels = drawn.subplots(len(primaries), len(budgets), sharey="row", squeeze=False)
+        for (r, primary), (c, budget) in itertools.product(enumerate(primaries), enumerate(budgets)):
             panel: Axes = panels[r][c]
             own = cells[(cells["primary"] == primary) & (cells["budget"] == budget)]
             _panel(panel, compared[(compared["primary"] == primary) & (compared["budget"] == budget)], own)
             panel.set_title(f"{primary}, {budget:.0f} rows", loc="left", fontsize=9)
             if c == 0:
-                panel.set_ylabel(f"{own['metric'].iloc[0]} x100, difference")
+                panel.set_ylabel(f"difference, {own['metric'].iloc[0]} x100")
         for panel in panels[-1]:
-            panel.set_xlabel("related share of the pile; below it, of the chosen rows")
+            panel.set_xlabel("related share of the pile; below it, of the chosen rows", fontsize=8)
         handles, labels = panels[0][0].get_legend_handles_labels()
-        drawn.legend(handles, labels, loc="outside upper left", ncols=len(GAINS), frameon=False)
+        drawn.legend(handles, labels, loc="outside upper center", ncols=len(GAINS), frameon=False)
         return drawn
 
 

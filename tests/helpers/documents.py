@@ -60,7 +60,7 @@ def shown() -> list[Shown]:
     for path in ROOT.glob("experiments/**/*.sh"):
         found += [(path, line) for line in _of_shell(path.read_text())]
     for path in ROOT.glob("fastmtl/cli/*.py"):  # examples
-        found += [(path, line) for line in re.findall(r'"(fastmtl \w+ .*)"', path.read_text())]
+        found += [(path, line) for line in re.findall(r'"(fastmtl \w+ [^"]*)"', path.read_text())]
     for path in (*ROOT.glob("conf/**/*.yaml"), ROOT / "fastmtl/cli/verbs.py"):
         lines = [re.split(r"(?<=\S)\s{3,}", line.strip("# "))[0] for line in path.read_text().splitlines()]
         found += [(path, line) for line in lines if _COMMAND.fullmatch(line) and not re.search(r"\w\.$", line)]
