@@ -229,6 +229,32 @@ def test_booleans_of_a_jsonl_are_classes(tmp_path: Path) -> None:
     assert list(only(tmp_path).labels) == ["False", "True"]
 
 
+def test_hand_made_files_with_headers_of_their_own(tmp_path: Path) -> None:
+    days = [f"2024-0{i % 7 + 1}-1{i % 9}" for i in range(60)]
+    rows = [
+        f'{day};"{sentence(i)}";{("Eva M", "Tom B", "Uli K")[i % 3]};{("ja", "nein")[i % 2]}'
+        for i, day in enumerate(days)
+    ]
+    write(tmp_path, "Anfragen 2024.csv", ["Eingang;Anfrage-Text;Bearbeiter;Dringend?", *rows])
+    write(
+        tmp_path,
+        "survey.tsv",
+        ["Nr.\tWhat was good?\tMark (1-6)", *(f"{i}\t{sentence(i)}\t{i % 6 + 1}" for i in range(50))],
+    )
+    links = [f"https://x.org/{i},{sentence(i, 2)},{sentence(i, 12)},{('Auto & Rad', 'Haus')[i % 2]}" for i in range(50)]
+    write(tmp_path, "forum.csv", ["url,überschrift,beitrag,sparte", *links])
+    found = discover(tmp_path)
+    assert {task.name: (task.text, task.label) for task in found.tasks} == {
+        "Anfragen_2024": (("Anfrage-Text",), "Dringend?"),
+        "forum": (("überschrift", "beitrag"), "sparte"),
+        "survey": (("What was good?",), "Mark (1-6)"),
+    }
+    assert options(found) == {"label", "text", "kind", "validation_share"}
+    assert {name: sum(rows.values()) for name, rows in read_back(found, tmp_path).items()} == {
+        "Anfragen_2024": 60, "forum": 50, "survey": 50
+    }  # fmt: skip
+
+
 # --- tasks, splits and questions -------------------------------------------------------------------------------------
 
 

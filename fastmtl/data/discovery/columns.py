@@ -159,6 +159,7 @@ def _label(file: str, columns: Sequence[Column], ids: Sequence[Column]) -> tuple
 
     named = sorted((c for c in columns if c.key in _LABELS), key=lambda column: _LABELS.index(column.key))
     guessed = [column for column in columns if column not in named and is_class(column)]
+    guessed.sort(key=lambda column: (column.distinct < 2, column.distinct))  # of few values, but not of one
     candidates = named or guessed
     if not candidates:
         names = ", ".join(repr(column.name) for column in (*columns, *ids))
