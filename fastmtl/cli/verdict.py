@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> None:
     """`fastmtl verdict`, from the files to the page."""
-    given = parser().parse_args(argv)
+    given = parser().parse_intermixed_args(argv)  # options may stand between KEY=VALUE
     if given.folder is not None and "=" in given.folder and not Path(given.folder).exists():
         given.overrides, given.folder = [given.folder, *given.overrides], None
     limits = {"wall_s": given.minutes and 60 * given.minutes, "flops": given.tflop and 1e12 * given.tflop}
