@@ -87,7 +87,10 @@ class Discovery:
     def write(self, path: Path) -> None:
         """The YAML that `data=files data.config=PATH` reads, the questions as comments; to be edited."""
         asked = [f"# {line(f'{asked.task}: {asked.text} [{asked.option}]')}" for asked in self.questions]
-        head = [f"# Understood from {line(str(self.folder))}; check and edit. Keys: see docs/own_files.md.", *asked]
+        head = [
+            f"# Understood from {line(str(self.folder))}; check and edit. Keys: see docs/how_to/own_files.md.",
+            *asked,
+        ]
         tasks = [task.entry(self.folder.resolve(), path.resolve().parent) for task in self.tasks]
         text = yaml.safe_dump({"tasks": tasks}, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
         path.write_text("\n".join(head) + "\n" + text, encoding="utf-8")
