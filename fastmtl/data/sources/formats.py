@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
 from itertools import chain, islice
 from pathlib import Path
@@ -161,35 +161,43 @@ def _read_conll(path: Path, columns: Sequence[str], how: Reading) -> Iterator[pa
 
     Where the last is asked for as "0" too, there is no "-1": words without tags.
     """
-    sentences = _sentences(path, encoding_of(path, how.encoding))
-    while part := list(islice(sentences, BATCH_ROWS)):
-        width = len(part[0])
-        places = {str(place): place for place in range(width)}
-        for name in columns:
-            if re.fullmatch(r"-\d+", name) and str(place := width + int(name)) not in columns and place in range(width):
-                places[name] = place
-        yield pa.RecordBatch.from_pydict({name: [row[place] for row in part] for name, place in places.items()})
+    with open(path, encoding=encoding_of(path, how.encoding)) as lines:
+        rows = _columns_of(sentences(lines), path)
+        while part := list(islice(rows, BATCH_ROWS)):
+            width = len(part[0])
+            places = {str(place): place for place in range(width)}
+            for name in columns:
+                place = width + int(name) if re.fullmatch(r"-\d+", name) else -1
+                if str(place) not in columns and place in range(width):
+                    places[name] = place
+            yield pa.RecordBatch.from_pydict({name: [row[place] for row in part] for name, place in places.items()})
 
 
-def _sentences(path: Path, encoding: str) -> Iterator[list[tuple[str, ...]]]:
-    """The columns of each sentence: one word a line, cut at tabs or blanks, and empty lines between sentences.
-
-    A line with # is a comment before a sentence's first word alone, for # is a word too.
-    """
+def _columns_of(sentences: Iterator[list[tuple[int, list[str]]]], path: Path) -> Iterator[list[tuple[str, ...]]]:
     width = 0
-    words: list[list[str]] = []
-    with open(path, encoding=encoding) as lines:
-        for number, line in enumerate(chain(lines, [""]), 1):
-            if line.startswith("-DOCSTART-") or (line.startswith("#") and not words):
-                continue
-            if line.strip():
-                words.append(line.strip("\n").split("\t") if "\t" in line else re.split(" +", line.strip(" \n")))
-                width, found = width or len(words[0]), len(words[-1])
-                if found != width:
-                    raise UserError(f"{path}: line {number} has {found} columns, not {width} as the first; mend it")
-            elif words:
-                yield list(zip(*words))
-                words = []
+    for words in sentences:
+        width = width or len(words[0][1])
+        for number, cells in words:
+            if len(cells) != width:
+                raise UserError(f"{path}: line {number} has {len(cells)} columns, not {width} as the first; mend it")
+        yield list(zip(*(cells for _, cells in words)))
+
+
+def sentences(lines: Iterable[str]) -> Iterator[list[tuple[int, list[str]]]]:
+    """The lines of each sentence of a CoNLL file: number from 1, and columns, which are cut at tabs or blanks.
+
+    Sentences end at empty lines. A line with # is a comment before a sentence's first word alone, for # is a word too.
+    """
+    words: list[tuple[int, list[str]]] = []
+    for number, line in enumerate(chain(lines, [""]), 1):
+        if line.startswith("-DOCSTART-") or (line.startswith("#") and not words):
+            continue
+        if line.strip():
+            cells = line.strip("\r\n").split("\t") if "\t" in line else re.split(" +", line.strip(" \r\n"))
+            words.append((number, cells))
+        elif words:
+            yield words
+            words = []
 
 
 def column_names(path: Path, how: Reading) -> list[str]:
