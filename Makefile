@@ -8,11 +8,12 @@ WORKERS ?= 2
 
 BIN := .venv/bin
 STAMP := .venv/.installed
-EXTRAS := minilm,wandb,tensorboard,surgery,launchers,bench,dev
+EXTRAS := minilm,wandb,tensorboard,surgery,launchers,bench,docs,dev
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(ARGS)
+# File by file in order: by the number of tests, as xdist has it, the few long ones would come last, on one core.
+PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # The stamp holds the folder it was made for: an environment that was moved or copied is made anew.
 ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
@@ -21,7 +22,7 @@ endif
 
 .DEFAULT_GOAL := help
 TABLES := table-budget table-runtime table-single-multi table-in-task table-loss table-proxy-size table-power
-.PHONY: help demo setup test test-slow check wheel $(TABLES) table-autosem table-gains table-relations figure-tsne dashboard glue-submission \
+.PHONY: help demo setup test test-slow check docs wheel $(TABLES) table-autosem table-gains table-relations figure-tsne dashboard glue-submission \
   sample-arms transfer bench proxy-economy when-it-pays gc clean again
 RUN_STUDY = @$(BIN)/python experiments/study.py $(1) --scale $(SCALE) $(if $(GLUE),--glue $(GLUE))
 
@@ -46,6 +47,11 @@ check: $(STAMP) ## lint, format, types and spelling; changes nothing
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/typos
 	@echo "check: clean"
+
+docs: $(STAMP) ## the documentation as a site, docs/_build/html/index.html; warnings are errors
+	@rm -rf docs/_build
+	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo "docs: docs/_build/html/index.html"
 
 wheel: $(STAMP) ## dist/fastmtl-*.whl
 	@rm -rf dist
@@ -113,7 +119,7 @@ gc: $(STAMP) ## list artifacts that no result needs, and what killed runs left; 
 	@$(BIN)/fastmtl gc --store '$(ARTIFACTS)' $(ARGS)
 
 clean: ## remove .venv, build products and caches; outputs stay
-	@rm -rf .venv dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	@rm -rf .venv dist build docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	@find . -name outputs -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from fastmtl.cli import doctor
+from fastmtl.cli.compose import compose
 from fastmtl.training.config import Hardware, resolve_precision
 from tests.helpers.cli import Ended, run_here
 
@@ -32,8 +33,8 @@ def test_a_machine_that_works_says_what_it_has(examined: Any, tmp_path: Path) ->
     ended = examined("encoder=tiny")
     assert (ended.code, ended.err, lines(ended, "BAD")) == (0, "", [])
     assert f"fastmtl {metadata.version('fastmtl')}, torch {metadata.version('torch')}, " in ended.out
-    assert f"precision=auto: {resolve_precision('auto', Hardware())}, since this " in ended.out
-    assert "configuration: primary=kitchen of 8 tasks, encoder tiny" in ended.out
+    assert f"precision=auto: {resolve_precision('auto', Hardware())}, since bf16 is " in ended.out
+    assert f"configuration: primary=chats of {len(compose('encoder=tiny').tasks)} tasks, encoder tiny" in ended.out
     assert f"paths.artifacts: {tmp_path}/outputs/artifacts can be written to, 7.0 GB free" in ended.out
     assert "Hub: not asked, since HF_HUB_OFFLINE is set; what is in " in ended.out
     assert not list(tmp_path.iterdir())
@@ -111,7 +112,7 @@ def test_a_gpu_is_named_with_its_precision(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     texts = [text for _, text in doctor.devices([])]
     assert texts[:2] == [
-        "trainer.accelerator=auto: GPU: card 0, card 1", "precision=auto: fp16, since this GPU only emulates bf16"
+        "trainer.accelerator=auto: GPU: card 0, card 1", "precision=auto: fp16, since bf16 is only emulated by this GPU"
     ]  # fmt: skip
 
 

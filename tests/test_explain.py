@@ -90,7 +90,7 @@ def test_an_unknown_key_is_one_line_with_the_nearest(tmp_path: Path) -> None:
     assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
     assert ended.err.startswith("fastmtl help: 'proxy.fit.epoch' is not a key of the configuration; did you mean ")
     assert "'proxy.fit.epochs'" in ended.err
-    for key, said in {"selektion": "did you mean 'selection'", "xxxxxxxx": "see fastmtl help"}.items():
+    for key, said in {"encoders": "did you mean 'encoder'", "xxxxxxxx": "see fastmtl help"}.items():
         with pytest.raises(UserError, match=said):
             REFERENCE.explain(key)
     with pytest.raises(UserError, match=r"did you mean '[\w.]*learning_rate'"):

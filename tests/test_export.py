@@ -18,8 +18,8 @@ from pandas.testing import assert_frame_equal
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
 import fastmtl
-from fastmtl.cli import export as command
 from fastmtl.cli.compose import compose
+from fastmtl.cli.main import main
 from fastmtl.data.collate import collate
 from fastmtl.errors import UserError
 from fastmtl.models.bilstm import BiLSTMSpec
@@ -89,24 +89,43 @@ def test_minilm_is_exported_with_its_mean(tmp_path: Path) -> None:
 
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48, "vocab_size": 40}
+PLACES = {"max_position_embeddings": 60, "pad_token_id": 1}
 FAMILIES = {
-    "roberta": transformers.RobertaConfig(**SIZES, max_position_embeddings=60, pad_token_id=1),
-    "mpnet": transformers.MPNetConfig(**SIZES, max_position_embeddings=60, pad_token_id=1),
-    "albert": transformers.AlbertConfig(**SIZES, embedding_size=16, pad_token_id=1),
-    "deberta-v2": transformers.DebertaV2Config(**SIZES, pad_token_id=1, pooler_hidden_size=32),
-    "electra": transformers.ElectraConfig(**SIZES, embedding_size=16, pad_token_id=1),
+    "roberta": transformers.RobertaConfig(**SIZES, **PLACES),
+    "xlm-roberta": transformers.XLMRobertaConfig(**SIZES, **PLACES),
+    "mpnet": transformers.MPNetConfig(**SIZES, **PLACES),
+    "albert": transformers.AlbertConfig(**SIZES, **PLACES, embedding_size=16),
+    "deberta-v2": transformers.DebertaV2Config(**SIZES, **PLACES, pooler_hidden_size=32),
+    "electra": transformers.ElectraConfig(**SIZES, **PLACES, embedding_size=16),
+    "distilbert": transformers.DistilBertConfig(
+        vocab_size=40, dim=32, n_layers=2, n_heads=2, hidden_dim=48, pad_token_id=1
+    ),
 }
+LETTERS = {word: code for code, word in enumerate(["<s>", "<pad>", "</s>", "<unk>", *"abcdefghijklmnopqrstuvwxyz"])}
 
 
-def encoder_folder(folder: Path, family: str) -> str:
-    """A random encoder with a tokenizer over single letters, as a user's own folder."""
+def letters() -> tokenizers.Tokenizer:
+    """A token a letter."""
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(LETTERS, unk_token="<unk>"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
+        [tokenizers.pre_tokenizers.WhitespaceSplit(), tokenizers.pre_tokenizers.Split("", "isolated")]
+    )
+    return backend
+
+
+def byte_level() -> tokenizers.Tokenizer:
+    """As RoBERTa's: the blank before a word is a part of it."""
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE({**LETTERS, "\u0120": len(LETTERS)}, []))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return backend
+
+
+def encoder_folder(folder: Path, family: str, backend: tokenizers.Tokenizer | None = None) -> str:
+    """A random encoder with a tokenizer, as a user's own folder."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         transformers.AutoModel.from_config(FAMILIES[family]).save_pretrained(folder)
-    words = ["<s>", "<pad>", "</s>", "<unk>", *"abcdefghijklmnopqrstuvwxyz"]
-    vocabulary = {word: code for code, word in enumerate(words)}
-    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
+    backend = backend or letters()
     backend.post_processor = tokenizers.processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
@@ -116,19 +135,36 @@ def encoder_folder(folder: Path, family: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("family", "pooling"),
+    ("family", "pooling", "name"),
     [
-        ("roberta", "cls"), ("roberta", "pooler"), ("roberta", "mean"), ("mpnet", "cls"), ("mpnet", "pooler"),
-        ("albert", "cls"), ("albert", "pooler"), ("deberta-v2", "cls"),
+        *((family, pooling, "pairs") for family in ("roberta", "mpnet", "albert") for pooling in ("cls", "pooler")),
+        ("roberta", "mean", "pairs"),
+        ("xlm-roberta", "cls", "pairs"),
+        ("deberta-v2", "cls", "pairs"),
+        *((family, "cls", "parts") for family in FAMILIES),
     ],
-)  # fmt: skip
-def test_other_families(tmp_path: Path, family: str, pooling: Any) -> None:
+)
+def test_other_families(tmp_path: Path, family: str, pooling: Any, name: str) -> None:
     """What is read back here is the same too: some have weights elsewhere in the classes of Transformers."""
     spec = EncoderSpec(encoder_folder(tmp_path / "encoder", family), pooling, max_length=40)
-    model = fastmtl.load(finetuned(tmp_path / "own", TASKS["tickets"], spec))
-    assert export(model, tmp_path / "out") < 1e-5
+    model = fastmtl.load(finetuned(tmp_path / "own", TASKS[name], spec))
+    export(model, tmp_path / "out")
+    ours, theirs = both(model, tmp_path / "out")
+    if pooling == "mean":
+        assert (ours - theirs).abs().max() < 2e-6 * ours.abs().max()
+    else:
+        assert torch.equal(ours, theirs)
     given = texts(model.task, 20)
     assert_frame_equal(fastmtl.load(tmp_path / "out").predict(given), model.predict(given))
+
+
+def test_tokens_that_differ_are_noticed(tmp_path: Path) -> None:
+    """With a byte-level tokenizer Transformers reads words without the blanks between them."""
+    spec = EncoderSpec(encoder_folder(tmp_path / "encoder", "roberta", byte_level()), "cls", max_length=40)
+    model = fastmtl.load(finetuned(tmp_path / "own", TASKS["parts"], spec))
+    with pytest.raises(UserError, match="cannot be exported: AutoTokenizer gives other tokens"):
+        export(model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_no_class_computes_is_refused(tmp_path: Path) -> None:
@@ -209,6 +245,7 @@ def test_neither_pickles_nor_code_of_a_folder_are_read(tmp_path: Path) -> None:
         fastmtl.load(folder)
 
 
+@pytest.mark.usefixtures("own_environment")
 def test_the_card_has_data_selection_scores_and_hashes(
     tmp_path: Path, session_output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -217,7 +254,7 @@ def test_the_card_has_data_selection_scores_and_hashes(
     )
     result = fastmtl.record(exp, command="fastmtl selection=random")
     (tmp_path / "result.json").write_text(json.dumps(result))
-    assert command.main([str(tmp_path), str(tmp_path / "out")]) == 0
+    assert main(["export", str(tmp_path), str(tmp_path / "out")]) == 0
     assert "logits differ by at most" in capsys.readouterr().out
     card = (tmp_path / "out" / "README.md").read_text()
     _, front, body = card.split("---\n", 2)
@@ -238,9 +275,10 @@ def test_the_card_has_data_selection_scores_and_hashes(
     assert (high - low) / 2 == pytest.approx(1.96 * math.sqrt(p * (1 - p) / n), rel=0.15)
 
 
+@pytest.mark.usefixtures("own_environment")
 def test_wrong_arguments_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        command.main([str(tmp_path), str(tmp_path / "out")])
+        main(["export", str(tmp_path), str(tmp_path / "out")])
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1

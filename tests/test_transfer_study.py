@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from fastmtl.data.sources.generated import department_tasks
+from fastmtl.data.sources.generated import sample_tasks
 from fastmtl.tasks import TaskSpec
 from tests.helpers.scripts import EXPERIMENTS, script
 
@@ -22,7 +22,7 @@ def texts(task: TaskSpec, split: str) -> list[str]:
 
 def test_the_rows_added_to_the_primary_are_those_that_are_relevant_and_have_its_labels() -> None:
     added = script("transfer/added.py")
-    plain, more = department_tasks(size=0.5), added.departments_with_added(size=0.5)
+    plain, more = sample_tasks(size=0.5), added.sample_with_added(size=0.5)
     own, *others = plain
     same = [task for task in others if task.name in ("mails", "calls", "forum", "bot")]
     flagged = [
@@ -58,7 +58,7 @@ def test_cells_are_asked_for_once_and_with_options_that_exist(tmp_path: Path) ->
     asked = list(study.cells(plan, [*plan["tasks"], *plan["searched"]], plan["arms"]))
     assert len({(cell.task, cell.arm, cell.seed) for cell in asked}) == len(asked)
     assert {cell.seed for cell in asked} == set(range(plan["seeds"]))
-    few = [cell for cell in asked if cell.task == "departments" and cell.seed == 0]
+    few = [cell for cell in asked if cell.task == "sample" and cell.seed == 0]
     for cell in few[::4]:
         if "added" not in cell.arm:
             study.compose(*plan["base"], *cell.overrides, f"paths.output={tmp_path}")

@@ -55,7 +55,7 @@ def test_the_help_of_report_names_what_there_is(help_of: Help) -> None:
     assert f"only cells with it: {', '.join(FILTERS[:-1])} or {FILTERS[-1]}" in text
 
 
-QUICK = [["--help"], ["help", "proxy.fit.epochs"], ["help"], ["reprot"], *([verb, "--help"] for verb in VERBS)]
+QUICK = [["--help"], ["help", "proxy.fit.epochs"], ["help"], ["reports"], *([verb, "--help"] for verb in VERBS)]
 
 
 @pytest.mark.parametrize("arguments", QUICK, ids=" ".join)
@@ -77,7 +77,7 @@ print(f'cpu_s={{time.process_time():.2f}} heavy={{sorted(heavy)}}')"""
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["reprot", "mine"], "fastmtl: 'reprot' is neither a verb nor KEY=VALUE; did you mean 'report'?"),
+        (["reports", "mine"], "fastmtl: 'reports' is neither a verb nor KEY=VALUE; did you mean 'report'?"),
         (["xyz"], "fastmtl: 'xyz' is neither a verb nor KEY=VALUE; see fastmtl --help"),
         (["status", "nowhere"], "fastmtl status: 'nowhere' has no sweep; give the folder of one, or"),
         (["report"], "fastmtl report: the following arguments are required: study; see fastmtl report --help"),

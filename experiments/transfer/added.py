@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute
 
-from fastmtl.data.sources.generated import department_tasks
+from fastmtl.data.sources.generated import sample_tasks
 from fastmtl.data.sources.pile import pile_tasks
 from fastmtl.identity import digest
 from fastmtl.tasks import TaskSpec
@@ -52,5 +52,5 @@ def pile_with_added(**options: Any) -> tuple[TaskSpec, ...]:
     return with_added(pile_tasks(**options))
 
 
-def departments_with_added(**options: Any) -> tuple[TaskSpec, ...]:
-    return with_added(department_tasks(**options))
+def sample_with_added(**options: Any) -> tuple[TaskSpec, ...]:
+    return with_added(sample_tasks(**options))

@@ -83,7 +83,7 @@ def run(asked: Iterator[Cell], base: Sequence[str], glue: Path, output: Path, ar
     for cell in asked:
         path = output / cell.task / f"{cell.arm}-{cell.seed}.json".replace(" ", "")
         if not path.exists():
-            root = [] if cell.task == "departments" else [f"data.root={glue}"]
+            root = [] if cell.task == "sample" else [f"data.root={glue}"]
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, cell.run([*base, f"paths.artifacts={artifacts}", *root]))
             print(cell.task, cell.arm, cell.seed, flush=True)

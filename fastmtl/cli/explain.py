@@ -10,7 +10,7 @@ import textwrap
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from inspect import cleandoc
 from pathlib import Path
 from typing import Any
@@ -37,14 +37,6 @@ class Written:
     comment: str
     target: str
     option: str
-
-    @property
-    def title(self) -> str:
-        """KEY=DEFAULT as one would type it; a mapping is its keys, which are listed."""
-        if isinstance(self.value, dict):
-            return self.key
-        plain = yaml.safe_dump(self.value, default_flow_style=True, width=1000, allow_unicode=True).split("\n")[0]
-        return f"{self.key}={self.value if isinstance(self.value, str) else plain}"
 
 
 @dataclass(frozen=True)
@@ -82,14 +74,14 @@ class Reference:
         """The comment that stands nearest, what the class's docstring says, what values fit, and where it is a key."""
         places = self.written.get(key, [])
         about = next((comment for group, place, _, comment in self.defaults if key == group and not place), "")
-        comment = next((one.comment for one in places if one.comment), "")
-        target = next((one.target for one in places if one.target), "")
+        comment = next((place.comment for place in places if place.comment), "")
+        target = next((place.target for place in places if place.target), "")
         said, takes = _of_class(target, key.rpartition(".")[2]) if target else ("", "")
-        if said.lower().rstrip(".") == comment.lower():
-            said = ""
-        options = list(dict.fromkeys(one.option for one in places))
-        default = not places or options[0] in ("", *(f"{group}={option}" for group, _, option, _ in self.defaults))
-        return [line for line in (about, comment, said, takes, "" if default else f"with {', '.join(options)}") if line]
+        same = said.lower().rstrip(".") == comment.lower()
+        options = list(dict.fromkeys(place.option for place in places)) or [""]
+        default = options[0] in ("", *(f"{group}={option}" for group, _, option, _ in self.defaults))
+        lines = (about, comment, "" if same else said, takes, "" if default else f"with {', '.join(options)}")
+        return [line for line in lines if line]
 
     def explain(self, key: str) -> str:
         """All there is to say about a key or a group; a `UserError` names the nearest keys where there is none."""
@@ -101,18 +93,19 @@ class Reference:
             fix = f"did you mean {' or '.join(map(repr, near))}?" if near else "see fastmtl help"
             raise UserError(f"{key!r} is not a key of the configuration; {fix}")
         wrap = textwrap.TextWrapper(100, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
-        lines = [self.title(key), *map(wrap.fill, self.meaning(key))]
-        if choices:
-            lines += ["", *_table([(f"{key}={path.stem}", _first_comment(path)) for path in choices])]
-        inside = [name for name in self.written if name.rpartition(".")[0] == key]
-        return "\n".join([*lines, *(["", *self._lines(inside)] if inside else [])])
+        options = _table([(f"{key}={path.stem}", _first_comment(path)) for path in choices])
+        inside = self._lines([name for name in self.written if name.rpartition(".")[0] == key])
+        parts = [[self.title(key), *map(wrap.fill, self.meaning(key))], options, inside]
+        return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
     def title(self, key: str) -> str:
-        """KEY=DEFAULT; a mapping is its keys, which are listed."""
+        """KEY=DEFAULT as one would type it; a mapping is its keys, which are listed."""
         chosen = {group: option for group, place, option, _ in self.defaults if not place}
-        if key in chosen or key not in self.written:
-            return f"{key}={chosen[key]}" if key in chosen else key
-        return self.written[key][0].title
+        value = chosen.get(key, self.written[key][0].value if key in self.written else {})
+        if isinstance(value, dict):
+            return key
+        plain = yaml.safe_dump(value, default_flow_style=True, width=1000, allow_unicode=True).split("\n")[0]
+        return f"{key}={value if isinstance(value, str) else plain}"
 
     def overview(self) -> str:
         """Plain keys and groups, a line each."""
@@ -147,26 +140,22 @@ class _Names(dict[str, Any]):
         return Any
 
 
-@lru_cache(maxsize=1)
-def _names() -> Mapping[str, Any]:
-    return _Names(vars(builtins) | vars(typing) | vars(options) | {"Mapping": Mapping, "Sequence": Sequence})
+_NAMES = _Names(vars(builtins) | vars(typing) | vars(options) | {"Mapping": Mapping, "Sequence": Sequence})
 
 
 def _of_class(target: str, name: str) -> tuple[str, str]:
     """What the docstring of a class or function says of an argument, and which values fit it."""
-    module, _, made = target.rpartition(".")
-    path = _PACKAGE.joinpath(*module.split(".")[1:]).with_suffix(".py")
-    if not module.startswith("fastmtl.") or not path.is_file():
+    *module, made = target.split(".")
+    path = _PACKAGE.joinpath(*module[1:]).with_suffix(".py")
+    if not target.startswith("fastmtl.") or not path.is_file():
         return "", ""
-    tree = ast.parse(path.read_text())
-    node = next(one for one in tree.body if getattr(one, "name", "") == made)
-    assert isinstance(node, ast.ClassDef | ast.FunctionDef)
+    node: Any = next(one for one in ast.parse(path.read_text()).body if getattr(one, "name", "") == made)
     doc = cleandoc(ast.get_docstring(node) or "").partition("Args:\n")[2]
     said = re.search(rf"^    {name}: (.*(?:\n {{8}}.*)*)", doc, re.MULTILINE)
-    body: Any = node.args.args if isinstance(node, ast.FunctionDef) else node.body
-    hints = {getattr(one, "arg", "") or ast.unparse(getattr(one, "target", one)): one for one in body}
+    fields = node.args.args if isinstance(node, ast.FunctionDef) else node.body
+    hints = {getattr(one, "arg", "") or ast.unparse(getattr(one, "target", one)): one for one in fields}
     hint = getattr(hints.get(name), "annotation", None)
-    words = options.describe(eval(ast.unparse(hint), {}, _names())) if hint else ""  # of our own source
+    words = options.describe(eval(ast.unparse(hint), {}, _NAMES)) if hint else ""  # of our own source
     return " ".join(said[1].split()) if said else "", f"takes {words}" if words and "the type" not in words else ""
 
 

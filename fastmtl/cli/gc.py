@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,21 +38,18 @@ class Store:
             found.setdefault(manifest.parent.name, []).append(manifest.parent)
         return found
 
-    def results(self) -> Iterator[str]:
-        """The text of every recorded result that counts."""
-        for output in self.outputs:
-            folders = [path for path in output.iterdir() if path.is_dir() and path.resolve() != self.root.resolve()]
-            for path in (path for folder in folders for path in folder.rglob("*.json")):
-                if path.name == "result.json" or path.parent.parent.name == "studies":
-                    text = path.read_text()
-                    if self.given_up is None or f'"study": "{self.given_up}"' not in text:
-                        yield text
+    def results(self) -> list[str]:
+        """The texts of all recorded results that count."""
+        folders = [folder for output in self.outputs for folder in output.iterdir() if folder.is_dir()]
+        paths = (path for folder in folders if not folder.samefile(self.root) for path in folder.rglob("*.json"))
+        found = [path for path in paths if path.name == "result.json" or path.parent.parent.name == "studies"]
+        texts = [path.read_text() for path in found]
+        return [text for text in texts if self.given_up is None or f'"study": "{self.given_up}"' not in text]
 
     def running(self) -> list[str]:
         """What processes are at work on: builds as STAGE/KEY, cells of sweeps by their folders."""
-        builds = [f"{lock.parent.name}/{lock.name[1:-5]}" for lock in self.root.glob("*/.*.lock") if held(lock)]
-        cells = [lock for output in self.outputs for lock in output.glob(f"sweeps/**/{LOCK}")]
-        return [*builds, *(str(lock.parent) for lock in cells if held(lock))]
+        cells = [str(lock.parent) for output in self.outputs for lock in output.glob(f"sweeps/**/{LOCK}") if held(lock)]
+        return [f"{lock.parent.name}/{lock.name[1:-5]}" for lock in self.root.glob("*/.*.lock") if held(lock)] + cells
 
     def unreached(self) -> list[Path]:
         """Artifacts that nothing needs that is to stay: no result, and nothing that was made lately.
@@ -60,21 +57,19 @@ class Store:
         None while a process runs, since a draft does not say what it is made from, nor where there are no results: they
         must be somewhere else then.
         """
-        results, artifacts = list(self.results()), self.artifacts()
+        results, artifacts = self.results(), self.artifacts()
         if not results or self.running():
             return []
         lately = time.time() - self.older_than_s
-        young = [key for key, paths in artifacts.items() if any(_made(path) > lately for path in paths)]
+        young = [key for key, at in artifacts.items() if any((one / MANIFEST).stat().st_mtime > lately for one in at)]
         needed = closure([*young, *(key for text in results for key in _KEY.findall(text))], artifacts)
         return [path for key, paths in artifacts.items() if key not in needed for path in paths]
 
     def remains(self) -> list[Path]:
-        """Drafts and locks whose process is gone, and checkpoints of unfinished fits that nobody went on with."""
-        free = {lock for lock in self.root.glob("*/.*.lock") if not held(lock)}
+        """Drafts whose process is gone, and checkpoints of unfinished fits that nobody went on with."""
         lately = time.time() - self.older_than_s
-        drafts = (path for path in self.root.glob("*/.*.draft") if not held(_lock(path)))
-        left = (path for path in self.root.glob("*/.*.resume") if path.stat().st_mtime < lately)
-        return [*drafts, *(path for path in left if not held(_lock(path))), *free]
+        left = [path for path in self.root.glob("*/.*.resume") if path.stat().st_mtime < lately]
+        return [path for path in [*self.root.glob("*/.*.draft"), *left] if not held(_lock(path))]
 
     def remove(self, path: Path) -> bool:
         """Take the key's lock, put the folder out of reach whole, and delete it; False where a process has the lock."""
@@ -93,10 +88,6 @@ class Store:
 def _lock(path: Path) -> Path:
     """Of the key that a folder, draft, checkpoint or lock is named by."""
     return path.with_name(f".{path.name.strip('.').partition('.')[0]}.lock")
-
-
-def _made(path: Path) -> float:
-    return max(path.stat().st_mtime, (path / MANIFEST).stat().st_mtime)
 
 
 def closure(keys: Iterable[str], artifacts: dict[str, list[Path]]) -> set[str]:
@@ -127,8 +118,8 @@ def main(argv: list[str]) -> None:
     """`fastmtl gc`."""
     parser = Arguments("gc", "fastmtl gc --older-than 30d", "Nothing is removed before it is listed and agreed to.")
     parser.add_argument("--store", type=Path, default=Path("outputs/artifacts"), help="paths.artifacts of the runs")
-    parser.add_argument("--output", type=Path, action="append", help="paths.output of runs that use the store, all of "
-                        "them, repeatable (default: the folder that the store is in)")  # fmt: skip
+    parser.add_argument("--output", type=Path, action="append", metavar="DIR", help="paths.output of runs that use the "
+                        "store, all of them, repeatable (default: the folder that the store is in)")  # fmt: skip
     parser.add_argument("--older-than", type=_age, default="1d", metavar="AGE", help="keep what is newer (default: 1d)")
     parser.add_argument("--study", help="its results and pages stay, but do not keep artifacts; NAME of study=NAME")
     parser.add_argument("--yes", action="store_true", help="remove without a question")
@@ -140,17 +131,18 @@ def main(argv: list[str]) -> None:
             raise UserError(f"{str(folder)!r} is no folder; name that of the runs with {option}")
     unreached, remains = store.unreached(), store.remains()
     sizes = {path: _size(path) for path in [*unreached, *remains]}
-    for path in sorted(sizes, key=lambda path: (path.suffix == ".lock", -sizes[path])):
+    for path in sorted(sizes, key=lambda path: -sizes[path]):
         what = "no result needs it" if path in unreached else "left by a killed run"
         print(f"{sizes[path] / 1e6:10.1f} MB  {path.relative_to(store.root)}  {what}")
     for name in store.running():
         print(f"in use: {name}; artifacts stay while a process runs")
-    if not next(store.results(), ""):
+    if not store.results():
         print(f"no results in {', '.join(map(str, store.outputs))}: artifacts stay; name their folder with --output")
     told = f"{len(unreached)} artifacts and {len(remains)} remains, {sum(sizes.values()) / 1e6:.1f} MB, in {store.root}"
     if not sizes or not (given.yes or (sys.stdin.isatty() and input(f"{told}: remove them? [y/N] ").lower() == "y")):
         print(told + ("" if not sizes else "; nothing is removed without --yes"))
         return
     still = {*store.unreached(), *store.remains()}  # a run may have begun since
-    done = [path for path in sizes if path in still and store.remove(path)]
-    print(f"removed {len(done)} of {told}")
+    print(f"removed {sum(path in still and store.remove(path) for path in sizes)} of {told}")
+    for lock in store.root.glob("*/.*.lock"):  # empty files that no build removes
+        store.remove(lock)

@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if first in VERBS:
         from fastmtl.cli.messages import in_one_line
 
-        with in_one_line(f"fastmtl {first}"):
+        with in_one_line(f"fastmtl {first}", logs=first != "predict"):  # whose output is a table
             return import_module(f"fastmtl.cli.{VERBS[first][0]}").main(rest) or 0
     if first == "--version":
         print(f"fastmtl {__version__}")

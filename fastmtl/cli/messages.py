@@ -103,6 +103,9 @@ def in_one_line(program: str, logs: bool = True) -> Iterator[None]:
         yield
     except UserError as error:
         sys.exit(say(program, str(error)))
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        sys.stderr.close()
+        sys.exit(1)
     except KeyboardInterrupt:
         print(f"\n{program}: stopped; rerun the same command to resume", file=sys.stderr)
         sys.exit(130)

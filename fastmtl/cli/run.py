@@ -84,10 +84,7 @@ def run() -> None:
             _run()
         except CONFIG_ERRORS as error:
             raise UserError(in_words(error)) from error
-        except BrokenPipeError:  # the reader of our output has gone, as `head` does
-            sys.stderr.close()
-            sys.exit(1)
-        except UserError:
+        except (UserError, BrokenPipeError):
             raise
         except Exception:
             if CompareCells.watch is None:

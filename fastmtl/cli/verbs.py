@@ -7,6 +7,9 @@ import textwrap
 from typing import NoReturn
 
 VERBS = {
+    "verdict": ("verdict", "which auxiliary rows help your task: chosen ones, any, all or none"),
+    "predict": ("predict", "labels for the rows of a file, by a trained model"),
+    "export": ("export", "a trained model as a folder that Transformers reads, with a model card"),
     "report": ("report", "the page, tables and figures of a study"),
     "status": ("sweep", "which cells of a sweep are done, running or failed"),
     "tune": ("tune", "a search for hyper-parameters, on rows that may be chosen on"),
@@ -30,8 +33,8 @@ fastmtl finds auxiliary rows that help a small primary task, trains on them, and
 Verbs, each with a --help of its own:
 {_LINES}
 
-fastmtl help lists the keys of the configuration. --cfg job prints that of a command without running
-it, --config-dir DIR adds options of your own, --hydra-help shows what else Hydra offers.
+The keys of the configuration are listed by fastmtl help. --cfg job prints that of a command without
+running it, --config-dir DIR adds options of your own, --hydra-help shows what else Hydra offers.
 To read more: README.md, docs/, and experiments/ for what was measured."""
 
 

@@ -36,7 +36,6 @@ TANH_HEADS = {
 PROBLEMS = {
     "classification": "single_label_classification",
     "regression": "regression",
-    "multilabel": "multi_label_classification",
     "tagging": None,
 }
 """Kind of task -> what Transformers calls it."""

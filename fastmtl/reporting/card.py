@@ -79,8 +79,8 @@ def _data(model: Model) -> str:
     manifest, fit = (_read(model.folder / name) for name in (MANIFEST, "fit.json"))
     lines = [f"- Task {_code(model.task.name)}, {model.task.kind}; label column {_code(model.task.label)}."]
     if manifest and (epochs := len(fit.get("epochs", []))):
-        rows, plural = manifest["records"]["examples"], "s" * (epochs != 1)
-        lines.append(f"- Fine-tuning read {rows:,} rows in {epochs} epoch{plural}, each once an epoch.")
+        rows, plural = manifest["records"]["examples"] / epochs, "s" * (epochs != 1)
+        lines.append(f"- Fine-tuned on {rows:,.0f} rows in {epochs} epoch{plural}.")
     if command := model.result.get("command"):
         lines.append(f"- The run: {_code(command)}")
     return "## Data\n\n" + "\n".join(lines)

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import pyarrow as pa
-import pyarrow.parquet
+import pyarrow.dataset
 
 from fastmtl.data.sources import BATCH_ROWS
 from fastmtl.errors import UserError
+
+BINARY = (".parquet", ".arrow", ".feather")
+"""Endings of files that have no lines."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,16 @@ class Row:
     line: int
     values: dict[str, Any] = field(default_factory=dict)
     fault: str | None = None
+
+    def get(self, name: str) -> Any:
+        """The value of a column; a dot leads into a nested field, and "-1" is the last column of CoNLL."""
+        if name in self.values:
+            return self.values[name]
+        if re.fullmatch(r"-\d+", name) and "0" in self.values and int(name[1:]) <= len(self.values):
+            return list(self.values.values())[int(name)]
+        root, _, inner = name.partition(".")
+        nested = self.values.get(root)
+        return Row(self.line, nested).get(inner) if inner and isinstance(nested, dict) else None
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -38,13 +51,14 @@ def read_rows(path: Path) -> Iterator[Row]:
     """
     readers = {".csv": _cells, ".tsv": _cells, ".jsonl": _json_lines, ".ndjson": _json_lines, ".conll": _sentences}
     ending = path.suffix.lower()
-    if ending not in (*readers, ".parquet"):
-        raise UserError(f"{path}: ending {ending!r} is not read; use {', '.join(readers)} or .parquet")
+    if ending not in (*readers, *BINARY):
+        raise UserError(f"{path}: ending {ending!r} is not read; use {', '.join([*readers, *BINARY])}")
     if not path.is_file():
         raise UserError(f"{path} is not a file; correct the path")
     try:
-        if ending == ".parquet":
-            batches = pyarrow.parquet.ParquetFile(path).iter_batches(BATCH_ROWS)
+        if ending in BINARY:
+            form = "parquet" if ending == ".parquet" else "ipc"
+            batches = pyarrow.dataset.dataset(path, format=form).to_batches(batch_size=BATCH_ROWS)
             rows = chain.from_iterable(batch.to_pylist() for batch in batches)
             yield from (Row(number, values) for number, values in enumerate(rows, 1))
             return
@@ -62,7 +76,7 @@ def _checked(row: Row) -> Row:
     if bad is None:
         return row
     clean = {name: str(value).encode("utf-8", "replace").decode() for name, value in row.values.items()}
-    return Row(row.line, clean, f"byte {ord(bad[0]) - 0xDC00:#04x} is not UTF-8; save the file as UTF-8")
+    return Row(row.line, clean, "it is not UTF-8; save the file as UTF-8")
 
 
 def _cells(file: TextIO) -> Iterator[Row]:
