@@ -99,6 +99,10 @@ def test_the_autosem_study_counts_the_seeds_whose_best_two_tasks_are_related() -
     assert [head for head, cell in zip(rows[0], rows[3]) if "**" in cell] == ["mails (related)", "photos (unrelated)"]
 
 
+def _pair(row: dict[str, Any]) -> tuple[str, str, int]:
+    return row["arm"], row["reference"], row["budget"]
+
+
 @pytest.mark.slow
 def test_when_it_pays_runs_in_parts_and_reports_what_has_finished(tmp_path: Path) -> None:
     study = script("when_it_pays/study.py")
@@ -119,6 +123,11 @@ def test_when_it_pays_runs_in_parts_and_reports_what_has_finished(tmp_path: Path
     assert len(told["compared"]) == len(plan["shares"]) * len(plan["budgets"]) * len(study.report.GAINS)
     assert all(row["covers"] == "seeds and rows" for row in told["compared"])
     assert "chosen - random" in (output / "report" / "figure.svg").read_text()
+    one = {_pair(row): row for row in told["compared"] if row["share"] == 0.1}  # the one share that is averaged
+    for row in told["averaged"]:
+        assert [row[key] for key in ("mean", "low", "high", "p")] == pytest.approx(
+            [one[_pair(row)][key] for key in ("mean", "low", "high", "p")]
+        )
 
     trained = {path: path.stat().st_mtime for path in artifacts.glob("*/*")}
     (output / "sst2-0.1-1.json").unlink()
