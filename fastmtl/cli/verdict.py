@@ -181,5 +181,5 @@ def _write(trial: Trial, left: Sequence[Arm], cell: Any, output: Path, name: str
     part = words.part(replace(answer, sentences=tuple(sentences)), trial.skipped, tables)
     write_json(out / "verdict.json", words.as_values(answer, trial.ledger.spent, trial.ledger.unit))
     whole = replace(part, tables=(*part.tables, *on_page))
-    report.write(trial.results(), out, name, references=words.REFERENCES, more={"verdict": whole})
+    report.write(trial.results(), out, name, first={"verdict": whole})
     return f"{part.markdown()}\n\nwritten to {out / 'report.html'}"

@@ -76,12 +76,13 @@ def cell_tables(result: Result, bandit: Bandit | None = None, mixing: dict[str, 
 
 def write(
     results: Sequence[Result], out: Path, title: str, references: Sequence[str] = BASELINES,
-    more: Mapping[str, Part] = MappingProxyType({}),
+    more: Mapping[str, Part] = MappingProxyType({}), first: Mapping[str, Part] = MappingProxyType({}),
 ) -> str:  # fmt: skip
     """All files of a report: report.html, report.md, tables.tex, cells.csv, and tables and figures one by one.
 
-    Returns what a terminal should show. `references` are the selections that arms are compared with; `more` parts come
-    last, their files named by their keys. A `UserError` if there are no cells or if they are not comparable.
+    Returns what a terminal should show. `references` are the selections that arms are compared with; parts `first` and
+    `more` stand before and after the others, their files named by their keys. A `UserError` if there are no cells or if
+    they are not comparable.
     """
     from fastmtl.reporting.page import write_page
     from fastmtl.reporting.plots import pictures, save
@@ -92,7 +93,7 @@ def write(
     looks = arm_looks(cells["arm"])
     told = [replace(one, pictures=pictures(one.cells, one.compared, looks)) for one in sections(cells, references)]
     answers = [one.sentences[0] for one in told]
-    parts: dict[str, Part] = {"all": Part("In short", answers, _across(told))} if len(told) > 1 else {}
+    parts = dict(first) | ({"all": Part("In short", answers, _across(told))} if len(told) > 1 else {})
     parts |= {one.name: one for one in told} | dict(more)  # one a primary, since they are comparable
     for folder in ("figures", "tables"):
         (out / folder).mkdir(parents=True, exist_ok=True)
