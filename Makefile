@@ -8,11 +8,12 @@ WORKERS ?= 2
 
 BIN := .venv/bin
 STAMP := .venv/.installed
-EXTRAS := minilm,wandb,tensorboard,surgery,launchers,bench,dev
+EXTRAS := minilm,wandb,tensorboard,surgery,launchers,bench,docs,dev
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(ARGS)
+# File by file in order: by the number of tests, as xdist has it, the few long ones would come last, on one core.
+PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # The stamp holds the folder it was made for: an environment that was moved or copied is made anew.
 ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
@@ -21,8 +22,8 @@ endif
 
 .DEFAULT_GOAL := help
 TABLES := table-budget table-runtime table-single-multi table-in-task table-loss table-proxy-size table-power
-.PHONY: help demo setup test test-slow check wheel $(TABLES) table-autosem table-gains table-relations figure-tsne dashboard glue-submission \
-  sample-arms transfer bench proxy-economy gc clean again
+.PHONY: help demo setup test test-slow check docs wheel $(TABLES) table-autosem table-gains table-relations figure-tsne dashboard glue-submission \
+  sample-arms transfer bench proxy-economy when-it-pays gc clean again
 RUN_STUDY = @$(BIN)/python experiments/study.py $(1) --scale $(SCALE) $(if $(GLUE),--glue $(GLUE))
 
 help: ## this list
@@ -46,6 +47,11 @@ check: $(STAMP) ## lint, format, types and spelling; changes nothing
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/typos
 	@echo "check: clean"
+
+docs: $(STAMP) ## the documentation as a site, docs/_build/html/index.html; warnings are errors
+	@rm -rf docs/_build
+	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo "docs: docs/_build/html/index.html"
 
 wheel: $(STAMP) ## dist/fastmtl-*.whl
 	@rm -rf dist
@@ -106,11 +112,14 @@ bench: $(STAMP) ## speed against the reference path and the machine's own bound:
 proxy-economy: $(STAMP) ## what cheaper ways to score lose; GLUE=FOLDER for real rows, else the sample
 	@$(BIN)/python experiments/proxy_economy/study.py $(if $(GLUE),--root $(GLUE))
 
-gc: $(STAMP) ## remove what killed runs left half-written among the artifacts; running ones keep theirs
-	@$(BIN)/python -c "$$GC_SCRIPT" '$(ARTIFACTS)'
+when-it-pays: $(STAMP) ## gain of chosen over random rows against the related share of the pile; GLUE=FOLDER, else a check in minutes
+	@$(BIN)/python experiments/when_it_pays/study.py $(if $(GLUE),--glue $(GLUE)) $(ARGS)
+
+gc: $(STAMP) ## list artifacts that no result needs, and what killed runs left; ARGS="--yes --older-than 30d" removes
+	@$(BIN)/fastmtl gc --store '$(ARTIFACTS)' $(ARGS)
 
 clean: ## remove .venv, build products and caches; outputs stay
-	@rm -rf .venv dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	@rm -rf .venv dist build docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	@find . -name outputs -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt
@@ -123,24 +132,3 @@ $(STAMP): pyproject.toml constraints.txt
 	@PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 	  $(BIN)/python -m pip install -qq --no-input -e '.[$(EXTRAS)]'
 	@printf '%s\n' '$(CURDIR)' >$@
-
-define GC_SCRIPT
-import pathlib, shutil, sys
-from filelock import FileLock, Timeout
-
-root = pathlib.Path(sys.argv[1])
-left = {(p.parent, p.name.split(".")[1]) for ending in ("draft", "lock") for p in root.glob(f"*/.*.{ending}")}
-removed = 0
-for stage, key in sorted(left):
-    lock = stage / f".{key}.lock"
-    try:
-        with FileLock(lock, timeout=0):
-            for draft in stage.glob(f".{key}.*.draft"):
-                shutil.rmtree(draft, ignore_errors=True)
-                removed += 1
-            lock.unlink(missing_ok=True)
-    except Timeout:
-        print(f"in use: {stage.name}/{key}")
-print(f"{removed} half-written artifacts removed from {root}")
-endef
-export GC_SCRIPT

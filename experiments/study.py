@@ -1,8 +1,8 @@
 """Run a study and write its tables: `python study.py NAME [--scale smoke|cpu|full] [--glue FOLDER]`.
 
-NAME is a folder beside this file. Its study.yaml lists, for each scale, sweeps: axes and their values; scales.yaml has
-what all studies of a scale share. Every sweep is one `fastmtl -m`, so a study that was stopped goes on where it was,
-and two studies share the cells that they have in common.
+NAME is a folder beside this file. Its study.yaml lists, for each scale, sweeps: axes and their values. scales.yaml has
+what all studies of a scale share, the study's own `base` what its sweeps share. Every sweep is one `fastmtl -m`, so a
+study that was stopped goes on where it was, and two studies share the cells that they have in common.
 """
 
 from __future__ import annotations
@@ -36,13 +36,15 @@ def sweeps(name: str, scale: str, glue: Path | None) -> list[list[str]]:
     base = [one.replace("=GLUE", f"={glue}") for one in shared[scale]]
     if glue is None and base != shared[scale]:
         raise UserError(f"SCALE={scale} reads GLUE from files; pass GLUE=FOLDER with <task>/<split>.parquet in it")
+    told = load(name)
     return [
         [
             *base,
+            *told.get("base", {}).get(scale, []),
             *sweep.get("base", []),
             *(f"{axis}={_values(values)}" for axis, values in sweep.items() if axis != "base"),
         ]
-        for sweep in load(name)[scale]
+        for sweep in told[scale]
     ]
 
 
@@ -71,14 +73,10 @@ def main(name: str, scale: str, glue: Path | None, output: Path) -> None:
 
 def fastmtl(*arguments: str) -> int:
     """`fastmtl ARGUMENTS` in this process; its exit code."""
-    argv, sys.argv = sys.argv, ["fastmtl", *arguments]
     try:
-        command()
+        return command(arguments)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
-    finally:
-        sys.argv = argv
-    return 0
 
 
 def _values(values: Any) -> str:

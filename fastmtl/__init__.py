@@ -3,7 +3,7 @@
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["UserError", "compose", "record"]
+__all__ = ["UserError", "compose", "load", "record"]
 
 
 def __getattr__(name: str) -> Any:  # so that `import fastmtl` costs nothing until something is used
@@ -11,6 +11,10 @@ def __getattr__(name: str) -> Any:  # so that `import fastmtl` costs nothing unt
         from fastmtl.cli.compose import compose
 
         return compose
+    if name == "load":
+        from fastmtl.training.trained import load
+
+        return load
     if name == "record":
         from fastmtl.reporting.result import record
 

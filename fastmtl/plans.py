@@ -36,6 +36,7 @@ class SelectionPlan:
         scorer: A `Scorer`; null where the selector needs no scores.
         predictor: A file of a saved predictor of gains, which values tasks in place of the bandit.
         both_stages: Without auxiliary rows the primary alone still passes both training stages.
+        exclude: Auxiliary tasks whose rows may not be chosen; the proxy still learns to tell them apart.
     """
 
     name: str
@@ -43,6 +44,7 @@ class SelectionPlan:
     scorer: Part = None
     predictor: str | None = None
     both_stages: bool = False
+    exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if "scores" in self.selector.needs and self.scorer is None:
@@ -127,7 +129,14 @@ class RelationsPlan:
 
 @options
 class CascadeLevel:
-    """One step of a cascade as configured: what is null is as without a cascade. `layers` keeps the first layers."""
+    """One step of a cascade as configured; what is null is as without a cascade.
+
+    Args:
+        layers: The first so many of the encoder's layers alone.
+        encoder: Another encoder than the proxy's.
+        scorer: Another scorer than the selection's.
+        precision: Of weights and activations.
+    """
 
     layers: Count | None = None
     encoder: Part = None

@@ -6,7 +6,6 @@ import argparse
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 
 from fastmtl import compose
+from fastmtl.cli.main import main
+from fastmtl.cli.verbs import VERBS
 from fastmtl.pipelines.checks import check_measured
 from fastmtl.relations.predictor import GainPredictor
 from tests.conftest import has_cuda
-from tests.helpers.documents import ROOT, SCRIPTS, Shown, files, shown
+from tests.helpers.documents import ROOT, Shown, files, shown
 
 SHOWN = shown()
 
@@ -44,8 +45,8 @@ class Parsed(BaseException):
     """Ends a program once its arguments are read."""
 
 
-def parsed(program: str, arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> argparse.Namespace:
-    """What the program's own parser makes of them; a mistake there exits with 2."""
+def parsed(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> argparse.Namespace:
+    """What a verb's own parser makes of them; a mistake there exits with 2."""
 
     def stop(name: str) -> None:
         real = getattr(argparse.ArgumentParser, name)
@@ -57,10 +58,8 @@ def parsed(program: str, arguments: Sequence[str], monkeypatch: pytest.MonkeyPat
 
     for name in ("parse_args", "parse_intermixed_args"):
         stop(name)
-    monkeypatch.setattr(sys, "argv", [program, *arguments])
-    module, _, function = SCRIPTS[program].partition(":")
     with pytest.raises(Parsed) as read:
-        getattr(import_module(module), function)()
+        main(arguments)
     return read.value.args[0]
 
 
@@ -92,7 +91,11 @@ def check(overrides: Sequence[str], *more: str) -> Any:
     return compose(*overrides, *more, *(["trainer.accelerator=cpu"] if gpus else []))
 
 
-def run_fastmtl(arguments: Sequence[str], *_: Any) -> None:
+def run_fastmtl(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    if arguments and arguments[0] in VERBS:
+        if arguments[1:]:  # alone it is how prose names the verb
+            VERB.get(arguments[0], parsed)(arguments, monkeypatch)
+        return
     given = get_args_parser().parse_args(list(arguments))
     path = [f"hydra.searchpath=[file://{Path(given.config_dir).resolve()}]"] if given.config_dir else []
     for cell in cells(given.overrides) if given.multirun else [given.overrides]:
@@ -100,14 +103,14 @@ def run_fastmtl(arguments: Sequence[str], *_: Any) -> None:
 
 
 def run_tune(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    overrides = parsed("fastmtl-tune", arguments, monkeypatch).overrides
+    overrides = parsed(arguments, monkeypatch).overrides
     values = first_values(overrides)
     assert values != overrides, "nothing is searched"
     check(values)
 
 
 def run_relations(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    for task in check(parsed("fastmtl-relations", arguments, monkeypatch).overrides, "budget=1.0").tasks:
+    for task in check(parsed(arguments, monkeypatch).overrides, "budget=1.0").tasks:
         check_measured(task)
 
 
@@ -123,17 +126,14 @@ def run_python(arguments: Sequence[str], *_: Any) -> None:
     assert not [one for one in arguments if one.startswith("--") and f'"{one}"' not in code]
 
 
-RUN = {"fastmtl": run_fastmtl, "fastmtl-tune": run_tune, "fastmtl-relations": run_relations, "make": run_make,
-       "python": run_python}  # fmt: skip
+VERB = {"tune": run_tune, "relations": run_relations}
+RUN = {"fastmtl": run_fastmtl, "make": run_make, "python": run_python}
 
 
 @pytest.mark.parametrize("command", SHOWN, ids=str)
 def test_a_command_of_a_document_is_taken(command: Shown, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program, *arguments = command.arguments(workplace)
-    if program in RUN:
-        RUN[program](arguments, monkeypatch)
-    else:
-        parsed(program, arguments, monkeypatch)
+    RUN[program](arguments, monkeypatch)
 
 
 def test_commands_are_found_in_every_kind_of_place() -> None:
@@ -141,10 +141,15 @@ def test_commands_are_found_in_every_kind_of_place() -> None:
     swept = "selection=none,random,feature_similarity"
     arms = "selection=none,primary_only,random,feature_similarity,full"
     assert {
-        ("README.md", "make test     # set-up, then the tests"),  # in a block
+        ("docs/contributing.md", "make test             # the tests but for the slow ones"),  # in a block
         ("docs/extending.md", "fastmtl --config-dir my_conf selection=bottom_k"),  # in a comment of one
-        ("README.md", "make dashboard STUDY=mine ENTITY=you"),  # in a sentence
-        ("conf/config.yaml", "fastmtl stage=selection ..."),
+        ("docs/how_to/wandb.md", "make dashboard STUDY=mine ENTITY=you PROJECT=fastmtl"),  # in a sentence
+        (
+            "conf/hydra/launcher/submitit_local.yaml",
+            "OMP_NUM_THREADS=4 fastmtl -m hydra/launcher=submitit_local hydra.sweeper.max_batch_size=2 ...",
+        ),
+        ("fastmtl/cli/verbs.py", f"fastmtl -m {swept} 'seed=range(3)'"),
+        ("fastmtl/cli/report.py", "fastmtl report mine --where primary=rte"),
         ("notebooks/02_compare_selectors.ipynb", f"fastmtl -m study=compare {swept} budget=16,32 'seed=range(3)'"),
         ("experiments/sample_arms/run.sh", f'fastmtl -m experiment=demo {arms} "seed=range(${{SEEDS:-10}})"'),
     } <= lines

@@ -98,6 +98,51 @@ def test_the_autosem_study_counts_the_seeds_whose_best_two_tasks_are_related() -
     assert [head for head, cell in zip(rows[0], rows[3]) if "**" in cell] == ["mails (related)", "photos (unrelated)"]
 
 
+@pytest.mark.slow
+def test_when_it_pays_runs_in_parts_and_reports_what_has_finished(tmp_path: Path) -> None:
+    study = script("when_it_pays/study.py")
+    output, artifacts = tmp_path / "output", tmp_path / "artifacts"
+    plan = study.read_plan("smoke", None)
+    study.main(None, output, artifacts)
+    told = json.loads((output / "report" / "results.json").read_text())
+    cells = pd.DataFrame(told["cells"])
+    assert set(cells["selection"]) == {"none", "primary_only", "random", "feature_similarity", "oracle"}
+    chosen = cells[cells["selection"].isin(["random", "feature_similarity"])]
+    assert chosen.groupby(["share", "budget"])["seed"].nunique().eq(plan["seeds"]).all()
+    assert chosen.loc[chosen["share"] == 1.0, "precision_at_budget"].eq(1).all()
+    assert cells.loc[cells["selection"] == "oracle", "precision_at_budget"].eq(1).all()
+    assert sorted(cells.loc[cells["selection"] == "oracle", "aux_rows"].unique()) == [4, 6]  # 6 of 60 are related
+    alone = cells[cells["selection"] == "primary_only"].groupby("seed")["score"]
+    assert alone.nunique().eq(1).all()  # one cell for all shares
+    assert {(row["arm"], row["reference"]) for row in told["compared"]} == set(study.report.GAINS)
+    assert len(told["compared"]) == len(plan["shares"]) * len(plan["budgets"]) * len(study.report.GAINS)
+    assert all(row["covers"] == "seeds and rows" for row in told["compared"])
+    assert "chosen - random" in (output / "report" / "figure.svg").read_text()
+
+    trained = {path: path.stat().st_mtime for path in artifacts.glob("*/*")}
+    (output / "sst2-0.1-1.json").unlink()
+    study.main(None, output, artifacts, "report")  # a seed has not finished
+    kept = json.loads((output / "report" / "results.json").read_text())
+    assert {row["share"] for row in kept["compared"]} == {1.0}
+    study.main(None, output, artifacts)
+    assert {path: path.stat().st_mtime for path in artifacts.glob("*/*")} == trained
+    assert json.loads((output / "report" / "results.json").read_text()) == told
+    with pytest.raises(UserError, match="'rte' is not studied; choose from sst2"):
+        study.read_plan("smoke", "rte")
+
+
+@pytest.mark.slow
+def test_the_parts_of_when_it_pays_compose_and_have_names_of_their_own(tmp_path: Path) -> None:
+    study = script("when_it_pays/study.py")
+    plan = study.read_plan("glue", None)
+    parts = [*study.parts(plan), *study.headroom(plan)]
+    assert len({part.name for part in parts}) == len(parts)
+    root = study.smoke.write(tmp_path)
+    first = {arm: (part, own) for part in reversed(parts) for arm, own in part.arms.items()}
+    for part, own in first.values():
+        assert values(*plan["base"], f"data.root={root}", *part.pile, *own).primary in plan["primaries"]
+
+
 def test_every_study_has_all_scales_and_options_that_exist() -> None:
     study = script("study.py")
     options = {path.stem for path in (EXPERIMENTS.parent / "conf" / "selection").iterdir()}

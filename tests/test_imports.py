@@ -22,8 +22,8 @@ def state():
 before = state()
 import fastmtl
 from fastmtl import UserError, compose, record
-import fastmtl.cli.main, fastmtl.cli.cell, fastmtl.cli.relations, fastmtl.cli.tune, fastmtl.pipelines.relations
-import fastmtl.worker
+import fastmtl.cli.main, fastmtl.cli.run, fastmtl.cli.cell, fastmtl.cli.relations, fastmtl.cli.tune
+import fastmtl.pipelines.relations, fastmtl.worker
 exp = compose("encoder=tiny", "paths.output=nowhere")
 after = state()
 assert before == after, [pair for pair in zip(before, after) if pair[0] != pair[1]]
@@ -57,9 +57,8 @@ class Watch:
         return None
 
 sys.meta_path.insert(0, Watch())
-sys.argv = ["fastmtl", "encoder=tiny", "primary=nobody"]
 try:
-    main()
+    main(["encoder=tiny", "primary=nobody"])
 except SystemExit as stop:
     assert stop.code == 2
 """

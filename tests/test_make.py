@@ -7,7 +7,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -95,20 +94,13 @@ def test_a_failing_venv_module_is_said_in_one_line(checkout: Path) -> None:
     assert "python3-venv" in ours[0]
 
 
-def test_gc_removes_what_nobody_builds(tmp_path: Path) -> None:
-    if not (ROOT / ".venv/.installed").exists():
-        pytest.skip("make gc would set up .venv first")
-    proxy = tmp_path / "proxy"
-    for name in (".dead.7.draft", ".live.8.draft", "done"):
-        (proxy / name).mkdir(parents=True)
-    (proxy / ".dead.lock").touch()
-    (proxy / ".left.lock").touch()
-    with FileLock(proxy / ".live.lock"):
-        done = make(ROOT, "gc", f"ARTIFACTS={tmp_path}")
-    assert done.returncode == 0, done.stderr
-    assert {path.name for path in proxy.iterdir()} - {".live.lock"} == {".live.8.draft", "done"}
-    assert "in use: proxy/live" in done.stdout
-    assert "1 half-written" in done.stdout
+def test_gc_is_the_verb(checkout: Path) -> None:
+    (checkout / ".venv/bin").mkdir(parents=True)
+    assert make(checkout, "setup", f"PYTHON={checkout / 'python'}").returncode == 0
+    (checkout / ".venv/bin/fastmtl").write_text('#!/bin/sh\necho "$@"\n')
+    (checkout / ".venv/bin/fastmtl").chmod(0o755)
+    done = make(checkout, "gc", "ARTIFACTS=there", "ARGS=--yes --older-than 30d", f"PYTHON={checkout / 'python'}")
+    assert done.stdout == "gc --store there --yes --older-than 30d\n", done.stderr
 
 
 def test_clean_keeps_outputs(checkout: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
@@ -13,8 +12,8 @@ from unittest import mock
 import pandas as pd
 import pytest
 
-from fastmtl.cli import relations
 from fastmtl.cli.compose import compose
+from fastmtl.cli.main import main as command
 from fastmtl.errors import UserError
 from fastmtl.pipelines.relations import GainMatrix
 from fastmtl.relations.predictor import GainPredictor
@@ -53,19 +52,17 @@ def overrides(folder: Path, config: Path, primary: str = "red") -> list[str]:
     ]  # fmt: skip
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["fastmtl-relations", *arguments])
+def run(*arguments: str) -> None:
     with mock.patch.dict(os.environ):  # which a program may set for itself
-        relations.main()
+        command(["relations", *arguments])
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two tasks and one seed, without a proxy."""
     folder = tmp_path_factory.mktemp("two")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        config = write_tasks(folder, "red", "length")
-        run(monkeypatch, "toy", *overrides(folder, config), "--seeds", "1", "--points", "--no-affinities")
+    config = write_tasks(folder, "red", "length")
+    run("toy", *overrides(folder, config), "--seeds", "1", "--points", "--no-affinities")
     return folder
 
 
@@ -79,6 +76,8 @@ def test_a_pair_is_one_model_for_both_directions(two: Path) -> None:
     assert set(scores["rows"]) == {40}
     by_pair = scores.set_index(["task", "other"])["score"]
     assert set(by_pair.index) == {("red", ""), ("length", ""), ("red", "length"), ("length", "red")}
+    named = json.loads((two / "relations/toy/result.json").read_text())["artifacts"]  # which `fastmtl gc` keeps
+    assert {f"{path.parent.name}/{path.name}" for path in two.glob("artifacts/*/[!.]*")} == set(named)
     gain = pd.read_csv(two / "relations/toy/gains.csv", index_col=["main", "aux"])["gain"]
     for main, aux in gain.index:
         assert gain[main, aux] == pytest.approx(100 * (by_pair[main, aux] - by_pair[main, ""]), abs=1e-9)
@@ -111,14 +110,14 @@ def test_affinities_of_three_tasks_and_a_fourth_that_adds_its_own_pairs_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = write_tasks(tmp_path, "red", "cat", "length")
-    run(monkeypatch, "toy", *overrides(tmp_path, config), "--seeds", "1", "--points")
+    run("toy", *overrides(tmp_path, config), "--seeds", "1", "--points")
     before = models(tmp_path)
     assert len(before) == 3 + 3
     affinities = pd.read_csv(tmp_path / "relations/toy/affinities.csv", index_col=["main", "aux"])
     assert list(affinities) == ["confusion", "centroids", "taskemb", "gradients"]
     assert affinities.notna().all().all()
     config = write_tasks(tmp_path, "noise", "length", "red", "cat")
-    run(monkeypatch, "more", *overrides(tmp_path, config), "--seeds", "1", "--points", "--no-affinities")
+    run("more", *overrides(tmp_path, config), "--seeds", "1", "--points", "--no-affinities")
     assert before < models(tmp_path)
     assert len(models(tmp_path)) == len(before) + 1 + 3
 
@@ -134,16 +133,16 @@ def pairs_table() -> pd.DataFrame:
     [
         (["relations.batches=20"], "relations.batches=20 does not fit; use a whole number of 100 or more"),
         (["relations.validation_rows=0"], "relations.validation_rows=0 does not fit; use a whole number of 2 or more"),
-        (["--seeds", "0"], "--seeds 0 is out of range"),
+        (["--seeds", "0"], "argument --seeds: '0' is not a whole number of 1 or more"),
         (["seed=-1"], "seed=-1 does not fit"),
     ],
 )
 def test_bad_input_is_one_line(
-    arguments: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = write_tasks(tmp_path, "red", "cat")
     with pytest.raises(SystemExit):
-        run(monkeypatch, "toy", *overrides(tmp_path, config), *arguments)
+        run("toy", *overrides(tmp_path, config), *arguments)
     error = capsys.readouterr().err
     assert told in error
     assert error.count("\n") == 1

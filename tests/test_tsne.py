@@ -26,7 +26,7 @@ study = script("tsne/projection.py")
 Projection, projections, separation, tsne = study.Projection, study.projections, study.separation, study.tsne
 
 SMALL = ("encoder=tiny", "data.rows_per_task=60", "budget=60", "proxy.examples_per_task=20", "proxy.fit.epochs=1",
-         "scoring.precision=fp32")  # fmt: skip
+         "scoring.precision=fp32", "data.leakage=report")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

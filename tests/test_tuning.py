@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from optuna.trial import TrialState
 
 from fastmtl.cli import tune
 from fastmtl.cli.compose import compose
+from fastmtl.cli.main import main
 from fastmtl.cli.tune import Search, parse
 from fastmtl.errors import UserError
 
@@ -49,11 +49,10 @@ def test_a_space_is_written_as_a_sweep_is() -> None:
 )
 @pytest.mark.usefixtures("own_environment")
 def test_bad_input_is_one_line(
-    arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["fastmtl-tune", *arguments, f"paths.output={tmp_path}"])
     with pytest.raises(SystemExit) as stop:
-        tune.main()
+        main(["tune", *arguments, f"paths.output={tmp_path}"])
     error = capsys.readouterr().err
     assert stop.value.code == 2
     assert told in error

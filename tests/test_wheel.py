@@ -73,7 +73,7 @@ def test_the_installed_package_is_the_wheels(run: Run, bin_dir: Path) -> None:
 
 
 def test_help_names_the_options(run: Run, tmp_path: Path) -> None:
-    text = run("fastmtl", "--help")
+    text = "".join(run("fastmtl", "help", *key) for key in ([], ["selection"], ["data"]))
     for option in ("feature_similarity", "in_task_control", "glue_local", "minilm", "strict", "budget", "stage"):
         assert option in text
     assert not list(tmp_path.iterdir())

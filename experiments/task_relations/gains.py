@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from fastmtl.cli import relations
+from fastmtl.cli.main import main as command
 from fastmtl.data import tagging
 from fastmtl.errors import UserError
 from fastmtl.relations.features import pair_table
@@ -26,7 +26,7 @@ PLANS = yaml.safe_load((HERE / "gains.yaml").read_text())
 
 
 def overrides(name: str, scale: str, glue: Path | None) -> list[str]:
-    """Of `fastmtl-relations`."""
+    """Of `fastmtl relations`."""
     if scale not in PLANS[name]:
         raise UserError(f"SCALE={scale!r} is unknown for {name}; choose from {', '.join(PLANS[name])}")
     given = PLANS[name][scale]
@@ -60,7 +60,7 @@ def main(name: str, scale: str, glue: Path | None, seeds: int, output: Path) -> 
     """Train what is missing and write the result."""
     out = output / "reports" / f"{name}-gains" if scale == "smoke" else HERE / name
     arguments = [name, *overrides(name, scale, glue), f"paths.output={output}", "--seeds", str(seeds), "--points"]
-    relations.main([*arguments, "--out", str(out)])
+    command(["relations", *arguments, "--out", str(out)])
     if name == "tagging":
         told = as_built(out).markdown()
         with open(out / "results.md", "a") as file:

@@ -64,7 +64,8 @@ def _unknown(key: str, conf: Path, defaults: DictConfig) -> str:
     near = difflib.get_close_matches(key, known, n=1) or difflib.get_close_matches(
         parts[-1], [name.rsplit(".", 1)[-1] for name in known], n=1
     )
-    return f"{key!r} is not a key of the configuration" + (f"; did you mean {near[0]!r}?" if near else "; see --help")
+    fix = f"did you mean {near[0]!r}?" if near else "see fastmtl help"
+    return f"{key!r} is not a key of the configuration; {fix}"
 
 
 @lru_cache
@@ -102,6 +103,9 @@ def in_one_line(program: str, logs: bool = True) -> Iterator[None]:
         yield
     except UserError as error:
         sys.exit(say(program, str(error)))
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        sys.stderr.close()
+        sys.exit(1)
     except KeyboardInterrupt:
         print(f"\n{program}: stopped; rerun the same command to resume", file=sys.stderr)
         sys.exit(130)

@@ -1,4 +1,4 @@
-"""A sweep as files in its folder: which cells there are, which one runs, how each one ended. `fastmtl-status` draws it.
+"""A sweep as files in its folder: which cells there are, which one runs, how each one ended. `fastmtl status` draws it.
 
 The files are the only channel between cells and the overview, so it does not matter which launcher runs the cells, in
 which process or on which machine, and another terminal sees what the sweep's own sees.
@@ -6,7 +6,6 @@ which process or on which machine, and another terminal sees what the sweep's ow
 
 from __future__ import annotations
 
-import argparse
 import json
 import threading
 import time
@@ -20,7 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from fastmtl.cli.messages import in_one_line
+from fastmtl.cli.verbs import Arguments
 from fastmtl.errors import UserError
 from fastmtl.store import write_json
 
@@ -199,13 +198,11 @@ class Watch(threading.Thread):
         self.join()
 
 
-def main() -> None:
-    """Entry point of `fastmtl-status`."""
-    parser = argparse.ArgumentParser(prog="fastmtl-status", description="Which cells of a sweep are done.")
+def main(argv: list[str]) -> None:
+    """`fastmtl status`."""
+    parser = Arguments("status", "fastmtl status outputs")
     parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs"),
                         help="of a sweep, or an output folder for its newest sweep (default: %(default)s)")  # fmt: skip
-    given = parser.parse_args()
-    with in_one_line("fastmtl-status"):
-        folder = newest(given.folder)
-        cells = read(folder)
-        print("\n".join([str(folder), summary(cells), "", matrix(cells), *losses(cells)]))
+    folder = newest(parser.parse_args(argv).folder)
+    cells = read(folder)
+    print("\n".join([str(folder), summary(cells), "", matrix(cells), *losses(cells)]))

@@ -1,4 +1,4 @@
-"""`fastmtl-tune`: a search for hyper-parameters over cells, by Optuna, in a stored study that can be gone on with.
+"""`fastmtl tune`: a search for hyper-parameters over cells, by Optuna, in a stored study that can be gone on with.
 
 A trial trains the cell of its values once a seed. Its value is the primary's headline metric on the rows that choose
 the epoch, held out of train under `protocol=strict`: so the validation split, on which the winner is reported, has had
@@ -7,7 +7,6 @@ no part in the choice.
 
 from __future__ import annotations
 
-import argparse
 import math
 import traceback
 from dataclasses import dataclass
@@ -20,8 +19,9 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 
 from fastmtl.cli.compose import build, compose, in_words, values
-from fastmtl.cli.messages import check_folder_name, command_line, in_one_line
+from fastmtl.cli.messages import check_folder_name, command_line
 from fastmtl.cli.sweep import held
+from fastmtl.cli.verbs import Arguments, count
 from fastmtl.errors import UserError
 
 if TYPE_CHECKING:  # optuna and torch take seconds to import; --help and mistyped values do without them
@@ -178,24 +178,17 @@ def _distribution(one: Override) -> BaseDistribution:
         raise UserError(f"{one.input_line} is no range to search: {error}") from None
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
-    return int(text)
-
-
-def main() -> None:
-    """Entry point of `fastmtl-tune`."""
-    parser = argparse.ArgumentParser(
-        prog="fastmtl-tune",
-        description="Search hyper-parameters of a cell. The same command goes on where it was, or to more trials.",
-        epilog="fastmtl-tune rates 'finetune.fit.learning_rate=tag(log,interval(1e-5,1e-3))' budget=200,400",
+def main(argv: list[str]) -> None:
+    """`fastmtl tune`."""
+    parser = Arguments(
+        "tune",
+        "fastmtl tune rates 'finetune.fit.learning_rate=tag(log,interval(1e-5,1e-3))' budget=200,400",
+        "The same command goes on where it was, or to more trials.",
     )
     parser.add_argument("name", help="of the search; it is kept in <paths.output>/tuning/NAME")
     parser.add_argument("overrides", nargs="+", help="KEY=VALUE as for fastmtl; those with several values are searched")
-    parser.add_argument("--trials", type=_count, default=20, help="in all, not on top (default: %(default)s)")
-    parser.add_argument("--seeds", type=_count, default=1, help="of a trial; their mean counts (default: %(default)s)")
-    arguments = parser.parse_intermixed_args()
-    with in_one_line("fastmtl-tune"):
-        check_folder_name(arguments.name)
-        Search(arguments.name, *parse(arguments.overrides), arguments.trials, arguments.seeds).run()
+    parser.add_argument("--trials", type=count, default=20, help="in all, not on top (default: %(default)s)")
+    parser.add_argument("--seeds", type=count, default=1, help="of a trial; their mean counts (default: %(default)s)")
+    given = parser.parse_intermixed_args(argv)
+    check_folder_name(given.name)
+    Search(given.name, *parse(given.overrides), given.trials, given.seeds).run()

@@ -132,7 +132,7 @@ def sha256_of(path: Path) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without progress bars and reports of unused pooler weights; what the user's process had set comes back."""
     level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
@@ -148,8 +148,10 @@ def _quiet() -> Iterator[None]:
 def _from_hub(name: str, kind: Any, revision: str | None, **options: Any) -> Any:
     """What `kind`, a class of Transformers, loads from a folder or the Hub."""
     try:
-        with _quiet():
-            return kind.from_pretrained(_folder(name) or name, revision=revision or "main", **options)
+        with quiet():
+            return kind.from_pretrained(
+                _folder(name) or name, revision=revision or "main", trust_remote_code=False, **options
+            )
     except (OSError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise UserError(

@@ -32,6 +32,9 @@ def check(experiment: Experiment) -> None:
         comparable(experiment.task, [task for task in experiment.tasks if task.name != experiment.primary])
     check_scoring(experiment.scoring, plan, experiment.hardware)
     check_proxy_tasks(experiment.proxy_plan, experiment.primary, names)
+    for name in plan.exclude:
+        if name not in names or name == experiment.primary:
+            raise UserError(f"selection.exclude names {name!r}, which is no auxiliary task; drop it")
     keep = experiment.keep_selected
     if isinstance(keep, bool) or not isinstance(keep, int | float) or not 0 <= keep <= 1:
         raise UserError(f"finetune.keep_selected={keep!r} does not fit; use a number of 0 or more and at most 1")

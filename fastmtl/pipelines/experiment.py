@@ -377,13 +377,17 @@ class Experiment:
         """Row ids that may be chosen: a function of pool, proxy sample and seed, the same for every budgeted arm."""
         everything = self.selection_plan.selector.takes_all or self.proxy_plan.cross_fit
         rows = self.pool.candidates(self.primary, None if everything else self.samples[0])
+        for name in self.selection_plan.exclude:
+            rows = np.setdiff1d(rows, self.pool.rows_of(name), assume_unique=True)
         return np.setdiff1d(rows, self._left_out, assume_unique=True)
 
     def candidates(self) -> RowSet:
         """The rows that may be chosen."""
         origin = {} if self.selection_plan.selector.takes_all else self._sampled_by
-        leakage = {"leakage": "drop" if self.drops_leaks else "report"}
-        return self.rows(self.candidate_ids(), **origin, **leakage)
+        origin = {**origin, "leakage": "drop" if self.drops_leaks else "report"}
+        if self.selection_plan.exclude:
+            origin["exclude"] = list(self.selection_plan.exclude)
+        return self.rows(self.candidate_ids(), **origin)
 
     def _selection(self, **valued: Any) -> Selection:
         plan, pool = self.selection_plan, self.pool

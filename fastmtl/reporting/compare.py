@@ -116,7 +116,7 @@ def matched(cells: DataFrame, by_rows: RowNoise | None = None) -> DataFrame:
             "arm": arm, "budget": budget, "flops": flops,
             "score": _sums(own, scores).mean() if seeds else math.nan,
             "random": _sums(random, scores).mean() if seeds else math.nan,
-            **_difference(own, random, scores, by_rows)[0],
+            **difference(own, random, scores, by_rows)[0],
         })  # fmt: skip
     columns = ["arm", "budget", "flops", "score", "random", *_DIFFERENCE]
     return DataFrame(rows, columns=columns).astype({"budget": cells["budget"].dtype})
@@ -181,7 +181,7 @@ def _tested(
     for key, other in pairs:
         seeds = groups[key].index.intersection(groups[other].index)
         one, two = ([{cell: 1.0} for cell in groups[k].loc[seeds, "id"]] for k in (key, other))
-        found, known = _difference(one, two, scores, by_rows)
+        found, known = difference(one, two, scores, by_rows)
         rows.append({"arm": key[0], "budget": key[1], "reference": other[0], **found})
         noises.append(known if found["covers"] == BOTH else None)
     table = DataFrame(rows, columns=["arm", "budget", "reference", *_DIFFERENCE])
@@ -202,7 +202,7 @@ _DIFFERENCE = ("n", "mean", "sd", "low", "high", "p", "covers")
 _PLANNED = ("row_share", "detectable", "seeds_needed", "seeds_for_point")
 
 
-def _difference(a: Sums, b: Sums, scores: Any, by_rows: RowNoise) -> tuple[dict[str, Any], Noise | None]:
+def difference(a: Sums, b: Sums, scores: Any, by_rows: RowNoise) -> tuple[dict[str, Any], Noise | None]:
     """Columns `_DIFFERENCE` of a - b over their seeds, and what makes it uncertain."""
     if len(a) < 2:
         return {"n": len(a), **dict.fromkeys(_DIFFERENCE[1:-1], math.nan), "covers": ""}, None

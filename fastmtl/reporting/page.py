@@ -5,8 +5,10 @@ Import this module where a page is written, not before: it loads matplotlib and 
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -30,9 +32,15 @@ def write_page(
     loader = FileSystemLoader(Path(__file__).parent)
     jinja = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     jinja.filters["code"] = _code
+    script, source = "", ""
+    if any(table.searchable for part in parts for table in part.tables):
+        script = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
+        digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        source = Markup(f"; script-src 'sha256-{digest}'")  # this script and no other
     page = jinja.get_template("page.html.j2").render(
-        title=title, parts=parts, commands=commands, versions=versions, svg=_svg, numbers=_numbers
-    )
+        title=title, parts=parts, commands=commands, versions=versions, svg=_svg, numbers=_numbers,
+        script=Markup(script), script_source=source,
+    )  # fmt: skip
     path.write_text(page + "\n", encoding="utf-8")
     return path
 

@@ -94,6 +94,7 @@ def summarize(experiment: Experiment) -> Result:
         } if mixing else None,
         "total": {key: round(total(stages, key), 3) for key in ("wall_s", "flops")},
         "stages": stages,
+        "artifacts": [f"{kind}/{key}" for kind, key in experiment.context.names],  # all that was read, for `fastmtl gc`
     }  # fmt: skip
 
 

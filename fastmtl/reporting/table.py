@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -21,21 +22,33 @@ _LATEX = str.maketrans({
 })  # fmt: skip
 
 
+BRIEF = 10
+"""Rows of a searchable table that Markdown and LaTeX show."""
+
+
 @dataclass(frozen=True)
 class Table:
-    """Cells as text, `headers` (C,), `rows` (R, C); `bold` holds (row, column) of what is significant, nothing else."""
+    """Cells as text, `headers` (C,), `rows` (R, C); `bold` holds (row, column) of what is significant, nothing else.
+
+    A `searchable` one has many rows: on the page it can be searched and sorted, elsewhere its first `BRIEF` rows stand.
+    """
 
     title: str
     headers: Sequence[str]
     rows: Sequence[Sequence[str]]
     bold: frozenset[tuple[int, int]] = field(default_factory=frozenset)
     note: str = ""
+    searchable: bool = False
+
+    @property
+    def _shown(self) -> Sequence[Sequence[str]]:
+        return self.rows[:BRIEF] if self.searchable else self.rows
 
     def markdown(self) -> str:
         """With title and note; reads well in a terminal too."""
         rows = [
             [f"**{cell}**" if (r, c) in self.bold else str(cell).replace("|", r"\|") for c, cell in enumerate(row)]
-            for r, row in enumerate(self.rows)
+            for r, row in enumerate(self._shown)
         ]
         body = tabulate(rows, self.headers, tablefmt="github", disable_numparse=True)
         return "\n\n".join(part for part in (f"### {self.title}", body, self.note) if part)
@@ -45,7 +58,7 @@ class Table:
         head, *rows = (
             " & ".join(rf"\textbf{{{_tex(cell)}}}" if (r, c) in self.bold else _tex(cell) for c, cell in enumerate(row))
             + r" \\"
-            for r, row in enumerate([self.headers, *self.rows], -1)
+            for r, row in enumerate([self.headers, *self._shown], -1)
         )
         return "\n".join([
             r"\begin{table}", r"\centering", rf"\caption{{{_tex(' '.join((self.title + '. ' + self.note).split()))}}}",
@@ -56,7 +69,8 @@ class Table:
     def csv(self) -> str:
         """Header line and rows; no title, no note, no bold."""
         out = io.StringIO()
-        csv.writer(out, lineterminator="\n").writerows([self.headers, *self.rows])
+        safe = [[no_formula(str(cell)) for cell in row] for row in self.rows]
+        csv.writer(out, lineterminator="\n").writerows([self.headers, *safe])
         return out.getvalue()
 
 
@@ -72,6 +86,11 @@ class Part:
     def markdown(self) -> str:
         """Without figures; reads well in a terminal too."""
         return "\n\n".join([f"## {self.title}", *self.sentences, *(table.markdown() for table in self.tables)])
+
+
+def no_formula(text: str) -> str:
+    """Text that a spreadsheet would take for a formula, with an apostrophe before it; numbers stay as they are."""
+    return f"'{text}" if re.match(r"[=@\t\r]|[+\-](?![\d.∞])", text) and text != "-" else text
 
 
 def _tex(text: str) -> str:

@@ -69,6 +69,11 @@ class Context:
             )
         return self._made[name]
 
+    @property
+    def names(self) -> list[tuple[str, str]]:
+        """Kind and key of everything that was asked for."""
+        return sorted(self._made)
+
     def keep(self, artifact: Artifact) -> None:
         """Take what other processes built for this one, which is no hit either when it is asked for."""
         self._made[artifact.kind, artifact.key] = artifact

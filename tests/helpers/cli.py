@@ -59,10 +59,9 @@ def run_here(folder: Path, *arguments: str) -> Ended:
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         mock.patch.dict(os.environ),
-        mock.patch.object(sys, "argv", ["fastmtl", *arguments]),
     ):
         try:
-            main()
+            code = main(arguments)
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     return Ended(code, out.getvalue(), err.getvalue())

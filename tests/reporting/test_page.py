@@ -155,3 +155,69 @@ def test_a_browser_never_scrolls_the_page_sideways(page: str, width: int, tmp_pa
     shot = tmp_path / f"{width}.png"
     subprocess.run([*command, f"--screenshot={shot}", frame.as_uri()], capture_output=True, check=True)
     assert shot.stat().st_size > 10_000
+
+
+SEARCHED = Table("Rows", ["task", "text", "score"], [["mails", "a late parcel", "−1.5"], ["chats", "a lamp", "2.0"],
+                 ["mails", "a red lamp", "10.0"]], searchable=True)  # fmt: skip
+
+PROBE = """
+<script>
+const box = document.querySelector("input"), output = document.querySelector("output");
+const shown = () => [...document.querySelectorAll("tbody tr")].filter(r => !r.hidden).map(r => r.cells[2].textContent);
+const heads = [...document.querySelectorAll("thead button")], said = [];
+box.value = "LAMP mails"; box.dispatchEvent(new Event("input")); said.push(output.textContent, shown().join(" "));
+box.value = ""; box.dispatchEvent(new Event("input"));
+heads[2].click(); said.push(shown().join(" ")); heads[2].click(); said.push(shown().join(" "));
+heads[1].click(); said.push(shown().join(" "), heads[1].parentElement.getAttribute("aria-sort"));
+document.title = said.join(" | ");
+</script>
+"""
+
+
+def browse(page: Path, chromium: str, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", *options, "--dump-dom", page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+
+
+@pytest.mark.browser
+def test_rows_are_searched_and_sorted(tmp_path: Path, chromium: str) -> None:
+    page = write_page(tmp_path / "rows.html", "Rows", [Part("Rows", tables=[SEARCHED])])
+    text = page.read_text()
+    # The probe is a script of another hash, which the page's own policy refuses.
+    page.write_text(re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text).replace("</body>", PROBE))
+    title = re.search(r"<title>(.*?)</title>", browse(page, chromium).stdout)
+    assert title is not None
+    assert title[1].split(" | ") == [
+        "1 of 3 rows", "10.0", "−1.5 2.0 10.0", "10.0 2.0 −1.5", "2.0 −1.5 10.0", "ascending",
+    ]  # fmt: skip
+
+
+@pytest.mark.browser
+def test_the_policy_of_the_page_lets_its_own_script_run_and_no_other(tmp_path: Path, chromium: str) -> None:
+    page = write_page(tmp_path / "rows.html", "Rows", [Part("Rows", tables=[SEARCHED])])
+    log = ("--enable-logging=stderr", "--v=0")
+    assert "Content Security Policy" not in browse(page, chromium, *log).stderr
+    page.write_text(page.read_text().replace("</body>", "<script>document.title = 'in'</script></body>"))
+    broken = browse(page, chromium, *log)
+    assert "Content Security Policy" in broken.stderr
+    assert "<title>Rows</title>" in broken.stdout
+
+
+def test_a_page_without_rows_to_search_has_no_script(page: str) -> None:
+    assert "script-src" not in page
+    assert Parsed(page).of("script") == []
+
+
+def test_markdown_and_latex_show_the_first_rows_of_many(tmp_path: Path) -> None:
+    many = Table("Rows", ["n"], [[str(n)] for n in range(100)], searchable=True)
+    assert "| 9 " in many.markdown()
+    assert "| 10 " not in many.markdown()
+    assert many.latex().count(r"\\") == 11
+    assert len(many.csv().splitlines()) == 101
+
+
+@pytest.mark.parametrize(
+    ("cell", "written"), [("=1+1", "'=1+1"), ("@a", "'@a"), ("+1.5", "+1.5"), ("-x", "'-x"), ("-", "-")]
+)
+def test_a_cell_is_no_formula_of_a_spreadsheet(cell: str, written: str) -> None:
+    assert Table("T", ["a"], [[cell]]).csv().splitlines()[1] == written

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
 import fastmtl
-from fastmtl.cli.report import main
+from fastmtl.cli.main import main
 from fastmtl.errors import UserError
 from tests.helpers.cells import SMALL
 from tests.helpers.cli import run_cli
@@ -39,11 +38,8 @@ def test_a_notebook_adds_a_cell_to_a_study_of_the_command_line(output: Path) -> 
 
 
 @pytest.mark.usefixtures("own_environment")
-def test_a_report_reads_both_kinds_together(
-    output: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["fastmtl-report", "mine", "--output", str(output)])
-    main()
+def test_a_report_reads_both_kinds_together(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "mine", "--output", str(output)]) == 0
     assert "written to" in capsys.readouterr().out
     (head, *rows) = (output / "reports/mine/cells.csv").read_text().splitlines()
     arm, seed = (head.split(",").index(name) for name in ("arm", "seed"))

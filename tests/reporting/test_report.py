@@ -2,14 +2,13 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fastmtl.cli.report import main
+from fastmtl.cli.main import main
 from fastmtl.errors import UserError
 from fastmtl.reporting import report
 from tests.reporting.test_compare import write_hits
@@ -97,15 +96,13 @@ def test_what_does_not_compare_is_refused_and_a_filter_keeps_one(tmp_path: Path)
 
 
 @pytest.mark.usefixtures("own_environment")
-def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study(tmp_path / "studies" / "mine", ("rte",), seeds=2)
-    monkeypatch.setattr(sys, "argv", ["fastmtl-report", "mine", "--output", str(tmp_path)])
-    main()
+    assert main(["report", "mine", "--output", str(tmp_path)]) == 0
     assert "written to" in capsys.readouterr().out
     assert (tmp_path / "reports" / "mine" / "report.html").exists()
-    monkeypatch.setattr(sys, "argv", ["fastmtl-report", "yours", "--output", str(tmp_path)])
     with pytest.raises(SystemExit) as stopped:
-        main()
+        main(["report", "yours", "--output", str(tmp_path)])
     assert stopped.value.code == 2
     error = capsys.readouterr().err
-    assert re.fullmatch(r"fastmtl-report: study 'yours' has no finished cells .*; there are mine\n", error)
+    assert re.fullmatch(r"fastmtl report: study 'yours' has no finished cells .*; there are mine\n", error)

@@ -109,9 +109,10 @@ def pile_tasks(
 def _filled(wanted: int, have: Mapping[str, int]) -> dict[str, int]:
     """Rows of each task: equal parts, of a task that has fewer all, so that they add up to those wanted."""
     if wanted > sum(have.values()):
+        there = f"{', '.join(have)} have {sum(have.values())}" if have else "no task has any"
         raise UserError(
-            f"data.source.size asks for {wanted} unrelated rows, but {', '.join(have) or 'no task'} have "
-            f"{sum(have.values())}; lower size or name more tasks in data.source.unrelated"
+            f"data.source.size asks for {wanted} unrelated rows, but {there}; lower size or name more tasks in "
+            "data.source.unrelated"
         )
     counts, left = {}, wanted
     for i, name in enumerate(sorted(have, key=have.__getitem__)):
