@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fastmtl.cli.compose import compose
+from fastmtl.cli.compose import compose, values
 from fastmtl.mixing import MixingSearch
 
 SMALL = [
@@ -44,3 +44,14 @@ def test_the_autosem_preset_runs_with_any_selection(
     if mixing is not None:
         assert len(mixing.read("mixing.json")["trials"]) == 2
     assert set(exp.finetune().read("metrics.json")["validation"]) >= {"accuracy", "loss"}
+
+
+@pytest.mark.parametrize("preset", ["fastmtl_paper", "autosem_paper", "relations_paper"])
+def test_the_papers_have_a_head_per_task_and_one_rate_in_all_stages(preset: str) -> None:
+    cfg = values(f"experiment={preset}")
+    assert cfg.multitask.heads == "per_task"
+    assert cfg.finetune.keep_selected == 0
+    assert cfg.encoder.finetune_learning_rate is None
+    assert cfg.multitask.fit.learning_rate == cfg.finetune.fit.learning_rate
+    for stage in (cfg.multitask, cfg.finetune):
+        assert (stage.fit.layer_decay, stage.fit.probing, stage.fit.pull) == (1, 0, 0)

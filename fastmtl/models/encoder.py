@@ -36,8 +36,8 @@ class EncoderSpec:
         name: A Hub id, a folder, `minilm` (weights of a Python package) or `tiny` (random, for tests).
         pooling: How the states of a row's tokens become one vector.
         max_length: In tokens; longer rows are cut.
-        learning_rate: What fits take unless they set their own.
-        finetune_learning_rate: The same for fine-tuning that follows the multi-task stage; null: as the others.
+        learning_rate: What suits this encoder; fits take it unless they set their own.
+        finetune_learning_rate: The same for fine-tuning after auxiliary rows; null: as the others.
         revision: Of a Hub id.
         layers: Keep the first so many layers alone: a cheaper proxy with the same tokenizer.
     """
