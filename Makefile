@@ -8,7 +8,7 @@ WORKERS ?= 2
 
 BIN := .venv/bin
 STAMP := .venv/.installed
-EXTRAS := minilm,wandb,tensorboard,surgery,launchers,bench,dev
+EXTRAS := minilm,wandb,tensorboard,surgery,launchers,bench,docs,dev
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -21,8 +21,8 @@ $(STAMP): again
 endif
 
 .DEFAULT_GOAL := help
-TABLES := table-budget table-runtime table-single-multi table-in-task table-loss table-proxy-size table-power
-.PHONY: help demo setup test test-slow check wheel $(TABLES) table-autosem table-gains table-relations figure-tsne dashboard glue-submission \
+TABLES := table-budget table-runtime table-single-multi table-in-task table-loss table-proxy-size table-power table-primary-size
+.PHONY: help demo setup test test-slow check docs wheel $(TABLES) table-autosem table-gains table-relations figure-tsne dashboard glue-submission \
   sample-arms transfer bench proxy-economy when-it-pays gc clean again
 RUN_STUDY = @$(BIN)/python experiments/study.py $(1) --scale $(SCALE) $(if $(GLUE),--glue $(GLUE))
 
@@ -47,6 +47,11 @@ check: $(STAMP) ## lint, format, types and spelling; changes nothing
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/typos
 	@echo "check: clean"
+
+docs: $(STAMP) ## the documentation as a site, docs/_build/html/index.html; warnings are errors
+	@rm -rf docs/_build
+	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo "docs: docs/_build/html/index.html"
 
 wheel: $(STAMP) ## dist/fastmtl-*.whl
 	@rm -rf dist
@@ -74,6 +79,9 @@ table-proxy-size: $(STAMP) ## rows that the proxy is trained on
 
 table-power: $(STAMP) ## low-resource primaries with large validation splits
 	$(call RUN_STUDY,power)
+
+table-primary-size: $(STAMP) ## gain against the number of the primary's rows: 100, 300, 1,000, all
+	$(call RUN_STUDY,primary_size)
 
 table-autosem: $(STAMP) ## AutoSeM's Tables 1-3 and posteriors
 	@$(BIN)/python experiments/autosem/study.py all --scale $(SCALE) $(if $(GLUE),--root $(GLUE))
@@ -114,7 +122,7 @@ gc: $(STAMP) ## list artifacts that no result needs, and what killed runs left; 
 	@$(BIN)/fastmtl gc --store '$(ARTIFACTS)' $(ARGS)
 
 clean: ## remove .venv, build products and caches; outputs stay
-	@rm -rf .venv dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	@rm -rf .venv dist build docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	@find . -name outputs -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,9 @@ def main(name: str, scale: str, glue: Path | None, output: Path) -> None:
     out = output / "reports" / study if scale == "smoke" else HERE / name / scale
     told, results = load(name), report.read(output / "studies" / study)
     more = {}
-    if "projection" in told:
-        from tsne.projection import part
-
-        more = {"proxy": part(results, 20 if scale == "smoke" else told["projection"])}
+    if "more" in told:  # a module beside study.yaml, which makes a part of the report
+        module = import_module(f"{name}.{told['more']}")
+        more = {told["more"]: module.part(results, scale == "smoke")}
     print(report.write(results, out, study, told.get("references", BASELINES), more))
     if failed:
         sys.exit(f"some cells failed; `make` the target again to repeat them alone; the report is in {out}")

@@ -10,7 +10,7 @@ import math
 from bisect import bisect_left
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -211,15 +211,6 @@ def _chi2(df: int) -> np.ndarray:
     from scipy import stats
 
     return stats.chi2.ppf((np.arange(GRID) + 0.5) / GRID, df) / df
-
-
-def one_sd_rule(single: ArrayLike, multi: ArrayLike) -> Literal["IMPROVED", "NEUTRAL", "DROPPED"]:
-    """FastMTL's rule: whether the mean changed by more than one standard deviation of the single-task runs (n,)."""
-    single, multi = _scores(single), _scores(multi)
-    if len(single) < 2:
-        raise UserError(f"the rule of one sd needs two or more seeds, not {len(single)}; run more, as 'seed=range(5)'")
-    change, sd = multi.mean() - single.mean(), single.std(ddof=1)
-    return "IMPROVED" if change > sd else "DROPPED" if change < -sd else "NEUTRAL"
 
 
 def pareto(cost: ArrayLike, score: ArrayLike) -> np.ndarray:

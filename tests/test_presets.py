@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fastmtl.cli.compose import compose
+from fastmtl.cli.compose import compose, values
 from fastmtl.errors import UserError
 from fastmtl.mixing import MixingSearch
 
@@ -56,3 +56,14 @@ def test_the_papers_presets_choose_as_the_papers_do(tmp_path: Path) -> None:
     assert autosem.mixing_search.hold == "steps"
     with pytest.raises(UserError, match=r"protocol\.choose_by='bleu' does not fit; use one of headline, product, acc"):
         compose(*place, "encoder=tiny", "protocol.choose_by=bleu")
+
+
+@pytest.mark.parametrize("preset", ["fastmtl_paper", "autosem_paper", "relations_paper"])
+def test_the_papers_have_a_head_per_task_and_one_rate_in_all_stages(preset: str) -> None:
+    cfg = values(f"experiment={preset}")
+    assert cfg.multitask.heads == "per_task"
+    assert cfg.finetune.keep_selected == 0
+    assert cfg.encoder.finetune_learning_rate is None
+    assert cfg.multitask.fit.learning_rate == cfg.finetune.fit.learning_rate
+    for stage in (cfg.multitask, cfg.finetune):
+        assert (stage.fit.layer_decay, stage.fit.probing, stage.fit.pull) == (1, 0, 0)

@@ -38,7 +38,7 @@ def cell(folder: Path, *overrides: str) -> Experiment:
 
 def test_artifacts_say_built_also_when_the_pool_was_looked_at_first(tmp_path: Path) -> None:
     exp = cell(tmp_path)
-    assert len(exp.pool.tasks) == 8
+    assert len(exp.pool.tasks) == 9
     assert not any(artifact.hit for artifact in exp.token_ids())
     assert all(artifact.hit for artifact in cell(tmp_path).token_ids())
 
@@ -59,7 +59,7 @@ def tokens(experiment: Experiment, row_ids: np.ndarray) -> np.ndarray:
 def test_one_proxy_scores_every_row_but_those_it_was_trained_on(shared: Path) -> None:
     exp = cell(shared)
     scores_TN = exp.all_scores()
-    assert scores_TN.shape == (8, len(exp.pool))
+    assert scores_TN.shape == (9, len(exp.pool))
     rows = np.concatenate([exp.pool.rows_of(name) for name in exp.pool.names])
     expected = np.setdiff1d(rows, exp.pool.sample(40, seed=0))
     for column in scores_TN:
@@ -68,7 +68,7 @@ def test_one_proxy_scores_every_row_but_those_it_was_trained_on(shared: Path) ->
 
 def test_the_size_of_shards_changes_neither_scores_nor_selection(shared: Path) -> None:
     whole, cut = cell(shared), cell(shared, "scoring.shard_rows=33")
-    assert len(cut.scores()) > len(whole.scores()) == 8
+    assert len(cut.scores()) > len(whole.scores()) == 9
     np.testing.assert_allclose(cut.all_scores(), whole.all_scores(), atol=1e-5)
     assert np.array_equal(cut.selected(), whole.selected())
 
@@ -76,7 +76,7 @@ def test_the_size_of_shards_changes_neither_scores_nor_selection(shared: Path) -
 def test_int8_is_another_artifact_and_chooses_nearly_the_same_rows(shared: Path) -> None:
     exact, rough = cell(shared), cell(shared, "scoring.precision=int8")
     exact.artifacts("selection")
-    assert built(rough) == {"scores": 8, "selection": 1}
+    assert built(rough) == {"scores": 9, "selection": 1}
     assert len(np.intersect1d(exact.selected(), rough.selected())) >= 54  # of 60
 
 
@@ -85,13 +85,13 @@ def test_a_cascade_reads_all_rows_with_its_first_level_and_the_best_with_its_las
     exp, full = cell(shared, *cascade), cell(shared)
     full.selection()
     made = built(exp)
-    assert 8 < made.pop("scores") <= 15  # small: 8 tasks; large: the auxiliary ones of which rows reach it
+    assert 9 < made.pop("scores") <= 17  # small: 9 tasks; large: the auxiliary ones of which rows reach it
     assert made == {"proxy": 1, "selection": 1}
     read = [[shard.rows.count for shard in level] for level in exp.levels[0]]
-    assert sum(read[0]) == 8 * 80
-    assert sum(read[1]) == round(0.3 * 560) + 30
+    assert sum(read[0]) == 28 + 488  # of the primary and of the others, less the proxy's
+    assert sum(read[1]) == round(0.3 * 488) + 30
     audit = exp.selection().records["audit"]
-    assert (audit["rejected"], audit["audited"]) == (392, 30)
+    assert (audit["rejected"], audit["audited"]) == (342, 30)
     assert 0 <= audit["low"] <= audit["overlap_at_least"] <= 1
     # Its rows carry the scores that the large proxy gives alone, and it lost no more than the audit allows for.
     chosen = exp.selected()
@@ -109,7 +109,7 @@ def test_the_table_says_what_a_cascade_lost(shared: Path) -> None:
     result = {**summarize(exp), "study": None, "command": "fastmtl"}
     text = comparison([result])
     assert "feature_similarity, budget 60: of the rows that its last level alone would choose" in text
-    assert f"{result['audit']['better']} of 420 audited rows" in text
+    assert f"{result['audit']['better']} of 366 audited rows" in text
     assert "audited" not in comparison([{**result, "audit": None}])
 
 
@@ -233,7 +233,7 @@ def test_a_primary_outside_the_proxy_tasks_and_an_oversized_budget_are_said_befo
     names = [name for name in cell(tmp_path).pool.names if name != "chats"]
     with pytest.raises(UserError, match=r"proxy\.tasks lacks the primary 'chats'; add it"):
         cell(tmp_path, f"proxy.tasks=[{','.join(names)}]")
-    with pytest.raises(UserError, match=r"more than the 140 rows that the cascade keeps; raise scoring\.keep"):
+    with pytest.raises(UserError, match=r"more than the 122 rows that the cascade keeps; raise scoring\.keep"):
         cell(tmp_path, "scoring.cascade=[small,large]", "budget=200").artifacts("selection")
     with pytest.raises(UserError, match=r"in_task_control draws from all candidates.*use scoring.cascade=\[\]"):
         cell(tmp_path, "scoring.cascade=[small,large]", "selection=in_task_control")

@@ -19,7 +19,6 @@ from fastmtl.stats import (
     half_width,
     holm,
     noise,
-    one_sd_rule,
     p_value,
     paired,
     pareto,
@@ -53,8 +52,6 @@ def test_one_seed_and_undefined_scores_are_refused_in_one_line() -> None:
         paired([0.5], [0.4])
     with pytest.raises(UserError, match="a score is nan"):
         paired([0.5, math.nan], [0.4, 0.4])
-    with pytest.raises(UserError, match="two or more seeds"):
-        one_sd_rule([0.5], [0.6, 0.7])
 
 
 def test_without_an_effect_one_test_in_twenty_is_positive_and_intervals_cover() -> None:
@@ -211,13 +208,6 @@ def test_power_at_the_ends() -> None:
     assert math.isnan(seeds_needed(math.nan, Noise(5, 1.0)))
     assert seeds_needed(0.0, Noise(5, 1.0)) == seeds_needed(1e-9, Noise(5, 1.0)) == math.inf
     assert 0 < detectable(Noise(5, 0.0, 0.0, 1.0, 277)) < 5
-
-
-def test_the_rule_of_one_standard_deviation() -> None:
-    single = [0.50, 0.52, 0.54]  # 0.52, sd 0.02
-    assert one_sd_rule(single, [0.545]) == "IMPROVED"
-    assert one_sd_rule(single, [0.50, 0.53]) == "NEUTRAL"
-    assert one_sd_rule(single, [0.49]) == "DROPPED"
 
 
 def test_the_front_has_no_point_that_another_one_beats() -> None:

@@ -57,7 +57,7 @@ def test_peers_compute_what_we_compute(report: dict[str, Any]) -> None:
         assert agreement["rank_correlation"] > rank, title
 
 
-@pytest.mark.parametrize(("precision", "allowed"), [("fp32", 1e-5), ("bf16", 0.1)])
+@pytest.mark.parametrize(("precision", "allowed"), [("fp32", 1e-5), ("bf16", 0.2)])
 def test_plain_padding_computes_what_we_compute_in_the_same_precision(
     tiny_pool: Any, monkeypatch: pytest.MonkeyPatch, precision: str, allowed: float
 ) -> None:

@@ -69,4 +69,4 @@ def test_a_projection_has_the_primary_on_top() -> None:
 
 def test_without_a_proxy_there_is_nothing_to_show() -> None:
     with pytest.raises(UserError, match="no cell has a proxy to show; add selection=feature_similarity"):
-        projection.part([{"command": "fastmtl selection=none", "stages": [{"stage": "finetune"}]}], 20)
+        projection.part([{"command": "fastmtl selection=none", "stages": [{"stage": "finetune"}]}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from fastmtl.pipelines.verdict import ALONE, Arm, Ledger, Trial, compete, ladder
 from fastmtl.reporting import verdict as words
 from fastmtl.reporting.verdict import Difference, decide
 from fastmtl.stats import half_width, noise, p_value
-from tests.helpers.cells import SMALL
+from tests.helpers.cells import ONE_EPOCH, SMALL
 
 KINDS: dict[str, Any] = {"none": "alone", "primary_only": "alone", "random": "random", "full": "all"}
 TASKS = {"mails": 30, "forum": 10, "calls": 0}
@@ -216,24 +217,88 @@ def test_without_any_effect_auxiliary_rows_are_seldom_recommended() -> None:
 # --- the command ---------------------------------------------------------------------------------------------------
 
 
-def test_a_verdict_is_written_with_its_rows_and_its_model(
+QUICK = ["encoder=tiny", "logger=none", *ONE_EPOCH, "proxy.examples_per_task=8"]
+BRIEF = ["--minutes", "30", "--seeds", "2", "--selectors", "ngram_importance", "--budgets", "8"]
+THINGS = ("lamp", "chair", "parcel", "invoice", "table", "window", "letter", "carpet")
+
+
+def write_files(folder: Path) -> Path:
+    """A primary with `;` between its columns and labels in capitals, and two other files of other forms."""
+    folder.mkdir()
+    said = [(f"the {THINGS[i % 8]} number {i} is {'late' if i % 2 else 'fine'}", i % 2) for i in range(40)]
+    tickets = [f"{100 + i};{text};{'YES' if late else 'NO'}" for i, (text, late) in enumerate(said)]
+    (folder / "tickets.csv").write_text("\n".join(["Ticket no;Message body;Is late", *tickets]) + "\n")
+    mails = [
+        json.dumps({"mail": {"text": f"dear all, {text}"}, "late": "YES" if late else "NO"}) for text, late in said
+    ]
+    (folder / "mails.jsonl").write_text("\n".join(mails) + "\n")
+    pandas.DataFrame(
+        {"comment": [f"I like the {text}" for text, _ in said], "stars": [late for _, late in said]}
+    ).to_parquet(folder / "reviews.parquet")
+    return folder
+
+
+def test_files_end_in_a_verdict_with_its_rows_and_its_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    arguments = [*SMALL, "logger=none", "--minutes", "30", "--seeds", "2", "--selectors", "random", "--budgets", "20"]
-    arguments[arguments.index("random")] = "ngram_importance"
-    assert main(["verdict", *arguments]) == 0
+    arguments = ["verdict", str(write_files(tmp_path / "files")), "primary=tickets", "--yes", *QUICK, *BRIEF]
+    assert main(arguments) == 0
+    first = capsys.readouterr().out
+    assert "| tickets | classification | Message body" in first
     out = tmp_path / "outputs" / "verdicts" / "verdict"
     said = json.loads((out / "verdict.json").read_text())
     assert said["answer"] == "unclear"  # two seeds answer nothing
     assert (Path(said["model"]) / "weights.safetensors").is_file()
     rows = pandas.read_parquet(out / "rows.parquet")
-    assert len(rows) in (20, *rows["rank"].tail(1))
-    assert rows["text_a"].str.len().min() > 0
-    assert (out / "report.html").read_text().count("These runs cannot tell") == 1
-    first = capsys.readouterr().out
-    assert main(["verdict", *arguments]) == 0  # resumes: everything is found, and the answer is the same
+    assert {"task", "row", "text_a", "label", "chosen_by", "nearest"} <= set(rows)
+    assert rows["rank"].tolist() == list(range(1, len(rows) + 1))
+    assert set(rows["task"]) <= {"mails", "reviews"}
+    page = (out / "report.html").read_text()
+    assert "These runs cannot tell" in page
+    assert page.count('class="searchable"') == 1
+    assert main(arguments) == 0  # resumes: everything is found, and the answer is the same
     assert capsys.readouterr().out == first
+
+
+def test_what_is_uncertain_is_asked_and_an_edited_file_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = write_files(tmp_path / "files")
+    (folder / "notes.csv").write_text("text,other,label\n" + "".join(f"a b c {i},d e {i},{i % 2}\n" for i in range(9)))
+    monkeypatch.setattr("sys.stdin", io.StringIO("no\n"))
+    arguments = ["verdict", str(folder), "primary=tickets", *QUICK, *BRIEF]
+    with pytest.raises(SystemExit):
+        main(arguments)
+    said = capsys.readouterr()
+    assert "question: notes: " in said.out
+    listing = Path("outputs/verdicts/verdict/tasks.yaml")
+    assert f"points are uncertain; edit {listing}" in said.err
+    edited = listing.read_text() + "# mine\n"
+    listing.write_text(edited)
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert "differs from what the files say now" in capsys.readouterr().err
+    assert listing.read_text() == edited
+
+
+def test_files_that_cannot_be_used_are_named_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = write_files(tmp_path / "files")
+    (folder / "broken.csv").write_text("text,label\n" + "a b c,x\n" * 9)
+    with pytest.raises(SystemExit):
+        main(["verdict", str(folder), "primary=tickets", "--yes", *QUICK, *BRIEF])
+    said = capsys.readouterr()
+    assert "fault: " in said.out
+    assert "broken.csv have the class 'x' in 'label'" in said.out
+    assert "1 of the files cannot be used" in said.err
+    with pytest.raises(SystemExit):
+        main(["verdict", str(write_files(tmp_path / "others")), *QUICK, *BRIEF])
+    assert "say which task is yours: primary=NAME, one of mails, reviews, tickets" in capsys.readouterr().err
+    assert not (tmp_path / "outputs" / "artifacts").exists()
 
 
 @pytest.mark.parametrize(
@@ -243,7 +308,7 @@ def test_a_verdict_is_written_with_its_rows_and_its_model(
         (["--seeds", "1"], "two seeds or more"),
         (["--minutes", "0"], "a limit above 0"),
         (["--budgets", "a,b"], "--budgets a,b are no row counts"),
-        (["notes.txt"], "notes.txt"),
+        (["nowhere"], "nowhere"),
     ],
 )
 def test_what_cannot_be_judged_is_one_line(

@@ -20,7 +20,8 @@ from tabulate import tabulate
 from fastmtl import compose
 from fastmtl.bandit import BetaBernoulli, Reward, priors
 from fastmtl.pipelines.experiment import Experiment
-from fastmtl.reporting.figures import write_bandit
+from fastmtl.reporting.figures import draw_bandit
+from fastmtl.reporting.plots import save
 from fastmtl.store import MANIFEST
 
 KIN = {"mails": "related", "calls": "related", "forum": "related", "floors": "40 % related", "bot": "random labels"}
@@ -250,7 +251,7 @@ def report(output: Path, base: list[str], primaries: list[str], out: Path) -> No
         parts += ["## Decay and the primary's prior", defaults_table(next(iter(runs.values())))]
         shown = next(iter(runs.values()))[0]
         chosen = [name for name, value in shown["utilities"].items() if value > 0.5]
-        write_bandit(shown, out / "posteriors_sample.svg", chosen=chosen)
+        save(draw_bandit(shown, chosen), out / "posteriors_sample.svg")
     if kept["arms"]:
         heads = ["primary", "arm", "auxiliary tasks", "ratio", "held-out accuracy", "validation", "total s", "TFLOP"]
         parts += ["## GLUE rows", tabulate(kept["arms"], heads, tablefmt="github", disable_numparse=True)]
@@ -260,7 +261,7 @@ def report(output: Path, base: list[str], primaries: list[str], out: Path) -> No
         parts += ["## Utility of each task (rounds played)", utility_table(utilities, names)]
         for primary, bandit in utilities.items():
             parts += [f"## Every trial, {primary}", trial_table(mixing[primary])]
-            write_bandit(bandit, out / f"posteriors_{primary}.svg", chosen=mixing[primary]["tasks"][1:])
+            save(draw_bandit(bandit, mixing[primary]["tasks"][1:]), out / f"posteriors_{primary}.svg")
         paper = [[name, *values.values()] for name, values in PAPER.items()]
         parts += ["## The paper", tabulate(paper, ["primary", *PAPER["rte"]], tablefmt="github")]
     before.write_text(json.dumps(kept) + "\n")

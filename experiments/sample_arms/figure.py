@@ -20,6 +20,8 @@ COLORS = {
     "feature_similarity": "#2a6fbb",
     "full": "#4b9b4b",
 }
+LABELS = {"primary_only": (-10, 22)}
+"""Arm -> points from its mean to its label, where the usual place is another arm's."""
 
 
 def main(sweep: Path, out: Path) -> None:
@@ -36,7 +38,7 @@ def main(sweep: Path, out: Path) -> None:
         mean = (sum(cost) / len(cost), sum(score) / len(score))
         axis.scatter(*mean, s=120, marker="_", linewidths=3, color=color)
         rows = round(sum(cell["auxiliary_rows"] for cell in mine) / len(mine))
-        axis.annotate(f"{arm} ({rows} rows)", mean, (10, 3), textcoords="offset points", color=color)
+        axis.annotate(f"{arm} ({rows} rows)", mean, LABELS.get(arm, (10, 3)), textcoords="offset points", color=color)
     axis.set_xlabel("total compute of the arm, selection included (TFLOP)")
     axis.set_ylabel(f"accuracy x100 on {cells[0]['validation_rows']} rows")
     axis.set_xlim(left=0, right=axis.get_xlim()[1] * 1.3)

@@ -26,7 +26,7 @@ from fastmtl.store import WEIGHTS, write_json
 
 HERE = Path(__file__).resolve().parent
 ROWS = {"oracle": "hand_picked", "chosen": "feature_similarity"}
-ADDED, ALONE, NONE = "added", "primary_only, 2e-5", "none"
+ADDED, ALONE, NONE = "added", "primary_only, 1e-4", "none"
 
 
 @dataclass(frozen=True)

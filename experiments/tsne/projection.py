@@ -201,13 +201,13 @@ def ranked(near: Mapping[str, float]) -> list[tuple[str, float]]:
     return sorted(near.items(), key=lambda one: -one[1])
 
 
-def part(results: Sequence[Result], rows_per_task: int) -> Part:
+def part(results: Sequence[Result], smoke: bool = False, rows_per_task: int = 500) -> Part:
     """So many rows of each task as the proxy of the first cell that has one sees them."""
     scored = [one for one in results if one["command"] and any(stage["stage"] == "proxy" for stage in one["stages"])]
     if not scored:
         raise UserError("no cell has a proxy to show; add selection=feature_similarity")
     exp = compose(*shlex.split(scored[0]["command"])[1:])
-    made = projections(TaskRelations(exp), rows_per_task)
+    made = projections(TaskRelations(exp), 20 if smoke else rows_per_task)
     tables = [table(made, name) for name in dict.fromkeys(one["primary"] for one in results)]
     return Part("What the proxy sees", tables=tables, pictures=pictures(made, exp.primary))
 
@@ -220,4 +220,4 @@ if __name__ == "__main__":
     given = parser.parse_args()
     results = report.read(given.output / "studies" / given.study)
     out = given.output / "reports" / given.study
-    print(report.write(results, out, given.study, more={"proxy": part(results, given.rows)}))
+    print(report.write(results, out, given.study, more={"proxy": part(results, rows_per_task=given.rows)}))

@@ -8,15 +8,17 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
-from pandas import DataFrame
+from pandas import DataFrame, concat
 
 from fastmtl.errors import UserError
 from fastmtl.reporting.compare import LEVEL, comparisons
@@ -25,7 +27,7 @@ from fastmtl.reporting.frame import frame
 from fastmtl.reporting.plots import save
 from fastmtl.reporting.row_noise import row_noise
 from fastmtl.reporting.table import Part, Table, mean_sd, percent
-from fastmtl.stats import holm
+from fastmtl.stats import half_width, holm, noise, p_value
 from fastmtl.store import write_json
 
 CHOSEN = "feature_similarity"
@@ -42,17 +44,23 @@ def results(output: Path, plan: Mapping[str, Any]) -> dict[str, Any]:
     read = {path.stem: json.loads(path.read_text()) for path in sorted(output.glob("*.json"))}
     cells: list[dict[str, Any]] = []
     compared: list[dict[str, Any]] = []
+    averaged: list[dict[str, Any]] = []
     for primary in plan["primaries"]:
-        family = []
-        for share in plan["shares"]:
-            if len(found := _frame(read, plan, primary, share)):
-                cells += [_plain(row, share) for row in found.to_dict("records")]
-                family += list(_compared(found, share))
-        for row, p in zip(family, holm([row["p"] for row in family]) if family else []):
-            compared.append({**row, "primary": primary, "p_holm": p, "significant": bool(p < LEVEL)})
+        frames = {share: _frame(read, plan, primary, share) for share in plan["shares"]}
+        frames = {share: found for share, found in frames.items() if len(found)}
+        cells += [_plain(row, share) for share, found in frames.items() for row in found.to_dict("records")]
+        compared += _family(primary, [row for share, found in frames.items() for row in _compared(found, share)])
+        mixed = [frames[share] for share in plan["shares"] if share in frames and share < max(plan["shares"])]
+        averaged += _family(primary, list(_averaged(mixed, plan["budgets"])))
     if not cells:
         raise UserError(f"{str(output)!r} has no finished part of the study; run it without --report first")
-    return {"cells": cells, "compared": compared, "headroom": list(_headroom(read))}
+    return {"cells": cells, "compared": compared, "averaged": averaged, "headroom": list(_headroom(read))}
+
+
+def _family(primary: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with p after Holm's correction over all of them."""
+    adjusted = map(float, holm([row["p"] for row in rows])) if rows else ()
+    return [{"primary": primary, **row, "p_holm": p, "significant": p < LEVEL} for row, p in zip(rows, adjusted)]
 
 
 def _frame(read: Mapping[str, Any], plan: Mapping[str, Any], primary: str, share: float) -> DataFrame:
@@ -80,6 +88,35 @@ def _compared(cells: DataFrame, share: float) -> Iterator[dict[str, Any]]:
         if (row["arm"], row["reference"]) in GAINS:
             kept = ("arm", "budget", "reference", "n", "mean", "sd", "low", "high", "p", "covers", "row_share")
             yield {"share": share, **{key: row[key] for key in kept}}
+
+
+def _averaged(frames: Sequence[DataFrame], budgets: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """`GAINS` at each budget, each seed's mean over the shares of these frames, of the seeds that all of them have."""
+    if not frames:
+        return
+    cells = concat(frames).drop_duplicates("id")
+    by_rows, score = row_noise(cells), cells.set_index("id")["score"]
+    seeds = [seed for seed in sorted(cells["seed"].unique()) if all(seed in set(one["seed"]) for one in frames)]
+    if len(seeds) < 2:
+        return
+
+    def means(arm: str, budget: int, sign: int) -> list[Counter[str]]:
+        """Per seed, the arm's cells with their weights."""
+        sums = [Counter[str]() for _ in seeds]
+        for one in frames:
+            mine = one[(one["selection"] == arm) & (one["budget"].isna() | (one["budget"] == budget))]
+            ids = mine.set_index("seed")["id"]
+            for total, seed in zip(sums, seeds):
+                total[ids[seed]] += sign / len(frames)
+        return sums
+
+    for budget, (arm, reference) in itertools.product(budgets, GAINS):
+        sums = [{**one, **two} for one, two in zip(means(arm, budget, 1), means(reference, budget, -1))]
+        gains_n = np.array([sum(weight * score[cell] for cell, weight in one.items()) for one in sums])
+        known = noise(gains_n, by_rows.covariance_of(sums), by_rows.rows)
+        mean, half = float(gains_n.mean()), float(half_width(known))
+        yield {"arm": arm, "budget": budget, "reference": reference, "n": len(seeds), "mean": mean,
+               "low": mean - half, "high": mean + half, "p": float(p_value(mean, known))}  # fmt: skip
 
 
 def _plain(row: Mapping[str, Any], share: float) -> dict[str, Any]:
@@ -114,11 +151,13 @@ def write(told: Mapping[str, Any], out: Path) -> str:
 def sections(told: Mapping[str, Any]) -> Iterator[Part]:
     """One a primary, and one of their headroom."""
     cells, compared = DataFrame(told["cells"]), DataFrame(told["compared"])
+    averaged = DataFrame(told["averaged"], columns=["primary"] if not told["averaged"] else None)
     for primary, own in cells.groupby("primary", sort=False):
         title = f"{primary}: {own['metric'].iloc[0]} on {own['validation_rows'].iloc[0]} validation rows"
         tables = [scores(own)]
         if len(compared):
             tables.append(gains(compared[compared["primary"] == primary]))
+            tables += [averages(here)] if len(here := averaged[averaged["primary"] == primary]) else []
         yield Part(title, tables=tables)
     if told["headroom"]:
         yield Part("Headroom", tables=[headroom(DataFrame(told["headroom"]))])
@@ -166,6 +205,19 @@ def gains(compared: DataFrame) -> Table:
         "validation rows. Bold: p below 0.05 after Holm's correction over this table."
     )
     return Table("Gains", heads, rows, frozenset(bold), note)
+
+
+def averages(averaged: DataFrame) -> Table:
+    """`GAINS` by budget, averaged over the shares below 100 %."""
+    rows = [
+        [f"{NAMES.get(one.arm, one.arm)} - {NAMES.get(one.reference, one.reference)}", f"{one.budget:.0f}", str(one.n),
+         f"{100 * one.mean:+.1f}", _interval(one._asdict()), f"{one.p:.4f}", f"{one.p_holm:.3f}"]
+        for one in averaged.itertuples()
+    ]  # fmt: skip
+    heads = ["gain", "budget", "seeds", "difference x100", "95 % interval", "p", "p (Holm)"]
+    note = "Each seed's mean over all shares below 100 %. Bold: p below 0.05 after Holm's correction over this table."
+    bold = frozenset((r, 3) for r, real in enumerate(averaged["significant"]) if real)
+    return Table("Gains, averaged over shares", heads, rows, bold, note)
 
 
 def _interval(row: Any) -> str:

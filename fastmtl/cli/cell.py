@@ -16,10 +16,10 @@ from fastmtl.cli.messages import command_line
 from fastmtl.errors import UserError
 from fastmtl.pipelines.experiment import Experiment
 from fastmtl.reporting import report
-from fastmtl.reporting.figures import draw_bandit, write_bandit
+from fastmtl.reporting.figures import draw_bandit
 from fastmtl.reporting.frame import Result
 from fastmtl.reporting.logs import log_cell
-from fastmtl.reporting.plots import Picture
+from fastmtl.reporting.plots import Picture, save
 from fastmtl.reporting.result import cell_name, read_if_there, record, selected_rows, study_folder
 from fastmtl.reporting.table import Part
 from fastmtl.store import write_json
@@ -45,7 +45,7 @@ def run_cell(experiment: Experiment, cfg: DictConfig) -> float | None:
     threshold = getattr(experiment.selection_plan.selector, "threshold", None)
     shown = [task for task, count in result["counts"].items() if count], threshold
     if bandit:
-        write_bandit(bandit, beliefs, *shown)
+        save(draw_bandit(bandit, *shown), beliefs)
     logger = cell_logger(cfg, out, result)
     if logger is not None:
         config = OmegaConf.to_container(cfg, resolve=True)

@@ -27,7 +27,7 @@ EXTRAS = {
     "minilm": "encoder=minilm, the default", "wandb": "logger=wandb and make dashboard",
     "tensorboard": "logger=tensorboard", "surgery": "weighting=pcgrad, cagrad and upgrad",
     "launchers": "cells in parallel, hydra/launcher=joblib and submitit_*", "ray": "hydra/launcher=ray",
-    "bench": "make bench", "dev": "the tests and make check",
+    "bench": "make bench", "docs": "make docs", "dev": "the tests and make check",
 }  # fmt: skip
 """Extra of the package -> what it is for."""
 

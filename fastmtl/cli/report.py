@@ -14,7 +14,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("study", help="the name that cells were given with study=NAME, or a folder of their results")
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="paths.output of the cells")
     parser.add_argument("--out", type=Path, help="where to write; OUTPUT/reports/STUDY unless given")
-    compared, kept = "selection to compare with (default: none, random, full)", "only cells with it"
+    compared, kept = "selection to compare with (default: none, primary_only, random, full)", "only cells with it"
     keys = "primary, metric, protocol, encoder, pool, id or selection"
     parser.add_argument("--reference", action="append", help=f"{compared}; repeatable")
     parser.add_argument("--where", action="append", default=[], metavar="KEY=VALUE", help=f"{kept}: {keys}; repeatable")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> None:
     """`fastmtl verdict`, from the files to the page."""
-    given = parser().parse_args(argv)
+    given = parser().parse_intermixed_args(argv)  # options may stand between KEY=VALUE
     if given.folder is not None and "=" in given.folder and not Path(given.folder).exists():
         given.overrides, given.folder = [given.folder, *given.overrides], None
     limits = {"wall_s": given.minutes and 60 * given.minutes, "flops": given.tflop and 1e12 * given.tflop}
@@ -47,28 +48,66 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--seeds {given.seeds} with a limit of {limit:g}: give two seeds or more, and a limit above 0")
 
     from fastmtl.cli.compose import values
+    from fastmtl.reporting.result import study_folder
 
-    overrides = [*_data(given), *given.overrides]
-    output = Path(values(*overrides).paths.output)
+    paths = [one for one in given.overrides if one.startswith("paths.")]
+    output = Path(values(*paths).paths.output)
+    study_folder(given.name, output)  # a wrong name is reported before anything is read
+    overrides = [*_data(given, output), *given.overrides]
     _answer(given, overrides, output, unit, limit)
 
 
-def _data(given: argparse.Namespace) -> list[str]:
+def _data(given: argparse.Namespace, output: Path) -> list[str]:
     """The overrides that name the data: a YAML that declares tasks, or a folder of files, which is looked at first."""
     if given.folder is None:
         return []
     path = Path(given.folder)
     if path.suffix in (".yaml", ".yml"):
         return ["data=files", f"data.config={path}"]
-    raise UserError(f"{path} is no YAML file that declares tasks; write one, see `Your own files`")
+    return ["data=files", f"data.config={_understood(path, given, output)}"]
+
+
+def _understood(folder: Path, given: argparse.Namespace, output: Path) -> Path:
+    """Show what the files are taken for and write it as a YAML; what is uncertain is asked, unless `--yes` is given."""
+    from fastmtl.data.discovery import discover
+
+    primary = next(
+        (value for key, _, value in (one.partition("=") for one in given.overrides) if key == "primary"), None
+    )
+    found = discover(folder, primary)
+    print(f"{found.table()}\n", flush=True)
+    for note in found.notes:
+        print(f"note: {note}")
+    if found.faults:
+        print("\n".join(f"fault: {fault}" for fault in found.faults))
+        raise UserError(f"{len(found.faults)} of the files cannot be used as they are, see above; mend or remove them")
+    names = ", ".join(task.name for task in found.tasks)
+    if primary is None:
+        raise UserError(f"say which task is yours: primary=NAME, one of {names}")
+    path = output / "verdicts" / given.name / "tasks.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    again = f"fastmtl verdict {path} primary={primary}"
+    old = path.read_text(encoding="utf-8") if path.exists() else None
+    found.write(path)
+    if old is not None and old != path.read_text(encoding="utf-8"):
+        path.write_text(old, encoding="utf-8")
+        raise UserError(f"{path} differs from what the files say now; to use it: {again}; else remove it")
+    for question in found.questions:
+        print(f"question: {question.task}: {question.text} [{question.option}]")
+    if found.questions and not given.yes and not _agreed():
+        raise UserError(f"{len(found.questions)} points are uncertain; edit {path}, then {again}, or pass --yes")
+    return path
+
+
+def _agreed() -> bool:
+    """Whether a person at a terminal takes the first reading of everything uncertain."""
+    return sys.stdin.isatty() and input("Go on with what was understood? [y/N] ").strip().lower() in ("y", "yes")
 
 
 def _answer(given: argparse.Namespace, overrides: list[str], output: Path, unit: Any, limit: float) -> None:
     from fastmtl.cli.compose import compose
     from fastmtl.pipelines import verdict
-    from fastmtl.reporting.result import record, study_folder
-
-    study_folder(given.name, output)  # a wrong name is reported before anything is built
+    from fastmtl.reporting.result import record
 
     def cell(arm: Arm, seed: int) -> Experiment:
         budget = [] if arm.budget is None else [f"budget={arm.budget}"]
@@ -142,5 +181,5 @@ def _write(trial: Trial, left: Sequence[Arm], cell: Any, output: Path, name: str
     part = words.part(replace(answer, sentences=tuple(sentences)), trial.skipped, tables)
     write_json(out / "verdict.json", words.as_values(answer, trial.ledger.spent, trial.ledger.unit))
     whole = replace(part, tables=(*part.tables, *on_page))
-    report.write(trial.results(), out, name, references=words.REFERENCES, more={"verdict": whole})
+    report.write(trial.results(), out, name, first={"verdict": whole})
     return f"{part.markdown()}\n\nwritten to {out / 'report.html'}"

@@ -72,10 +72,16 @@ def _texts(
         label = kind.hidden(task) if hidden else kind.encode(value, task, codes)
         if np.isnan(label).any() and not (hidden and hidden_allowed):
             leave = ", or leave it empty" if hidden_allowed else ""
-            raise UserError(f"{row} has label {value!r}; {kind.wanted(task)}{leave}")
+            raise UserError(f"{row} has label {value!r}; {kind.wanted(task)}{leave}{_meant(value, task)}")
         labels.append(label)
     shown = [pa.array(values, pa.string()) for values in (*texts, [str(value) for value in raw])]
     return texts, np.array(labels, dtype=np.float32), None, shown
+
+
+def _meant(value: Any, task: TaskSpec) -> str:
+    """The label that differs from the value in case or blanks alone, as a question."""
+    near = (name for name in task.labels if "".join(name.split()).casefold() == "".join(str(value).split()).casefold())
+    return next((f"; did you mean {name!r}?" for name in near), "")
 
 
 def _words(

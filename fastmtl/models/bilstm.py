@@ -40,13 +40,11 @@ class BiLSTMSpec:
 
     `embeddings` is a text file as GloVe's, `word v1 ... vd` a line: a lower-cased text is read word by word, and words
     that the file lacks share the mean vector. Without it vectors of `embedding_size` (128) are learned for the ids of
-    `tokenizer`, any encoder that `EncoderSpec.name` takes. All vectors are trained, the file's too: freeze those of a
-    large file (`fit.freeze_embeddings`) or cut it (its first lines are the frequent words), or each step updates all.
+    `tokenizer`, any encoder that `EncoderSpec.name` takes. All vectors are trained, unless `fit.freeze_embeddings`.
 
-    `layers` are LSTMs of `hidden_size` units a direction; AutoSeM has 2 of 512 (1024 for RTE). The default is half as
-    wide and so a quarter of the arithmetic, for the sake of CPUs. `dropout` is of the vectors and between the layers
-    (AutoSeM 0.5, for MRPC 0.25); that of the pooled feature is `fit.dropout`. Initial weights follow the run's seed.
-    `max_length` is in tokens, of both texts together. A file is read once a process: change it, and start anew.
+    `layers` are LSTMs of `hidden_size` units a direction; AutoSeM has 2 of 512, CPUs are better off with half of that.
+    `dropout` is of the vectors and between the layers (AutoSeM 0.5, for MRPC 0.25); that of the pooled feature is
+    `fit.dropout`. Initial weights follow the run's seed. `max_length` is in tokens, of both texts together.
     """
 
     name: str = "bilstm"
@@ -67,9 +65,9 @@ class BiLSTMSpec:
 
     def tokenizer_identity(self) -> list[Any]:
         """What fixes the token ids of a text; there are no special tokens."""
-        borrowed = self.embeddings is None
-        words = self._borrow(EncoderSpec.tokenizer_identity)[0] if borrowed else f"words-{_file_id(self.embeddings)}"
-        return ["words", words, self.max_length]
+        if self.embeddings is None:
+            return ["words", self._borrow(EncoderSpec.tokenizer_identity)[0], self.max_length]
+        return ["words", f"words-{_file_id(self.embeddings)}", self.max_length]
 
     def build(self) -> BiLSTMEncoder:
         return BiLSTMEncoder(self)
@@ -200,15 +198,11 @@ class BiLSTMEncoder(nn.Module):
         return float(np.sum(lengths, dtype=np.float64)) * sum(2 * 8 * hidden * (size + hidden) for size in inputs)
 
 
-# --- files of word vectors -------------------------------------------------------------------------------------------
-
-
 _FIX = "give the path of a GloVe text file, or null for learned vectors"
 
 
 @lru_cache(maxsize=32)
-def _file_id(path: str | None) -> str:
-    assert path is not None
+def _file_id(path: str) -> str:
     return sha256_of(_existing(path))
 
 
@@ -231,24 +225,19 @@ def _word_vectors(path: str) -> tuple[dict[str, int], np.ndarray]:
     if not columns:
         raise UserError(f"encoder.embeddings={path!r} is empty; {_FIX}")
     names = ["word", *map(str, range(columns - 1))]
+    types = {"word": pa.binary(), **dict.fromkeys(names[1:], pa.float32())}
+    parse = pa.csv.ParseOptions(delimiter=" ", quote_char=False)
+    convert = pa.csv.ConvertOptions(column_types=types, null_values=[], check_utf8=False)
     try:
-        table = pa.csv.read_csv(
-            file,
-            pa.csv.ReadOptions(column_names=names),
-            pa.csv.ParseOptions(delimiter=" ", quote_char=False),
-            pa.csv.ConvertOptions(
-                column_types={"word": pa.binary(), **dict.fromkeys(names[1:], pa.float32())},
-                null_values=[], check_utf8=False,
-            ),
-        )  # fmt: skip
+        table = pa.csv.read_csv(file, pa.csv.ReadOptions(column_names=names), parse, convert)
     except pa.ArrowInvalid as error:
         raise UserError(f"encoder.embeddings={path!r}: {_fault(file, columns) or str(error).splitlines()[0]}") from None
-    vectors = np.empty((2 + len(table), columns - 1), np.float32)
+    vectors = np.zeros((2 + len(table), columns - 1), np.float32)
     for i, column in enumerate(table.columns[1:]):
         vectors[2:, i] = column.to_numpy()
     if columns == 1 or not np.isfinite(vectors[2:]).all():
         raise UserError(f"encoder.embeddings={path!r}: {_fault(file, columns)}")
-    vectors[0], vectors[1] = 0, vectors[2:].mean(0, dtype=np.float64)
+    vectors[1] = vectors[2:].mean(0, dtype=np.float64)
     words = [word.decode(errors="replace") for word in table["word"].to_pylist()]
     ids = {PAD: 0, UNKNOWN: 1}
     for spell in (str, str.lower):
@@ -262,9 +251,9 @@ def _fault(file: Path, columns: int) -> str | None:
     wanted = "write `word v1 ... vd` with single spaces, as GloVe's files do"
     with open(file, "rb") as lines:
         for number, line in enumerate(lines, 1):
+            _, *values = line.rstrip(b"\r\n").split(b" ")
             if not line.strip():
                 continue
-            _, *values = line.rstrip(b"\r\n").split(b" ")
             if not values:
                 return f"line {number} has no values; {wanted}"
             if len(values) != columns - 1:

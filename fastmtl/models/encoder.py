@@ -30,17 +30,14 @@ FAMILY = ("bert", "roberta", "xlm-roberta", "camembert")
 
 @options
 class EncoderSpec:
-    """Which encoder, and how a row becomes one vector.
-
-    Another frozen dataclass with `name`, `learning_rate`, `layers` and these methods can stand in its place, as
-    `fastmtl.models.bilstm.BiLSTMSpec` does; its encoder has the methods of `Encoder`.
+    """Which encoder, and how a row becomes one vector; others (`BiLSTMSpec`) have the same methods.
 
     Args:
         name: A Hub id, a folder, `minilm` (weights of a Python package) or `tiny` (random, for tests).
         pooling: How the states of a row's tokens become one vector.
         max_length: In tokens; longer rows are cut.
         learning_rate: What suits this encoder; fits take it unless they set their own.
-        finetune_learning_rate: The same for fine-tuning that follows the multi-task stage; null: as the others.
+        finetune_learning_rate: The same for fine-tuning after auxiliary rows; null: as the others.
         revision: Of a Hub id.
         layers: Keep the first so many layers alone: a cheaper proxy with the same tokenizer.
     """

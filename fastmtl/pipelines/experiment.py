@@ -244,8 +244,8 @@ class Experiment(ExperimentRows):
         return self.context.get(self.multitask_stage) if self.multitask_stage else None
 
     def _finetuned_from(self, multitask: Multitask | None, follows: bool = False) -> Finetune:
-        """Fine-tuning from the weights of a stage; `follows` also where that stage is yet to be named."""
-        follows = follows or multitask is not None
+        """Fine-tuning from the weights of a stage; it `follows` auxiliary rows, maybe in a stage yet to be named."""
+        follows = follows or (multitask is not None and len(multitask.rows) > 1)
         fit = self.finetune_fit.resolved(self.hardware, self.encoder, follows)
         keep = self.keep_selected if self.keep_selected and follows and len(self.selected()) else 0.0
         rows, heads = (self._unordered.rows, self._unordered.heads) if keep else (self.primary_rows[0], ())
@@ -302,8 +302,7 @@ class Experiment(ExperimentRows):
         """
         chooses = self._selection().check_budget() > 0
         multitask = replace(self._unordered, sampling=self.sampling) if chooses else None
-        last = self._finetuned_from(multitask, follows=self.selection_plan.both_stages)
-        stages = (self.selection_stage, last, self._search if chooses else None)
+        stages = (self.selection_stage, self._finetuned_from(multitask), self._search if chooses else None)
         found = {key: value for stage in stages if stage for key, value in options_of(stage).items()}
         if self.selection_plan.predictor:  # one option, however many coefficients it has
             found = {key: value for key, value in found.items() if not key.startswith("utilities.predictor")}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,17 +34,8 @@ SLANT = 40
 _DASHED: dict[str, Any] = {"color": "#555555", "linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 0}
 
 
-def write_bandit(bandit: Bandit, path: Path, chosen: Collection[str] = (), threshold: float | None = 0.5) -> None:
-    """`draw_bandit`, in the format that the file's name says; equal bandits, equal SVG."""
-    from matplotlib import style
-
-    with style.context(["default", STYLE]):
-        figure = draw_bandit(bandit, chosen, threshold)
-        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
-
-
 def draw_bandit(bandit: Bandit, chosen: Collection[str] = (), threshold: float | None = 0.5) -> Figure:
-    """`posteriors` and `rounds` side by side."""
+    """`posteriors` and `rounds` side by side; `plots.save` writes it."""
     from matplotlib import style
     from matplotlib.figure import Figure
 

@@ -19,8 +19,11 @@ Result = dict[str, Any]
 SETTING = ("primary", "metric", "protocol", "encoder", "pool")
 """What two cells must share to be compared."""
 
-BASELINES = ("none", "random", "full")
+BASELINES = ("none", "primary_only", "random", "full")
 """Selections that belong into every comparison, as references."""
+
+ALONE = ("none", "primary_only")
+"""Selections without auxiliary rows."""
 
 OPTIONS = {
     "selection.examples_per_task": "proxy.examples_per_task", "selection.cross_fit": "proxy.cross_fit",
@@ -45,7 +48,8 @@ LONGEST = 40
 
 COPIED = (
     "id", "study", *SETTING, "selection", "budget", "seed", "best_epoch", "validation_rows", "precision_at_budget",
-    "relevant_share", "utilities", "mixing", "audit", "leakage", "environment", "command",
+    "relevant_share", "utilities", "mixing", "audit", "leakage", "environment", "command", "primary_rows",
+    "primary_draw",
 )  # fmt: skip
 
 
@@ -66,8 +70,9 @@ def frame(results: Iterable[Result]) -> DataFrame:
 
     Those of `COPIED` are as in the result, and `score` is its headline. `variant` is what else of the configuration
     differs between cells of this frame with the same selection, and `arm` both together. `total_flops` and
-    `total_wall_s` are all that the cell needs but for the token pool. With a slash: `validation/METRIC`, `test/METRIC`,
-    `rows/TASK`, `candidates/TASK`, `flops/STAGE`, `wall_s/STAGE`, `key/STAGE`. `finetune` is the last stage's folder.
+    `total_wall_s` are all that the cell needs but for the token pool. `passes` over the primary's training rows are of
+    both stages. With a slash: `validation/METRIC`, `test/METRIC`, `rows/TASK`, `candidates/TASK`, `flops/STAGE`,
+    `wall_s/STAGE`, `key/STAGE`. `finetune` is the last stage's folder.
     """
     from pandas import DataFrame
 
@@ -86,6 +91,7 @@ def frame(results: Iterable[Result]) -> DataFrame:
             "aux_rows": cell["auxiliary_rows"],
             "total_flops": cell["total"]["flops"],
             "total_wall_s": cell["total"]["wall_s"],
+            "passes": _passes(cell),
             **{f"{split}/{name}": value for split, told in cell["metrics"].items() for name, value in told.items()},
             **{f"rows/{task}": count for task, count in cell["counts"].items()},
             **{f"candidates/{task}": count for task, count in cell["candidates"].items()},
@@ -94,7 +100,8 @@ def frame(results: Iterable[Result]) -> DataFrame:
 
     def place(row: dict[str, Any]) -> tuple[Any, ...]:
         baseline = BASELINES.index(row["selection"]) if row["selection"] in BASELINES else len(BASELINES)
-        return *(row[key] for key in SETTING), baseline, row["arm"], row["budget"] or 0, row["seed"]
+        setting = *(row[key] for key in SETTING[:-1]), row["primary_rows"] or 0, row["pool"]
+        return *setting, baseline, row["arm"], row["budget"] or 0, row["seed"]
 
     made = DataFrame(sorted(rows, key=place))
     if len(made):
@@ -131,6 +138,13 @@ def _costs(cell: Result) -> dict[str, Any]:
             costs[f"{unit}/{name}"] = costs.get(f"{unit}/{name}", 0.0) + (stage.get(unit) or 0.0)
         costs |= {f"key/{name}": stage["key"]} | ({"finetune": stage["path"]} if name == "finetune" else {})
     return costs
+
+
+def _passes(cell: Result) -> float | None:
+    """Over the primary's rows in multi-task training and fine-tuning; None where older artifacts do not say."""
+    trained = [stage for stage in cell["stages"] if stage["stage"] in ("multitask", "finetune")]
+    counts = [stage.get("passes", {}).get(cell["primary"]) for stage in trained]
+    return None if None in counts else sum(counts)
 
 
 def option(key: str) -> str:
@@ -181,10 +195,14 @@ def _variants(cells: Sequence[Result]) -> dict[str, tuple[str, str]]:
     for cell in cells:
         groups.setdefault((cell["selection"], *(cell[key] for key in SETTING)), []).append(cell)
     named = {}
-    for group in groups.values():
+    for (selection, *setting), group in groups.items():
+        alike = (some for (name, *same), some in groups.items() if same == setting and name not in ALONE)
+        usual = _usual([cell for some in alike for cell in some]) if selection in ALONE else {}
         for cell, said in zip(group, differing(group)):
             own, rest = [], []
             for name, value in said.items():
+                if usual.get(name) == value:
+                    continue
                 text = value if len(value) <= LONGEST else digest(value)[:6]
                 if name.startswith("selection."):  # selection.scorer.loss -> loss
                     own.append(f"{name.rpartition('.')[2]}={text}")
@@ -192,6 +210,16 @@ def _variants(cells: Sequence[Result]) -> dict[str, tuple[str, str]]:
                     rest.append(f"{name.replace('.fit.', '.')}={text}")
             named[cell["id"]] = " ".join(own), " ".join(rest)
     return named
+
+
+def _usual(cells: Sequence[Result]) -> dict[str, str]:
+    """Option -> the value that all these cells have: an arm without auxiliary rows that was trained longer is named by
+    it, and the one that was trained as the others is not."""
+    values: dict[str, set[str]] = {}
+    for cell in cells:
+        for key, value in cell["config"].items():
+            values.setdefault(option(key), set()).add(_text(value))
+    return {name: next(iter(some)) for name, some in values.items() if len(some) == 1}
 
 
 def _part(key: str) -> str:

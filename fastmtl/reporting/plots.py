@@ -12,7 +12,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, isnan
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ _GREY = "#555555"
 
 def pictures(cells: DataFrame, compared: DataFrame, looks: Looks | None = None) -> list[Picture]:
     """All figures that the cells of a setting allow."""
-    points, made = points_of(cells, looks), []
+    points, made = points_of(cells, looks), []  # the first picture stands beside the answer
 
     def add(name: str, title: str, told: Iterable[tuple[str, str]], figure: Figure) -> None:
         made.append(Picture(name, title, "; ".join(f"{of}: {numbers}" for of, numbers in told), figure))
@@ -83,6 +83,8 @@ def pictures(cells: DataFrame, compared: DataFrame, looks: Looks | None = None) 
         add("budget_curves", "Score against budget", told, budget_curves(cells, looks))
     told = [(p.name, f"{p.mean:.1f} for {number(p.teraflops)} TFLOP") for p in points]
     add("pareto", "Score against total compute", told, pareto(cells, looks))
+    if cells["budget"].nunique() < 2:
+        made.reverse()
     for reference in (arm for arm in cells["arm"].unique() if arm in set(compared["reference"])):
         rows = compared[compared["reference"] == reference].itertuples()
         told = [(name_of(row.arm, row.budget), difference(row)) for row in rows]
@@ -120,7 +122,8 @@ def budget_curves(cells: DataFrame, looks: Looks | None = None) -> Figure:
     axes.set(xscale="log", xlim=(min(sizes) / edge**1.5, max(sizes) * edge**1.5), ylim=_limits(points))
     for p in points:
         if p.budget is None:
-            axes.axhspan(*p.interval, color=p.look.color, alpha=0.08, linewidth=0)
+            if not isnan(p.interval[0]):
+                axes.axhspan(*p.interval, color=p.look.color, alpha=0.08, linewidth=0)
             axes.axhline(p.mean, color=p.look.color, linestyle=p.look.line, linewidth=1.2)
             ends.append((p, axes.get_xlim()[1]))
     ends.sort(key=lambda end: end[0].mean)
@@ -162,8 +165,9 @@ def pareto(cells: DataFrame, looks: Looks | None = None) -> Figure:
     along = "; along a line: budgets" if any(p.budget is not None for p in points) else ""
     axes.set_xlabel(f"total TFLOP, selection and all trials included{_legend(points)}\ndashed: the frontier{along}")
     axes.set_ylabel(_score(cells))
-    drawn = {p.arm: Line2D([], [], color=p.look.color, marker=p.look.marker, linestyle="") for p in points}
-    _key(axes, drawn, "upper left", (0, -0.3))
+    ranked = sorted(by_arm(points), key=lambda line: -max(p.mean for p in line))  # from above, as the marks are
+    marks = [Line2D([], [], color=line[0].look.color, marker=line[0].look.marker, linestyle="") for line in ranked]
+    axes.legend(marks, [textwrap.fill(line[0].arm, 30) for line in ranked], loc="upper left", bbox_to_anchor=(1, 1))
     return _figure(axes)
 
 
@@ -178,7 +182,7 @@ def composition(cells: DataFrame, looks: Looks | None = None) -> Figure:
     total_R = count_TR.sum(axis=0)
     (axes,) = _rows([*row_names(points), *(["(candidates)"] if there else [])], 1)
     drawn = _stack(axes, tasks, 100 * count_TR / total_R, [f"{total:,.0f}" for total in total_R])
-    _key(axes, drawn, "lower left", (0, 1))
+    _key(axes, drawn)
     axes.set(xlim=(0, 100), xlabel="% of the auxiliary rows, mean over seeds; right: how many")
     return _figure(axes)
 
@@ -194,7 +198,7 @@ def costs(cells: DataFrame, looks: Looks | None = None) -> Figure:
         total_R = cost_SR.sum(axis=0)
         drawn = _stack(axes, [STAGES[stage] for stage in stages], cost_SR, [number(total) for total in total_R])
         axes.set(xlim=(0, total_R.max() or 1), xlabel=f"{unit}, as first computed")
-    _key(panels[0], drawn, "lower left", (0, 1))
+    _key(panels[0], drawn)
     return _figure(panels[0])
 
 
@@ -224,10 +228,9 @@ def differences(cells: DataFrame, compared: DataFrame, reference: str, looks: Lo
     margin = 0.05 * (max(seen) - min(seen)) or 1.0
     axes.set_xlim(min(seen) - margin, max(seen) + margin)
     covered = "seeds and validation rows" if (compared["covers"] == BOTH).any() else "seeds"
-    axes.set_xlabel(
-        f"{_score(cells)}: difference to {reference}, paired by seed\ndots: seeds; bar: 95 % over {covered}\n"
-        "filled and *: significant after Holm's correction"
-    )
+    bars = f"dots: seeds; bar: 95 % over {covered}\nfilled and *: significant after Holm's correction"
+    said = bars if any(row.n > 1 for _, row in rows) else "dots: the one common seed, so no interval and no test"
+    axes.set_xlabel(f"{_score(cells)}: difference to {reference}, paired by seed\n{said}")
     return _figure(axes)
 
 
@@ -307,13 +310,11 @@ def _limits(points: Sequence[Point]) -> tuple[float, float]:
     return max(np.nanmin(ends), low - reach) - 0.1 * reach, min(np.nanmax(ends), high + reach) + 0.1 * reach
 
 
-def _key(axes: Axes, drawn: Mapping[str, Any], place: Any, anchor: tuple[float, float]) -> None:
-    """A legend of five inches outside the axes; its `place` corner is at the anchor, in fractions of the axes."""
+def _key(axes: Axes, drawn: Mapping[str, Any]) -> None:
+    """A legend above the axes, five inches wide."""
     lines = ceil(len(drawn) / max(1, int(5 / (0.08 * max(map(len, drawn)) + 0.5))))
-    axes.legend(
-        list(drawn.values()), list(drawn), ncols=ceil(len(drawn) / lines), loc=place, bbox_to_anchor=anchor,
-        borderaxespad=0.3, columnspacing=1.2, handletextpad=0.4,
-    )  # fmt: skip
+    where: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.3, "columnspacing": 1.2}
+    axes.legend(list(drawn.values()), list(drawn), ncols=ceil(len(drawn) / lines), handletextpad=0.4, **where)
 
 
 def _score(cells: DataFrame) -> str:
@@ -323,5 +324,6 @@ def _score(cells: DataFrame) -> str:
 def _legend(points: Sequence[Point]) -> str:
     """How the marks are read."""
     seeds = sorted({len(p.scores) for p in points})
-    several = f"; bars: 95 % over {'–'.join(map(str, seeds[:: max(1, len(seeds) - 1)]))} seeds" if seeds[-1] > 1 else ""
-    return f"\nsmall dots: seeds{several}"
+    if seeds[-1] == 1:
+        return "\none seed: no intervals"
+    return f"\nsmall dots: seeds; bars: 95 % over {'–'.join(map(str, seeds[:: max(1, len(seeds) - 1)]))} seeds"

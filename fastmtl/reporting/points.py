@@ -30,14 +30,15 @@ MARKERS = "^vPX<>*hdp"
 """Of arms and tasks that have none of their own."""
 
 _FIXED = {
-    "none": Look("#000000", "s", "--"), "random": Look("#6B6B6B", "o", "-"), "full": Look("#8C6500", "D", ":"),
+    "none": Look("#000000", "s", "--"), "primary_only": Look("#5B3A8E", "p", "-."),
+    "random": Look("#6B6B6B", "o", "-"), "full": Look("#8C6500", "D", ":"),
 }  # fmt: skip
 _HUES = ("#D55E00", "#0072B2", "#009E73", "#AA4499", "#3D9FD6", "#882255", "#8A8A1F")
 _LINES: tuple[Any, ...] = ("-", (0, (6, 1)), (0, (3, 1, 1, 1)))
 
 
 def arm_looks(names: Iterable[str]) -> dict[str, Look]:
-    """A look for every arm, in the order given; those of none, random and full are always the same."""
+    """A look for every arm, in the order given; those of the baselines are always the same."""
     looks, i = dict.fromkeys(names, _FIXED["none"]), 0
     for name in looks:
         if name not in _FIXED:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 from fastmtl.errors import UserError
 from fastmtl.reporting import tables
 from fastmtl.reporting.beliefs import Bandit
-from fastmtl.reporting.compare import check_comparable, comparisons, matched, recommendation
+from fastmtl.reporting.compare import check_comparable, comparisons
+from fastmtl.reporting.compute import matched, reaching
 from fastmtl.reporting.frame import BASELINES, SETTING, Result, frame, read_results, settings
+from fastmtl.reporting.recommend import recommendation
 from fastmtl.reporting.row_noise import row_noise
 from fastmtl.reporting.table import Part, Table
 
@@ -40,19 +43,22 @@ def sections(cells: DataFrame, references: Sequence[str] = BASELINES) -> list[Se
     for setting, group in settings(cells):
         by_rows = row_noise(group)
         compared = comparisons(group, references, by_rows)
-        same = matched(group, by_rows)
+        same, reached = matched(group, by_rows), reaching(group, by_rows)
         made = [
             tables.scores(group, compared), tables.differences(compared[compared["n"] > 1]),
-            tables.matched(same if same["n"].any() else same[:0]), tables.composition(group), tables.costs(group),
-            tables.choices(group),
+            tables.matched(same if same["n"].any() else same[:0]), tables.reaching(group, reached),
+            tables.composition(group), tables.costs(group, reached), tables.choices(group),
         ]  # fmt: skip
         title = (
             f"{setting['primary']}: {setting['metric']} on {group['validation_rows'].iloc[0]} validation rows "
             f"({setting['encoder']}, protocol {setting['protocol']}, pool {setting['pool'][:8]})"
         )
-        sentences = [recommendation(group, compared, by_rows), *tables.audits(group), *tables.warnings(group)]
+        several = (cells["primary"] == setting["primary"]).sum() > len(group) and group["primary_rows"].notna().all()
+        name = f"{setting['primary']}_{group['primary_rows'].iloc[0]:.0f}" if several else setting["primary"]
+        sentences = [recommendation(group, compared, by_rows, same), *tables.audits(group), *tables.warnings(group),
+                     *tables.coverage(group, compared)]  # fmt: skip
         shown = [table for table in made if table.rows]
-        told.append(Section(title, sentences, shown, name=setting["primary"], cells=group, compared=compared))
+        told.append(Section(title, sentences, shown, name=name, cells=group, compared=compared))
     return told
 
 
@@ -70,12 +76,13 @@ def cell_tables(result: Result, bandit: Bandit | None = None, mixing: dict[str, 
 
 def write(
     results: Sequence[Result], out: Path, title: str, references: Sequence[str] = BASELINES,
-    more: Mapping[str, Part] = MappingProxyType({}),
+    more: Mapping[str, Part] = MappingProxyType({}), first: Mapping[str, Part] = MappingProxyType({}),
 ) -> str:  # fmt: skip
     """All files of a report: report.html, report.md, tables.tex, cells.csv, and tables and figures one by one.
 
-    Returns what a terminal should show. `references` are the selections that arms are compared with; `more` parts come
-    last, their files named by their keys. A `UserError` if there are no cells or if they are not comparable.
+    Returns what a terminal should show. `references` are the selections that arms are compared with; parts `first` and
+    `more` stand before and after the others, their files named by their keys. A `UserError` if there are no cells or if
+    they are not comparable.
     """
     from fastmtl.reporting.page import write_page
     from fastmtl.reporting.plots import pictures, save
@@ -85,23 +92,23 @@ def write(
     check_comparable(cells)
     looks = arm_looks(cells["arm"])
     told = [replace(one, pictures=pictures(one.cells, one.compared, looks)) for one in sections(cells, references)]
-    parts: dict[str, Part] = {"all": Part("All primaries", tables=_across(told))} if len(told) > 1 else {}
+    answers = [one.sentences[0] for one in told]
+    parts = dict(first) | ({"all": Part("In short", answers, _across(told))} if len(told) > 1 else {})
     parts |= {one.name: one for one in told} | dict(more)  # one a primary, since they are comparable
     for folder in ("figures", "tables"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     linked = []
     for name, part in parts.items():
-        linked.append(part.markdown())
+        linked.append(part.markdown(f"figures/{name}_"))
         for picture in part.pictures:
             save(picture.figure, out / "figures" / f"{name}_{picture.name}.svg")
-            linked.append(f"![{picture.title}](figures/{name}_{picture.name}.svg)")
         for table in part.tables:
             (out / "tables" / f"{name}_{_slug(table.title)}.csv").write_text(table.csv())
     commands = [command for command in dict.fromkeys(cells["command"]) if command]  # cells of notebooks have none
     write_page(out / "report.html", title, list(parts.values()), commands, {n: version(n) for n in VERSIONS})
     (out / "tables.tex").write_text("\n\n".join(t.latex() for part in parts.values() for t in part.tables) + "\n")
     (out / "report.md").write_text("\n\n".join(linked) + "\n")
-    cells.drop(columns=["utilities", "mixing", "audit", "leakage", "environment", "finetune"]).to_csv(
+    cells.drop(columns=["utilities", "mixing", "audit", "leakage", "environment", "finetune", "primary_draw"]).to_csv(
         out / "cells.csv", index=False
     )
     return "\n\n".join([*(part.markdown() for part in parts.values()), f"written to {out / 'report.html'}"])
@@ -121,10 +128,15 @@ def read(folder: Path, where: Iterable[str] = ()) -> list[Result]:
 
 
 def _across(told: Sequence[Section]) -> list[Table]:
-    """Tables over all primaries."""
+    """Tables over all primaries, and all sizes of one."""
     names = [f"{one.name} ({one.cells['metric'].iloc[0]})" for one in told]
     cells, compared = [one.cells for one in told], [one.compared for one in told]
-    return [t for t in (tables.overview(names, cells, compared), tables.verdicts(names, cells)) if t.rows]
+    primaries = [list(some) for _, some in groupby(told, key=lambda one: one.cells["primary"].iloc[0])]
+    sized = [
+        tables.by_size([one.cells for one in some], [one.compared for one in some])
+        for some in primaries if len(some) > 1
+    ]  # fmt: skip
+    return [tables.overview(names, cells, compared), *sized]
 
 
 def _slug(title: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet
 
+from fastmtl.data.rows import RowSet
 from fastmtl.errors import UserError
 from fastmtl.identity import digest
 from fastmtl.reporting.frame import Result
@@ -64,6 +65,7 @@ def summarize(experiment: Experiment) -> Result:
     utilities, budget = experiment.utilities(), experiment.budget if plan.selector.uses_budget else None
     cell = {"primary": experiment.primary, "selection": plan.name, "budget": budget, "seed": experiment.seed}
     kept = ("ratio", "value")  # of a trial; costs are among the stages
+    drawn = experiment.pool.rows_of(experiment.primary)
     return {
         **cell,
         "id": digest([cell, options, finetune.key]),
@@ -75,6 +77,8 @@ def summarize(experiment: Experiment) -> Result:
         "headline": metrics["validation"][headline],
         "metrics": {split: metrics[split] for split in ("validation", "test") if metrics.get(split)},
         "validation_rows": experiment.reported_rows.count,
+        "primary_rows": len(drawn),
+        "primary_draw": digest(RowSet.of(experiment.tasks, experiment.pool.by_task(drawn)).content),
         "best_epoch": metrics["best_epoch"],
         "auxiliary_rows": len(chosen),
         "counts": selection.read("counts.json"),

@@ -76,16 +76,18 @@ class Table:
 
 @dataclass(frozen=True)
 class Part:
-    """A headed part of a report: what is recommended, then tables, then figures."""
+    """A headed part of a report: the answer, the first picture, other sentences, tables, other pictures."""
 
     title: str
     sentences: Sequence[str] = ()
     tables: Sequence[Table] = ()
     pictures: Sequence[Picture] = ()
 
-    def markdown(self) -> str:
-        """Without figures; reads well in a terminal too."""
-        return "\n\n".join([f"## {self.title}", *self.sentences, *(table.markdown() for table in self.tables)])
+    def markdown(self, figures: str = "") -> str:
+        """Reads well in a terminal too; `figures`: how the names of files of pictures begin, none are shown without."""
+        links = [f"![{one.title}]({figures}{one.name}.svg)" for one in self.pictures if figures]
+        answer, others, tables = self.sentences[:1], self.sentences[1:], (table.markdown() for table in self.tables)
+        return "\n\n".join([f"## {self.title}", *answer, *links[:1], *others, *tables, *links[1:]])
 
 
 def no_formula(text: str) -> str:

@@ -7,30 +7,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastmtl.reporting.beliefs import Bandit, beliefs
-from fastmtl.reporting.compare import BOTH
-from fastmtl.reporting.frame import Result, arms, candidates
+from fastmtl.reporting.compare import BOTH, beats_alone
+from fastmtl.reporting.frame import ALONE, Result, arms, candidates
 from fastmtl.reporting.table import Table, mean_sd, percent, shown
-from fastmtl.stats import one_sd_rule
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 STAGES = {
-    "pool": "pool", "proxy": "proxy", "scores": "scores", "joint": "single tasks", "features": "features",
-    "utilities": "bandit",
-    "mixing": "other trials", "multitask": "multitask", "finetune": "finetune", "test": "test split",
+    "pool": "pool", "leakage": "leakage", "proxy": "proxy", "prepared": "preparation", "scores": "scores",
+    "joint": "single tasks", "features": "features", "utilities": "bandit", "mixing": "other trials",
+    "multitask": "multitask", "finetune": "finetune", "test": "test split",
 }  # fmt: skip
 """Stages whose cost is shown -> their names in the table."""
 
-OPTIONAL = ("joint", "features", "utilities", "mixing", "test")
+OPTIONAL = ("leakage", "prepared", "joint", "features", "utilities", "mixing", "test")
 """Stages without a column where no cell has them."""
 
 UNCOUNTED = ("pool", "leakage", "test")
 """Stages that count in no total: every arm needs the pool and its leaks, and no arm needs predictions of test rows."""
 
 _BOLD = (
-    "Mean ± standard deviation over seeds. Bold: significantly better than no auxiliary data (p below 0.05 from seeds "
-    "and validation rows together, after Holm's correction over all comparisons of the primary)."
+    "Mean ± standard deviation over seeds. Bold: significantly better than the primary alone, be it `none` or "
+    "`primary_only` (p below 0.05 from seeds and validation rows, after Holm's correction over all comparisons)."
 )
 
 Key = tuple[str, str]
@@ -48,19 +47,21 @@ def total(stages: list[dict[str, Any]], key: str, stage: str | None = None) -> f
 
 
 def scores(cells: DataFrame, compared: DataFrame) -> Table:
-    """Score, rows and cost of every arm; in bold the headline of those that are better than `none`."""
+    """Score, rows, passes over the primary and cost of every arm; bold: headlines better than the primary alone."""
     metrics = [name for name in _prefixed(cells, "validation/") if name != "loss"]
-    known = cells["precision_at_budget"].notna().any()
-    better = better_than_none(compared)
+    known, passed = (cells[column].notna().any() for column in ("precision_at_budget", "passes"))
+    better = _bold(compared)
     rows = [
         [*key, str(len(group)), *(mean_sd(100 * group[f"validation/{m}"]) for m in metrics),
          shown(group["aux_rows"].mean(), ".0f"), *([percent(group["precision_at_budget"].mean())] if known else []),
+         *([shown(group["passes"].mean())] if passed else []),
          shown(group["total_wall_s"].mean()), _giga(group["total_flops"].mean())]
         for key, group in _by_arm(cells)
     ]  # fmt: skip
     heads = ["selection", "budget", "seeds", *(f"{name} x100" for name in metrics), "aux rows",
-             *(["relevant %"] if known else []), "total s", "total GFLOP"]  # fmt: skip
-    return Table("Scores", heads, rows, frozenset((r, 3) for r, row in enumerate(rows) if (*row[:2],) in better), _BOLD)
+             *(["relevant %"] if known else []), *(["passes"] if passed else []), "total s", "total GFLOP"]  # fmt: skip
+    note = _BOLD + (" Passes: over the primary's training rows, in both stages together." if passed else "")
+    return Table("Scores", heads, rows, frozenset((r, 3) for r, row in enumerate(rows) if (*row[:2],) in better), note)
 
 
 def composition(cells: DataFrame) -> Table:
@@ -72,8 +73,8 @@ def composition(cells: DataFrame) -> Table:
     return Table("Auxiliary rows by task", ["selection", "budget", *tasks], rows)
 
 
-def costs(cells: DataFrame) -> Table:
-    """Seconds and FLOPs by stage."""
+def costs(cells: DataFrame, reached: DataFrame) -> Table:
+    """Seconds and FLOPs by stage, and the speed-up of arms that reach `full` (`compute.reaching`)."""
     found = set(_prefixed(cells, "wall_s/"))
     shown_stages = [stage for stage in STAGES if stage in found or stage not in OPTIONAL]
 
@@ -82,9 +83,13 @@ def costs(cells: DataFrame) -> Table:
         wall_s, flops = (column.fillna(0).mean() for column in columns)
         return f"{wall_s:.1f} / {_giga(flops)}" if flops else f"{wall_s:.1f}" if wall_s else ""
 
-    rows = [[*key, *(cost(group, stage) for stage in shown_stages)] for key, group in _by_arm(cells)]
-    heads = ["selection", "budget", *(STAGES[stage] for stage in shown_stages)]
-    return Table("Cost by stage: seconds / GFLOP, as first computed", heads, rows)
+    needed = reached[reached["rows"].notna()]
+    faster = {(one.arm, _budget(one.budget)): f"{one.speedup:.2g}x" for one in needed.itertuples()}
+    rows = [[*key, *(cost(group, s) for s in shown_stages), *([faster.get(key, "")] if faster else [])]
+            for key, group in _by_arm(cells)]  # fmt: skip
+    heads = ["selection", "budget", *(STAGES[stage] for stage in shown_stages), *(["speed-up"] if faster else [])]
+    note = "Speed-up: total FLOPs of `full` over an arm's at the smallest budget that reaches it." if faster else ""
+    return Table("Cost by stage: seconds / GFLOP, as first computed", heads, rows, note=note)
 
 
 def differences(compared: DataFrame) -> Table:
@@ -113,43 +118,61 @@ def differences(compared: DataFrame) -> Table:
 
 
 def matched(compared: DataFrame) -> Table:
-    """What random rows reach for the same FLOPs, of `reporting.compare.matched`."""
+    """The best that the same FLOPs buy otherwise, of `reporting.compute.matched`."""
     rows = [
-        [one.arm, _budget(one.budget), str(one.n), _giga(one.flops), percent(one.score), percent(one.random),
-         percent(one.mean, "+.1f"), _interval(one)]
+        [one.arm, _budget(one.budget), str(one.n), _giga(one.flops), percent(one.score),
+         one.alternative.replace("`", ""), percent(one.reached), percent(one.score - one.reached, "+.1f"),
+         _interval(one)]
         for one in compared.itertuples()
     ]  # fmt: skip
-    heads = ["selection", "budget", "seeds", "total GFLOP", "score x100", "random, as many FLOPs", "difference",
+    heads = ["selection", "budget", "seeds", "total GFLOP", "score x100", "alternative", "its score", "difference",
              "95 % interval"]  # fmt: skip
     note = (
-        "Random selection's score at an arm's total compute: between its budgets on a logarithmic scale; empty outside "
-        "of them. Intervals cover seeds and validation rows, each for itself."
+        "Alternative: the best mean that an arm's total compute buys without choosing rows: `none` or `primary_only`, "
+        "also trained longer where the study has that, random rows, or all, as far as they cost no more; and what lies "
+        "between two of them, on a logarithmic scale. Intervals cover seeds and validation rows, each for itself."
     )
     return Table("For the same compute", heads, rows, note=note)
+
+
+def reaching(cells: DataFrame, reached: DataFrame) -> Table:
+    """The smallest budget with which each arm reaches `full`, of `reporting.compute.reaching`."""
+    rows = [
+        [one.arm, shown(one.rows, ",.0f") or "none here", percent(one.share), _range(one.least, one.most),
+         percent(one.mean, "+.1f"), _interval(one), _giga(one.flops), shown(one.speedup, ".2g")]
+        for one in reached.itertuples()
+    ]  # fmt: skip
+    full = cells[cells["selection"] == "full"]
+    if rows:
+        every, flops = full["aux_rows"].mean(), full["total_flops"].mean()
+        rows.append(["full", f"{every:,.0f}", "100.0", "", "", "", _giga(flops), "1"])
+    heads = ["selection", "auxiliary rows", "% of all", "95 % interval", "minus full x100", "95 % interval of it"]
+    note = (
+        "The smallest budget of the study whose mean is at most one point below `full`, over the seeds of both; its "
+        "interval, from the smallest budget of which the 95 % interval of the difference does not exclude that, to the "
+        "smallest of which it shows it. Speed-up: total FLOPs of `full` over the arm's with this budget."
+    )
+    return Table("Smallest budget that reaches full", [*heads, "total GFLOP", "speed-up"], rows, note=note)
 
 
 def overview(names: Sequence[str], cells: Sequence[DataFrame], compared: Sequence[DataFrame]) -> Table:
     """Arms as rows, settings as columns: the table of a paper."""
     found = [{key: mean_sd(100 * group["score"]) for key, group in _by_arm(one)} for one in cells]
-    better = [better_than_none(one) for one in compared]
-    return _side_by_side("Scores x100 of all primaries", names, found, better, _BOLD)
+    return _side_by_side("Scores x100 of all primaries", names, found, [_bold(one) for one in compared], _BOLD)
 
 
-def verdicts(names: Sequence[str], cells: Sequence[DataFrame]) -> Table:
-    """FastMTL's reading of the same numbers, of settings with two or more single-task runs; no rows without them."""
-    found: list[dict[Key, str]] = []
-    for one in cells:
-        single = one[one["selection"] == "none"]["score"]
-        found.append({
-            key: f"{percent(group['score'].mean() - single.mean(), '+.1f')} {one_sd_rule(single, group['score'])}"
-            for key, group in _by_arm(one)
-            if len(single) > 1 and key[0] != "none"
-        })  # fmt: skip
-    note = (
-        "Mean change x100 against single-task training; IMPROVED or DROPPED if it is more than one standard deviation "
-        "of the single-task runs (FastMTL). No test: of arms without any effect it calls many IMPROVED or DROPPED."
-    )
-    return _side_by_side("By one standard deviation", names, found, [set() for _ in names], note)
+def by_size(cells: Sequence[DataFrame], compared: Sequence[DataFrame]) -> Table:
+    """Gain over the primary alone, of cells of one primary that was cut to several sizes."""
+    reference = next((name for name in reversed(ALONE) if any(name in set(one["arm"]) for one in cells)), "none")
+    found, real = [], []
+    for one in compared:
+        rows = list(one[one["reference"] == reference].itertuples())
+        found.append({(r.arm, _budget(r.budget)): f"{percent(r.mean, '+.1f')} {_interval(r)}" for r in rows})
+        real.append({(r.arm, _budget(r.budget)) for r in rows if r.significant})
+    names = [f"{int(one['primary_rows'].iloc[0]):,}" for one in cells]
+    title = f"Gain x100 over {reference} by training rows of {cells[0]['primary'].iloc[0]}"
+    note = "Differences of the same seeds and 95 % intervals. Bold: p below 0.05 after Holm's correction over a size."
+    return _side_by_side(title, names, found, real, note)
 
 
 def _side_by_side(
@@ -161,11 +184,8 @@ def _side_by_side(
     return Table(title, ["selection", "budget", *names], rows, frozenset(bold), note)
 
 
-def better_than_none(compared: DataFrame) -> set[Key]:
-    """Arms that are significantly better than no auxiliary data."""
-    to_none = compared["reference"].str.split().str[0] == "none"  # a label may go on with its variant
-    better = compared[compared["significant"] & to_none & (compared["mean"] > 0)]
-    return {(arm, _budget(budget)) for arm, budget in zip(better["arm"], better["budget"])}
+def _bold(compared: DataFrame) -> set[Key]:
+    return {(arm, _budget(budget)) for arm, budget in beats_alone(compared)}
 
 
 def audits(cells: DataFrame) -> list[str]:
@@ -191,9 +211,7 @@ def warnings(cells: DataFrame) -> list[str]:
     if leaks:
         worst = max(leaks, key=lambda leak: sum(leak["rows"].values()))
         kinds = ", ".join(f"{count} {kind}" for kind, count in worst["rows"].items())
-        hit = ", ".join(
-            f"{count} {'held-out' if split == 'train' else split}" for split, count in worst["held_back"].items()
-        )
+        hit = ", ".join(f"{n} {'held-out' if split == 'train' else split}" for split, n in worst["held_back"].items())
         done = "left out" if worst["dropped"] else "kept: data.leakage=drop leaves them out"
         lines.append(
             f"Auxiliary rows that match rows of the primary that are held back: {kinds} (of {hit} rows); {done}."
@@ -201,10 +219,23 @@ def warnings(cells: DataFrame) -> list[str]:
     for name in ("precision", "device", "torch"):
         values = sorted({environment[name] for environment in cells["environment"] if environment})
         if len(values) > 1:
-            lines.append(
-                f"Cells ran with several values of {name}: {', '.join(values)}; scores may differ by that alone."
-            )
+            told = ", ".join(values)
+            lines.append(f"Cells ran with several values of {name}: {told}; scores may differ by that alone.")
     return lines
+
+
+def coverage(cells: DataFrame, compared: DataFrame) -> list[str]:
+    """What intervals are of, and what has none."""
+    untested = [f"{one.arm} - {one.reference}" for one in compared.itertuples() if one.n < 2]
+    lines = [f"No test, for want of two common seeds: {', '.join(untested)}."] if untested else []
+    if cells["seed"].nunique() < 2:
+        return [*lines, "One seed: there is no interval, and a difference may be chance alone."]
+    redrawn = cells["primary_draw"].nunique() > 1
+    changed = ["initialisation", "order of rows", *(["the proxy's sample"] if "flops/proxy" in cells else []),
+               *(["held-out rows"] if (cells["protocol"] == "strict").any() else []),
+               *(["the draw of the primary's rows"] if redrawn else [])]  # fmt: skip
+    fixed = "" if redrawn else "; the primary's training rows are the same for every seed"
+    return [*lines, f"Intervals cover what a seed changes ({', '.join(changed)}) and the validation rows{fixed}."]
 
 
 def choices(cells: DataFrame) -> Table:
@@ -303,6 +334,10 @@ def _interval(row: Any) -> str:
     return "" if math.isnan(row.low) else f"[{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
 
 
+def _range(least: float, most: float) -> str:
+    return "" if math.isnan(least) else f"{least:,.0f} to {shown(most, ',.0f') or 'more than tried'}"
+
+
 def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else shown(value, ".3f")
 
@@ -312,7 +347,7 @@ def _count(value: float) -> str:
 
 
 def _giga(flops: float | None) -> str:
-    return f"{flops / 1e9:,.0f}" if flops else ""
+    return shown(flops, ",.0f", 1e-9) if flops else ""
 
 
 def _colons(values: list[Any]) -> str:

@@ -27,8 +27,6 @@ LEAST_SEEDS = 5
 POWER = 0.84
 """Standard normal quantile of 80 % power, for the validation rows that an effect needs."""
 
-REFERENCES = ("none", "primary_only", "random", "full")
-
 Cells = Sequence[Result]
 
 

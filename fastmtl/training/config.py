@@ -63,7 +63,7 @@ class FitConfig:
     def resolved(self, hardware: Hardware, encoder: Any, follows: bool = False) -> FitConfig:
         """The same with what this encoder and hardware make of null and auto: keys say what was used.
 
-        A fit that `follows` the multi-task stage has a rate of its own, for the sake of what that stage learned.
+        A fit that `follows` training on auxiliary rows has a rate of its own, for the sake of what they taught.
         """
         gentle = getattr(encoder, "finetune_learning_rate", None) if follows else None
         rate = self.learning_rate or gentle or encoder.learning_rate

@@ -101,7 +101,7 @@ def test_an_unknown_ending_is_named_with_those_that_are_read(tmp_path: Path) -> 
     (tmp_path / "rows.xlsx").write_text("x")
     message = refusal(files(tmp_path, "rows.xlsx"))
     assert "'.xlsx'" in message
-    assert ".csv, .tsv, .jsonl, .parquet or .conll" in message
+    assert ".csv, .tsv, .jsonl, .ndjson, .parquet, .arrow, .feather or .conll" in message
 
 
 @pytest.mark.parametrize(

@@ -258,5 +258,5 @@ def test_a_ragged_line_is_named_by_its_number(tmp_path: Path) -> None:
 
 
 def test_long_files_come_in_several_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastmtl.data.sources.files.BATCH_ROWS", 2)
+    monkeypatch.setattr("fastmtl.data.sources.formats.BATCH_ROWS", 2)
     assert len(conll(tmp_path, "a O\n\n" * 5)) == 5

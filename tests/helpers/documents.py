@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ("fastmtl", "make", "python")
 _COMMAND = re.compile(rf"(?:\w+=\S* )*(?:{'|'.join(PROGRAMS)})(?: .*|$)")
-_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(r"^```([\w{}-]*)[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _SPAN = re.compile(r"`([^`]+)`")
 
 
@@ -48,11 +48,25 @@ def files(document: str) -> dict[str, str]:
     return {found[1]: block for found, block in named if found}
 
 
+def pages() -> list[Path]:
+    """What people read first: README, CONTRIBUTING and the documentation."""
+    return [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *sorted(ROOT.glob("docs/[!_]*/**/*.md")),
+        *ROOT.glob("docs/*.md"),
+    ]
+
+
+def prose(text: str) -> str:
+    """A page without its blocks of code."""
+    return _FENCE.sub("", text)
+
+
 def shown() -> list[Shown]:
     """Of README, docs, help texts, studies' pages and scripts, notebooks, configuration, each line once a document."""
     found = []
-    pages = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("experiments/**/README.md")]
-    for path in pages:
+    for path in (*pages(), *ROOT.glob("experiments/**/README.md")):
         found += [(path, line) for line in _of_markdown(path.read_text())]
     for path in ROOT.glob("notebooks/*.ipynb"):
         cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "markdown"]
@@ -72,10 +86,10 @@ def _of_markdown(text: str) -> Iterator[str]:
         if language in ("", "sh", "bash", "console"):
             yield from _of_shell(block)
         yield from re.findall(r"# .*\brun: (.*)$", block, re.MULTILINE)
-    prose = _FENCE.sub("", text)
-    spans = [" ".join(span.split()) for span in _SPAN.findall(prose)]
+    rest = prose(text)
+    spans = [" ".join(span.split()) for span in _SPAN.findall(rest)]
     yield from (span for span in spans if " " in span and _COMMAND.fullmatch(span))
-    yield from _of_tables(prose)
+    yield from _of_tables(rest)
 
 
 def _of_shell(block: str) -> Iterator[str]:
@@ -83,9 +97,9 @@ def _of_shell(block: str) -> Iterator[str]:
     yield from (line for line in lines if _COMMAND.fullmatch(line))
 
 
-def _of_tables(prose: str) -> Iterator[str]:
+def _of_tables(text: str) -> Iterator[str]:
     """Arguments in a column `command` belong to the command that its head names, to plain `fastmtl` if none."""
-    for table in re.findall(r"(?:^\|.*\|\n)+", prose, re.MULTILINE):
+    for table in re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE):
         head, _, *rows = ([cell.strip() for cell in line.strip("|\n").split(" | ")] for line in table.splitlines(True))
         for column, title in enumerate(head):
             if title.startswith("command"):

@@ -19,14 +19,17 @@ from statsmodels.stats.multitest import multipletests
 from fastmtl import resampling
 from fastmtl.errors import UserError
 from fastmtl.reporting import tables
-from fastmtl.reporting.compare import check_comparable, comparisons, matched, recommendation
+from fastmtl.reporting.compare import check_comparable, comparisons
+from fastmtl.reporting.compute import matched, reaching
+from fastmtl.reporting.recommend import recommendation
 from fastmtl.reporting.row_noise import row_noise
 from fastmtl.resampling import resampled_scores
 from fastmtl.stats import Noise, detectable, half_width, seeds_needed
 from fastmtl.tasks import TaskSpec
 
 NONE, RANDOM, FULL, OURS = ("none", None), ("random", 100), ("full", None), ("feature_similarity", 100)
-FLOPS = {"none": 1e12, "random": 2e12, "feature_similarity": 3e12, "full": 10e12}
+OURS200 = ("feature_similarity", 200)
+FLOPS = {"none": 1e12, "primary_only": 1.5e12, "random": 2e12, "feature_similarity": 3e12, "full": 10e12}
 NOISE = np.array([0.00, 0.02, -0.01, 0.01, -0.02, 0.015, -0.005, 0.005])
 
 
@@ -40,6 +43,7 @@ def cells_of(scores: Mapping[tuple[str, int | None], Sequence[float]], **columns
                 "id": f"{arm}-{budget}-{seed}", "primary": "rte", "metric": "accuracy", "protocol": "strict",
                 "encoder": "tiny", "pool": "abc", "selection": selection, "variant": variant, "arm": arm,
                 "budget": budget, "seed": seed, "score": score, "total_flops": FLOPS[selection] * (budget or 100) / 100,
+                "aux_rows": {"none": 0, "primary_only": 0, "full": 1000}.get(selection, budget),
                 "finetune": "/nowhere", **columns,
             })  # fmt: skip
     cells = pandas.DataFrame(rows)
@@ -332,8 +336,8 @@ def test_regressions_are_read_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert comparisons(cells).iloc[0]["covers"] == "seeds and rows"
 
 
-def test_random_rows_for_the_same_flops_by_hand() -> None:
-    """Random goes 1, 2, 4, 10 TFLOP; ours with 3 lies between 2 and 4, ours with 6 between 4 and 10."""
+def test_the_best_for_the_same_flops_by_hand() -> None:
+    """Random goes 1, 2, 4, 10 TFLOP; ours with 3 lies between 2 and 4, with 6 between 4 and 10, with 12 beyond all."""
     told = matched(cells_of({
         NONE: [0.5, 0.5, 0.5], RANDOM: [0.6, 0.6, 0.6], ("random", 200): [0.7, 0.7, 0.8], FULL: [0.9, 0.9, 0.9],
         OURS: [0.7, 0.72, 0.8], ("feature_similarity", 200): [0.7, 0.7, 0.7], ("feature_similarity", 400): [1, 1, 1],
@@ -342,12 +346,71 @@ def test_random_rows_for_the_same_flops_by_hand() -> None:
     assert told["flops"].tolist() == [3e12, 6e12, 12e12]
     between = math.log(3 / 2) / math.log(4 / 2)
     reached = 0.6 + between * np.array([0.1, 0.1, 0.2])
-    assert told.loc[0, "random"] == pytest.approx(reached.mean())
+    assert told.loc[0, "reached"] == pytest.approx(reached.mean())
+    assert told.loc[0, "alternative"] == "`random`, budget 100 to `random`, budget 200"
     test = stats.ttest_rel([0.7, 0.72, 0.8], reached)
     assert told.loc[0, "mean"] == pytest.approx(0.74 - reached.mean())
     assert tuple(told.loc[0, ["low", "high", "p"]]) == pytest.approx((*test.confidence_interval(), test.pvalue))
-    assert told["n"].tolist() == [3, 3, 0]  # 12 TFLOP are more than all rows cost
-    assert math.isnan(told.loc[2, "random"])
+    assert told["n"].tolist() == [3, 3, 3]
+    assert told["alternative"].tolist()[1:] == ["`random`, budget 200 to `full`", "`full`"]  # to spend less is no loss
+    assert told.loc[2, "reached"] == pytest.approx(0.9)
+
+
+def test_the_primary_alone_trained_longer_is_an_alternative() -> None:
+    arms = {
+        NONE: [0.5, 0.5], ("none finetune.epochs=9", None): [0.55, 0.55], ("primary_only", None): [0.6, 0.61],
+        ("primary_only multitask.epochs=8", None): [0.8, 0.84], ("primary_only encoder.layers=2", None): [0.9, 0.9],
+        RANDOM: [0.62, 0.6], FULL: [0.7, 0.7], OURS: [0.7, 0.72], ("feature_similarity", 200): [0.7, 0.7],
+    }  # fmt: skip
+    cells = cells_of(arms)
+    cells.loc[cells["arm"] == "primary_only multitask.epochs=8", "total_flops"] = 4e12
+    told = matched(cells)
+    assert set(told["arm"]) == {"feature_similarity"}
+    assert told["alternative"].tolist() == [
+        "`primary_only` to `primary_only multitask.epochs=8`", "`primary_only multitask.epochs=8`",
+    ]  # fmt: skip
+    assert told.loc[1, "reached"] == pytest.approx(0.82)
+    assert told.loc[0, "reached"] == pytest.approx(0.605 + math.log(3 / 1.5) / math.log(4 / 1.5) * 0.215)
+    cheap = matched(cells[cells["arm"].isin(["full", "feature_similarity"])])
+    assert cheap["n"].tolist() == [0, 0]  # all rows cost more, and there is nothing else
+    assert "nan" not in tables.matched(cheap).markdown()
+
+
+# --- the smallest budget that reaches full -------------------------------------------------------------------------
+
+
+def test_the_smallest_budget_that_reaches_full_and_what_its_interval_is(tmp_path: Path) -> None:
+    noise = NOISE / 8
+    cells = predicted(cells_of({
+        NONE: 0.5 + noise, ("random", 100): 0.6 + noise[::-1], ("random", 400): 0.7 + noise[::-1],
+        FULL: 0.8 + noise, ("feature_similarity", 100): 0.75 + noise[::-1], OURS200: 0.793 + noise[::-1],
+        ("feature_similarity", 400): 0.81 + noise[::-1], ("feature_similarity", 800): 0.83 + noise[::-1],
+    }), tmp_path, rows=2000)  # fmt: skip
+    told = reaching(cells).set_index("arm")
+    assert set(told.index) == {"none", "random", "feature_similarity"}
+    assert told.loc["random", ["rows", "least", "most"]].isna().all()
+    ours = told.loc["feature_similarity"]
+    assert (ours["rows"], ours["budget"], ours["share"]) == (200, 200, pytest.approx(0.2))
+    assert (ours["least"], ours["most"]) == (200, 400)
+    assert ours["speedup"] == pytest.approx(10 / 6)
+    assert ours["low"] < -0.01 < ours["mean"]
+    table = tables.reaching(cells, reaching(cells))
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["feature_similarity"][:3] == ["200", "20.0", "200 to 400"]
+    assert rows["random"][0] == "none here"
+    assert rows["full"][:2] == ["1,000", "100.0"]
+    assert "nan" not in table.markdown()
+
+
+def test_one_seed_reaches_full_without_an_interval_and_without_full_there_is_no_table() -> None:
+    cells = cells_of({NONE: [0.8], FULL: [0.805], OURS: [0.7], ("feature_similarity", 200): [0.9]})
+    told = reaching(cells)
+    assert told["rows"].tolist() == [0, 200]  # no auxiliary rows are enough
+    assert told[["least", "most", "low"]].isna().all(axis=None)
+    table = tables.reaching(cells, told)
+    assert [row[3] for row in table.rows] == ["", "", ""]
+    without = cells[cells["arm"] != "full"]
+    assert not tables.reaching(without, reaching(without)).rows
 
 
 def test_the_same_compute_is_compared_over_seeds_and_rows(tmp_path: Path) -> None:
@@ -387,17 +450,47 @@ def test_few_seeds_recommend_nothing_and_say_how_many_are_needed(tmp_path: Path)
     cells = predicted(four_arms(0.05, n=3), tmp_path, rows=20_000)
     told = comparisons(cells)
     needed = told[told["reference"] == "none"]["seeds_for_point"].max()
-    assert recommendation(cells, told) == (
-        "rte: 3 seeds, too few to recommend anything "
-        f"(5 at least; to see an effect of one point takes about {needed:,.0f})."
+    said = recommendation(cells, told)
+    assert said.startswith("rte: the best so far is `feature_similarity`, budget 100: 5.0 points above `none` (95 % ")
+    assert "for 3 TFLOP in total, 3 times as much. Significantly better than the primary alone: `feature" in said
+    assert said.endswith(
+        " 3 seeds, too few to recommend anything (5 at least, as with seed=range(5); to see an effect of one point "
+        f"takes about {needed:,.0f})."
     )
     few = predicted(four_arms(0.05, n=3).assign(id=lambda told: "few-" + told["id"]), tmp_path, rows=400)
-    assert recommendation(few, comparisons(few)) == (
-        "rte: 3 seeds, too few to recommend anything "
-        "(5 at least; on these validation rows no number of seeds shows an effect of one point)."
+    assert recommendation(few, comparisons(few)).endswith(
+        "(5 at least, as with seed=range(5); on these validation rows no number of seeds shows an effect of one point)."
     )
     single = four_arms(0.05, n=1)
-    assert recommendation(single, comparisons(single)) == "rte: 1 seed, too few to recommend anything (5 at least)."
+    assert recommendation(single, comparisons(single)) == (
+        "rte: the best so far is `feature_similarity`, budget 100: 5.0 points above `none` (1 seed), for 3 TFLOP in "
+        "total, 3 times as much. Significantly better than the primary alone: no arm yet. 1 seed, too few to "
+        "recommend anything (5 at least, as with seed=range(5))."
+    )
+    alone = cells_of({NONE: [0.7, 0.7], OURS: [0.5, 0.6]})
+    assert "`none` scores highest so far, 70.0: no auxiliary data." in recommendation(alone, comparisons(alone))
+
+
+def test_an_arm_must_also_beat_the_primary_alone_through_both_stages(tmp_path: Path) -> None:
+    noise = NOISE / 4
+    longer = ("primary_only", None)
+    cells = predicted(cells_of({NONE: 0.6 + noise, longer: 0.7 + noise[::-1], OURS: 0.7 + np.roll(noise, 3)}), tmp_path)
+    compared = comparisons(cells)
+    assert list(zip(compared["arm"], compared["reference"])) == [
+        ("primary_only", "none"), ("feature_similarity", "none"), ("feature_similarity", "primary_only"),
+    ]  # fmt: skip
+    told = recommendation(cells, compared)
+    assert told.startswith("rte: use no auxiliary data; no arm is significantly better than `none` and `primary_only` ")
+    assert "Train the primary alone, but longer: `primary_only`: 10.0 points above `none` (95 % interval " in told
+    assert ", for 1.5 TFLOP in total, 1.5 times as much." in told
+    better = predicted(
+        cells_of({NONE: 0.6 + noise, longer: 0.7 + noise[::-1], OURS: 0.8 + np.roll(noise, 3)}), tmp_path / "better"
+    )
+    told = recommendation(better, comparisons(better), same=matched(better))
+    assert told.startswith(
+        "rte: use `feature_similarity`, budget 100: 10.0 points above `primary_only` (95 % interval "
+    )
+    assert "the best that as much compute buys otherwise, `primary_only`: +10.0 points (95 % interval " in told
 
 
 def test_what_is_unknown_is_said_in_words(tmp_path: Path) -> None:

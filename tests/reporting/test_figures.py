@@ -14,7 +14,8 @@ from scipy import stats
 
 from fastmtl.bandit import BetaBernoulli, priors
 from fastmtl.reporting.beliefs import Belief, beliefs
-from fastmtl.reporting.figures import posteriors, rounds, spread, write_bandit
+from fastmtl.reporting.figures import draw_bandit, posteriors, rounds, spread
+from fastmtl.reporting.plots import save
 
 NAMES = ["sst2", "wnli", "mnli", "mrpc", "rte", "qnli", "cola", "qqp", "stsb", "a_task_of_a_long_name"]
 RATES = [0.62, 0.61, 0.56, 0.55, 0.46, 0.46, 0.42, 0.25, 0.5, 0.35]
@@ -78,7 +79,7 @@ def test_the_mode_also_where_the_density_is_highest_at_an_end(alpha: float, beta
 def test_the_svg_names_every_task_and_is_the_same_twice(tmp_path: Path) -> None:
     bandit = history(arms=10)
     for name in ("a.svg", "b.svg"):
-        write_bandit(bandit, tmp_path / name, chosen=["wnli", "mnli"])
+        save(draw_bandit(bandit, ["wnli", "mnli"]), tmp_path / name)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
     text = (tmp_path / "a.svg").read_text()
     words = ["".join(node.itertext()) for node in ElementTree.fromstring(text).iter() if node.tag.endswith("}text")]
@@ -92,7 +93,7 @@ def test_extreme_histories_are_drawn_too(tmp_path: Path) -> None:
     single = history(num_rounds=1)
     sharp = {**single, "rounds": [{**single["rounds"][0], "alpha": [0.5] * 8, "beta": [0.2] * 8}]}
     for bandit in (single, sharp, history(arms=2, num_rounds=200)):
-        write_bandit(bandit, tmp_path / "a.svg", threshold=None)
+        save(draw_bandit(bandit, threshold=None), tmp_path / "a.svg")
         text = (tmp_path / "a.svg").read_text()
         assert "dashed" not in text
         assert "nan" not in text

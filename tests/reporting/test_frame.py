@@ -1,5 +1,6 @@
 """Results written by hand -> one frame."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,27 @@ def test_an_unknown_study_names_those_that_there_are(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there are mine"):
         read_results(tmp_path / "x")
     assert read_results(tmp_path / "mine") == [{}]
+
+
+def test_the_primary_alone_is_named_by_its_length_where_it_was_trained_longer_than_the_others() -> None:
+    def alone(epochs: int, **more: object) -> dict[str, object]:
+        return plain(id=f"alone {epochs}", selection="none", budget=None, config={"finetune.fit.epochs": epochs} | more)
+
+    others = [plain(config={"finetune.fit.epochs": 2})]
+    assert frame([alone(2), alone(9), *others])["arm"].tolist() == ["none", "none finetune.epochs=9", "random"]
+    others.append(plain(id="9", config={"finetune.fit.epochs": 9}))
+    both = ["none finetune.epochs=2", "none finetune.epochs=9", "random finetune.epochs=2", "random finetune.epochs=9"]
+    assert frame([alone(2), alone(9), *others])["arm"].tolist() == both
+
+
+def test_passes_over_the_primary_add_up_over_stages_and_are_unknown_of_older_artifacts() -> None:
+    def trained(**passes: dict[str, float]) -> list[dict[str, object]]:
+        return [stage | ({"passes": passes[name]} if (name := stage["stage"]) in passes else {})
+                for stage in plain()["stages"]]  # fmt: skip
+
+    rows = frame([
+        plain(stages=trained(multitask={"rte": 3.0, "mnli": 1.0}, finetune={"rte": 2.0})),
+        plain(id="old", stages=trained(finetune={"rte": 2.0})),
+    ])  # fmt: skip
+    assert rows["passes"].tolist()[0] == 5.0
+    assert math.isnan(rows["passes"].tolist()[1])

@@ -166,5 +166,11 @@ def test_few_seeds_equal_scores_and_many_arms_are_drawn_too(given: dict[str, Any
             assert "nan" not in (tmp_path / f"{one.name}.svg").read_text()
             assert "nan" not in one.alt
     assert "$x$ _<b>" in words(tmp_path / "composition.svg")
-    if not given.get("budgets", True):
-        assert "budget_curves" not in [one.name for one in made]
+    names = [one.name for one in made]
+    assert names[0] == "pareto"  # there is no more than one budget
+    one_seed = given["seeds"] == 1
+    said = {True: "one seed: no intervals", False: f"small dots: seeds; bars: 95 % over {given['seeds']} seeds"}
+    assert said[one_seed] in words(tmp_path / "pareto.svg")
+    drawn = words(tmp_path / "differences_none.svg")
+    assert ("dots: the one common seed, so no interval and no test" in drawn) == one_seed
+    assert any("bar: 95 %" in word for word in drawn) != one_seed

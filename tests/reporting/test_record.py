@@ -10,6 +10,7 @@ import pytest
 import fastmtl
 from fastmtl.cli.main import main
 from fastmtl.errors import UserError
+from fastmtl.reporting.frame import frame
 from tests.helpers.cells import SMALL
 from tests.helpers.cli import run_cli
 
@@ -44,6 +45,16 @@ def test_a_report_reads_both_kinds_together(output: Path, capsys: pytest.Capture
     (head, *rows) = (output / "reports/mine/cells.csv").read_text().splitlines()
     arm, seed = (head.split(",").index(name) for name in ("arm", "seed"))
     assert sorted((row.split(",")[arm], row.split(",")[seed]) for row in rows) == [("none", "0"), ("none", "1")]
+
+
+def test_passes_over_the_primary_are_the_epochs_of_both_stages(output: Path) -> None:
+    longer = [*CELL, "seed=0", "selection=primary_only", "multitask.fit.epochs=3", "finetune.fit.epochs=2"]
+    alone = fastmtl.record(fastmtl.compose(*longer, f"paths.output={output}"))
+    first = fastmtl.record(fastmtl.compose(*CELL, "seed=0", "finetune.fit.epochs=1", f"paths.output={output}"))
+    other = fastmtl.record(fastmtl.compose(*CELL, "seed=1", "finetune.fit.epochs=1", f"paths.output={output}"))
+    assert frame([alone, first])["passes"].tolist() == [1.0, 5.0]
+    assert alone["primary_rows"] == first["primary_rows"]
+    assert alone["primary_draw"] == first["primary_draw"] == other["primary_draw"]  # seeds draw the same primary
 
 
 def test_without_a_study_nothing_is_written(output: Path, tmp_path: Path) -> None:

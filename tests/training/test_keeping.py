@@ -128,6 +128,25 @@ def test_micro_batches_pull_once_a_step(fit: Callable[..., Path], accumulate: in
     assert_same_weights(whole, parts, atol=2e-5)
 
 
+# --- a rate for what auxiliary rows taught --------------------------------------------------------------------------
+
+
+def test_fine_tuning_after_auxiliary_rows_has_a_rate_of_its_own(tmp_path: Path) -> None:
+    config = three_tasks(tmp_path / "data")
+
+    def rate(selection: str, *more: str) -> float | None:
+        exp = compose(
+            "data=files", f"data.config={config}", "primary=alpha", "encoder=tiny", f"selection={selection}",
+            "encoder.finetune_learning_rate=0.25", f"paths.output={tmp_path / 'out'}", *more,
+        )  # fmt: skip
+        assert exp.finetune_stage.fit == exp._finetuned_from(exp.multitask_stage).fit
+        return exp.finetune_stage.fit.learning_rate
+
+    assert rate("full") == 0.25
+    assert rate("full", "finetune.fit.learning_rate=0.5") == 0.5
+    assert rate("none") == rate("primary_only") == 1e-3
+
+
 # --- a share of the selected rows ----------------------------------------------------------------------------------
 
 

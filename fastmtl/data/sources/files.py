@@ -1,27 +1,29 @@
-"""A user's own files: each split of a task is one CSV, TSV, JSONL, Parquet or CoNLL file, labels by name."""
+"""A user's own files: each split of a task is one CSV, TSV, JSONL, Parquet, Arrow or CoNLL file, labels by name."""
 
 from __future__ import annotations
 
 import inspect
 import json
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from importlib import import_module
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.json
-import pyarrow.parquet
 import yaml
 
-from fastmtl.data.sources import BATCH_ROWS, checked_pool, glue, hash_files, hub
+from fastmtl.data.sources import checked_pool, glue, hash_files, hub
+from fastmtl.data.sources.faults import fault_of, wrong_delimiter
+from fastmtl.data.sources.formats import UNREADABLE, Reading, read
 from fastmtl.errors import UserError
+from fastmtl.identity import digest
 from fastmtl.options import OptionError, checked
 from fastmtl.tasks import TaskSpec
+
+_READING = tuple(field.name for field in fields(Reading))
+AS_THE_ENDING_SAYS = Reading()
 
 
 @dataclass(frozen=True)
@@ -29,17 +31,46 @@ class FileSource:
     """Files below `root`; a task's splits are their paths."""
 
     root: str = "."
+    reading: Reading = AS_THE_ENDING_SAYS
     labels_are_codes = False
 
     def fingerprint(self, task: TaskSpec) -> str:
-        return hash_files(tuple(str(self._path(task, split)) for split in task.splits))
+        files = hash_files(tuple(str(self._path(task, split)) for split in task.splits))
+        return files if self.reading == AS_THE_ENDING_SAYS else digest([files, self.reading])
 
     def batches(self, task: TaskSpec, split: str) -> Iterator[pa.RecordBatch]:
         path = self._path(task, split)
+        columns = [*task.text, task.label, *([task.flag] if task.flag else [])]
         try:
-            yield from _read(path, [*task.text, task.label, *([task.flag] if task.flag else [])])
-        except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-            raise UserError(f"task {task.name!r}: {path} cannot be read: {str(error).splitlines()[0]}") from error
+            for batch in read(path, columns, self.reading):
+                if found := wrong_delimiter(batch.schema.names, columns):
+                    raise UserError(
+                        f"task {task.name!r}: {path.name} uses {found!r} between columns; set delimiter: {found!r}"
+                    )
+                yield self._carved(self._renamed(batch, task), task, split)
+        except UNREADABLE as error:
+            raise UserError(f"task {task.name!r}: {fault_of(path, self.reading, error)}") from error
+
+    def _renamed(self, batch: pa.RecordBatch, task: TaskSpec) -> pa.RecordBatch:
+        names = self.reading.rename_labels
+        if not names or task.label not in batch.schema.names:
+            return batch
+        values = [
+            [names.get(str(tag), str(tag)) for tag in value]
+            if isinstance(value, list)
+            else names.get(str(value), value)
+            for value in batch.column(task.label).to_pylist()
+        ]
+        texts = [value if value is None or isinstance(value, list) else str(value) for value in values]
+        return batch.set_column(batch.schema.get_field_index(task.label), task.label, pa.array(texts))
+
+    def _carved(self, batch: pa.RecordBatch, task: TaskSpec, split: str) -> pa.RecordBatch:
+        """The rows that are the split's, where train and validation share a file."""
+        share = self.reading.validation_share
+        if share is None or split == "test" or any(name not in batch.schema.names for name in task.text):
+            return batch
+        held_out = held_for_validation([batch.column(name).to_pylist() for name in task.text], share)
+        return batch.filter(pa.array(held_out if split == "validation" else ~held_out))
 
     def _path(self, task: TaskSpec, split: str) -> Path:
         path = Path(self.root).expanduser() / task.splits[split]
@@ -50,13 +81,21 @@ class FileSource:
         return path
 
 
+def held_for_validation(texts: Sequence[Sequence[Any]], share: float) -> np.ndarray:
+    """(n,) bool: the rows that a task without a validation file validates on, by their text columns."""
+    from fastmtl.data.duplicates import Texts  # slow to import, and needed for such tasks alone
+
+    columns = [[" ".join(map(str, v)) if isinstance(v, list) else str(v) for v in column] for column in texts]
+    return Texts(*columns).keys() < share * 2.0**64
+
+
 @checked
 def from_yaml(config: str | None) -> tuple[TaskSpec, ...]:
     """The tasks listed under `tasks:` of a YAML file; file paths are relative to its own folder.
 
     A task is one of
 
-    - files of your own: `{name, kind, text, label, labels, splits: {train: FILE, ...}}`;
+    - files of your own: `{name, kind, text, label, labels, splits: {train: FILE, ...}}`, and the options of `Reading`;
     - a GLUE task: `{name: mrpc, source: glue}`, or with `root: FOLDER` from `FOLDER/mrpc/train.parquet`;
     - a data set of the Hub: `{name, source: hub, dataset: ID, config: NAME, kind, text, ...}`, whose labels are codes
       unless `labels_are_codes: false`;
@@ -88,7 +127,7 @@ def _declared(entry: Mapping[str, Any], folder: Path) -> tuple[TaskSpec, ...]:
     values = dict(entry)
     source = values.pop("source", "files")
     if source == "files":
-        return (TaskSpec.from_dict(values, FileSource(str(folder))),)
+        return (_of_files(values, folder),)
     if source == "glue":
         name, root = values.pop("name", None), values.pop("root", None)
         if values:
@@ -104,6 +143,22 @@ def _declared(entry: Mapping[str, Any], folder: Path) -> tuple[TaskSpec, ...]:
             where["labels_are_codes"] = _typed(values.pop("labels_are_codes"))
         return (TaskSpec.from_dict(values, hub.HubSource(**where)),)
     return _made(source, {key: _typed(value) for key, value in values.items()})
+
+
+def _of_files(values: dict[str, Any], folder: Path) -> TaskSpec:
+    given = {key: values.pop(key) for key in _READING if key in values}
+    try:
+        reading = Reading(**{key: _typed(value) if isinstance(value, str) else value for key, value in given.items()})
+    except UserError as error:
+        raise UserError(f"task {values.get('name')!r}: {error}") from None
+    if reading.validation_share is not None and isinstance(splits := values.get("splits"), dict):
+        if "validation" in splits:
+            raise UserError(
+                f"task {values.get('name')!r} has a validation file, and validation_share={reading.validation_share} "
+                "asks for another; leave one out"
+            )
+        values["splits"] = {**splits, "validation": splits.get("train", "")}
+    return TaskSpec.from_dict(values, FileSource(str(folder), reading))
 
 
 def _made(source: Any, options: Mapping[str, Any]) -> tuple[TaskSpec, ...]:
@@ -137,60 +192,3 @@ def _typed(value: Any) -> Any:
     except ValueError:
         return value
     return typed if isinstance(typed, int | float | None) else value
-
-
-def _read(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """Record batches of a file by its ending; CSV and TSV cells come as text, so that '001' and 'NA' stay as typed."""
-    ending = path.suffix.lower()
-    if ending in (".csv", ".tsv"):
-        parse = pyarrow.csv.ParseOptions(delimiter="\t" if ending == ".tsv" else ",", newlines_in_values=True)
-        names = pyarrow.csv.open_csv(path, parse_options=parse).schema.names
-        as_text = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
-        yield from pyarrow.csv.open_csv(path, parse_options=parse, convert_options=as_text)
-    elif ending in (".jsonl", ".ndjson"):
-        # Types of the first block hold for the columns in use; what other columns turn into does not matter.
-        schema = pa.schema([field for field in pyarrow.json.open_json(path).schema if field.name in columns])
-        parse_json = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
-        yield from pyarrow.json.open_json(path, parse_options=parse_json)
-    elif ending == ".parquet":
-        yield from pyarrow.parquet.ParquetFile(path).iter_batches(BATCH_ROWS)
-    elif ending == ".conll":
-        yield from _read_conll(path, columns)
-    else:
-        raise UserError(f"{path}: ending {ending!r} is not read; use .csv, .tsv, .jsonl, .parquet or .conll")
-
-
-def _read_conll(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """Rows of words and of what stands beside them, named by their numbers: "0" is the first column, "-1" the last.
-
-    Where the last is asked for as "0" too, there is no "-1": words without tags.
-    """
-    sentences = _sentences(path)
-    while part := list(islice(sentences, BATCH_ROWS)):
-        width = len(part[0])
-        places = {str(place): place for place in range(width)}
-        for name in columns:
-            if re.fullmatch(r"-\d+", name) and str(place := width + int(name)) not in columns and place in range(width):
-                places[name] = place
-        yield pa.RecordBatch.from_pydict({name: [row[place] for row in part] for name, place in places.items()})
-
-
-def _sentences(path: Path) -> Iterator[list[tuple[str, ...]]]:
-    """The columns of each sentence: one word a line, cut at tabs or blanks, and empty lines between sentences.
-
-    A line with # is a comment before a sentence's first word alone, for # is a word too.
-    """
-    width = 0
-    words: list[list[str]] = []
-    with open(path, encoding="utf-8-sig") as lines:
-        for number, line in enumerate(chain(lines, [""]), 1):
-            if line.startswith("-DOCSTART-") or (line.startswith("#") and not words):
-                continue
-            if line.strip():
-                words.append(line.strip("\n").split("\t") if "\t" in line else re.split(" +", line.strip(" \n")))
-                width, found = width or len(words[0]), len(words[-1])
-                if found != width:
-                    raise UserError(f"{path}: line {number} has {found} columns, not {width} as the first; mend it")
-            elif words:
-                yield list(zip(*words))
-                words = []

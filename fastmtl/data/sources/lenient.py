@@ -11,10 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
-import pyarrow as pa
-import pyarrow.dataset
-
-from fastmtl.data.sources import BATCH_ROWS
+from fastmtl.data.sources.formats import UNREADABLE, Reading, read, sentences
 from fastmtl.errors import UserError
 
 BINARY = (".parquet", ".arrow", ".feather")
@@ -57,9 +54,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         raise UserError(f"{path} is not a file; correct the path")
     try:
         if ending in BINARY:
-            form = "parquet" if ending == ".parquet" else "ipc"
-            batches = pyarrow.dataset.dataset(path, format=form).to_batches(batch_size=BATCH_ROWS)
-            rows = chain.from_iterable(batch.to_pylist() for batch in batches)
+            rows = chain.from_iterable(batch.to_pylist() for batch in read(path, [], Reading()))
             yield from (Row(number, values) for number, values in enumerate(rows, 1))
             return
         with open(path, "rb") as start:
@@ -67,7 +62,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         # Bytes of another encoding become surrogates, which `_checked` finds: the row is faulty, not the file.
         with open(path, encoding=encoding, errors="surrogateescape", newline="") as file:
             yield from map(_checked, readers[ending](file))
-    except (pa.ArrowInvalid, UnicodeError, OSError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
 
 
@@ -116,18 +111,11 @@ def _json_lines(file: TextIO) -> Iterator[Row]:
 
 
 def _sentences(file: TextIO) -> Iterator[Row]:
-    """CoNLL as `fastmtl.data.sources.files` has it; a sentence with a line of another width cannot be read."""
-    width, start = 0, 0
-    words: list[list[str]] = []
-    for number, line in enumerate(chain(file, [""]), 1):
-        if line.startswith("-DOCSTART-") or (line.startswith("#") and not words):
-            continue
-        if line.strip():
-            start = start if words else number
-            words.append(line.strip("\r\n").split("\t") if "\t" in line else re.split(" +", line.strip(" \r\n")))
-            width = width or len(words[0])
-        elif words:
-            odd = [place for place, word in enumerate(words) if len(word) != width]
-            fault = f"its line {start + odd[0]} has {len(words[odd[0]])} columns, not {width}" if odd else None
-            yield Row(start, {str(place): list(column) for place, column in enumerate(zip(*words))}, fault)
-            words = []
+    """A sentence with a line of another width cannot be read."""
+    width = 0
+    for words in sentences(file):
+        width = width or len(words[0][1])
+        odd = next(((number, len(cells)) for number, cells in words if len(cells) != width), None)
+        fault = f"its line {odd[0]} has {odd[1]} columns, not {width}" if odd else None
+        columns = zip(*(cells for _, cells in words))
+        yield Row(words[0][0], {str(place): list(column) for place, column in enumerate(columns)}, fault)
