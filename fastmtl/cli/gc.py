@@ -138,11 +138,13 @@ def main(argv: list[str]) -> None:
         print(f"in use: {name}; artifacts stay while a process runs")
     if not store.results():
         print(f"no results in {', '.join(map(str, store.outputs))}: artifacts stay; name their folder with --output")
-    told = f"{len(unreached)} artifacts and {len(remains)} remains, {sum(sizes.values()) / 1e6:.1f} MB, in {store.root}"
-    if not sizes or not (given.yes or (sys.stdin.isatty() and input(f"{told}: remove them? [y/N] ").lower() == "y")):
-        print(told + ("" if not sizes else "; nothing is removed without --yes"))
+    listed = (
+        f"{len(unreached)} artifacts and {len(remains)} remains, {sum(sizes.values()) / 1e6:.1f} MB, in {store.root}"
+    )
+    if not sizes or not (given.yes or (sys.stdin.isatty() and input(f"{listed}: remove them? [y/N] ").lower() == "y")):
+        print(listed + ("" if not sizes else "; nothing is removed without --yes"))
         return
     still = {*store.unreached(), *store.remains()}  # a run may have begun since
-    print(f"removed {sum(path in still and store.remove(path) for path in sizes)} of {told}")
+    print(f"removed {sum(path in still and store.remove(path) for path in sizes)} of {listed}")
     for lock in store.root.glob("*/.*.lock"):  # empty files that no build removes
         store.remove(lock)

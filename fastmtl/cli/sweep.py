@@ -60,11 +60,11 @@ def plan(folder: Path, cells: Sequence[Sequence[str]], commands: Sequence[str]) 
         for path in folder.glob(f"*/{name}"):
             path.unlink()
     # An override that only removes, `~debug`, has no value.
-    told = [
+    plan = [
         {"overrides": {key: value for key, _, value in (one.partition("=") for one in cell)}, "command": command}
         for cell, command in zip(cells, commands)
     ]
-    write_json(folder / PLAN, told)
+    write_json(folder / PLAN, plan)
 
 
 @contextmanager
@@ -84,13 +84,13 @@ def running(folder: Path) -> Iterator[dict[str, Any]]:
 def read(folder: Path) -> list[Cell]:
     """All cells of the sweep in `folder`, in the order in which they are launched."""
     cells = []
-    for n, told in enumerate(json.loads((folder / PLAN).read_text())):
+    for n, planned in enumerate(json.loads((folder / PLAN).read_text())):
         # The lock first: a cell that ends between the two looks is then read as ended, not as stopped.
         alive, status = held(folder / str(n) / LOCK), folder / str(n) / STATUS
         found = json.loads(status.read_text()) if status.exists() else {}
         if found.get("state") == "running" and not alive:
             found["state"] = "stopped"
-        cells.append(Cell(n, **told, **found))
+        cells.append(Cell(n, **planned, **found))
     return cells
 
 
@@ -119,10 +119,12 @@ def summary(cells: Sequence[Cell]) -> str:
     """Counts by state and, once a cell was computed, the time left if the others take as long."""
     counts = Counter(cell.state for cell in cells)
     counts["done"] += counts["found"]
-    told = [f"{counts[state]} {state}" for state in ("done", "running", "failed", "stopped", "queued") if counts[state]]
+    states = [
+        f"{counts[state]} {state}" for state in ("done", "running", "failed", "stopped", "queued") if counts[state]
+    ]
     if counts["found"]:
-        told[0] += f" ({counts['found']} found)"
-    text = f"{len(cells)} cells: {', '.join(told)}"
+        states[0] += f" ({counts['found']} found)"
+    text = f"{len(cells)} cells: {', '.join(states)}"
     computed = [cell.wall_s for cell in cells if cell.state == "done"]
     if computed and counts["running"]:
         now = time.time()
@@ -151,9 +153,9 @@ def matrix(cells: Sequence[Cell]) -> str:
 
 def line(cell: Cell, cells: Sequence[Cell]) -> str:
     """How a cell ended, and which one of the sweep it is."""
-    told = f"failed: {cell.error}" if cell.error else f"{cell.score} ({cell.hits} of {cell.artifacts} artifacts found)"
+    ended = f"failed: {cell.error}" if cell.error else f"{cell.score} ({cell.hits} of {cell.artifacts} artifacts found)"
     which = " ".join(f"{key}={cell.overrides[key]}" for key in _swept(cells))
-    return " ".join(f"[{cell.number + 1}/{len(cells)}] {which}  {told}, {cell.wall_s:.0f} s".split())
+    return " ".join(f"[{cell.number + 1}/{len(cells)}] {which}  {ended}, {cell.wall_s:.0f} s".split())
 
 
 def losses(cells: Sequence[Cell]) -> list[str]:
@@ -179,21 +181,21 @@ class Watch(threading.Thread):
         self._last = threading.Event()
 
     def run(self) -> None:
-        told: set[int] = set()
+        reported: set[int] = set()
         with tqdm(bar_format="{desc}", leave=False, disable=None) as state:  # None: not without a terminal
             while True:
                 last = self._last.wait(POLL_S)
                 cells = read(self.folder)
                 for cell in cells:
-                    if cell.state in ENDED and cell.number not in told:
-                        told.add(cell.number)
+                    if cell.state in ENDED and cell.number not in reported:
+                        reported.add(cell.number)
                         tqdm.write(line(cell, cells))
                 state.set_description_str(summary(cells))
                 if last:
                     return
 
     def stop(self) -> None:
-        """Return when everything that has ended is told."""
+        """Return when everything that has ended is reported."""
         self._last.set()
         self.join()
 

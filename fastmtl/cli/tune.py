@@ -127,8 +127,8 @@ class Search:
         if not done:
             raise UserError(f"no trial of search {self.name!r} finished; the reasons are above")
         command = ["-m", *self.fixed, *_overrides(study.best_params), f"seed=range({seed},{seed + self.seeds})"]
-        told = f"{100 * study.best_value:.1f} on {where}, mean of {self.seeds} seeds; the best of many flatters"
-        print(f"\nbest of {len(done)} trials: {told}.\nto report it: {command_line(command)}")
+        summary = f"{100 * study.best_value:.1f} on {where}, mean of {self.seeds} seeds; the best of many flatters"
+        print(f"\nbest of {len(done)} trials: {summary}.\nto report it: {command_line(command)}")
 
 
 def _value(*overrides: str) -> float:

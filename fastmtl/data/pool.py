@@ -238,11 +238,11 @@ class TaskPool:
         return row_ids - self.starts[self.task_of(row_ids)]
 
     def by_task(self, row_ids: np.ndarray) -> dict[str, np.ndarray]:
-        """Row ids as places in the training file of each task that occurs, in pool order."""
-        return {task.name: places for task, _, places in self._parts(row_ids)}
+        """Row ids as positions in the training file of each task that occurs, in pool order."""
+        return {task.name: positions for task, _, positions in self._parts(row_ids)}
 
     def _parts(self, row_ids: np.ndarray) -> Iterator[tuple[TaskSpec, np.ndarray, np.ndarray]]:
-        """Each task that occurs, where its rows are among `row_ids`, and their places in its training file."""
+        """Each task that occurs, where its rows are among `row_ids`, and their positions in its training file."""
         tasks, local = self.task_of(row_ids), self.local(row_ids)
         for t in np.unique(tasks):
             yield self.tasks[t], np.flatnonzero(tasks == t), local[tasks == t]
@@ -271,9 +271,9 @@ class TaskPool:
     def texts(self, row_ids: np.ndarray) -> list[dict[str, Any]]:
         """Rows for people to read, in the order asked for: task, text columns, and the label by name or value."""
         out: list[dict[str, Any]] = [{} for _ in row_ids]
-        for task, where, places in self._parts(row_ids):
+        for task, where, positions in self._parts(row_ids):
             rows = self.split(task.name, "train")
-            for i, place, row in zip(where, places, rows.texts(places)):
+            for i, place, row in zip(where, positions, rows.texts(positions)):
                 if rows.tags is None:
                     row["label"] = task.of_kind.label_text(rows.labels[place], task)
                 else:
@@ -284,10 +284,10 @@ class TaskPool:
     def flags_of(self, row_ids: np.ndarray) -> np.ndarray | None:
         """(n,) int8 hidden relevance flags, or None where a task in question has none. Reports alone may ask."""
         out = np.zeros(len(row_ids), dtype=np.int8)
-        for task, where, places in self._parts(row_ids):
+        for task, where, positions in self._parts(row_ids):
             if (flags := self.split(task.name, "train").flags) is None:
                 return None
-            out[where] = flags[places]
+            out[where] = flags[positions]
         return out
 
 

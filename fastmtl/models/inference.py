@@ -49,18 +49,18 @@ class Inference:
 
 @torch.inference_mode()
 def forward_rows(
-    encoder: Encoder, head: nn.Module, rows: TokenRows, places: np.ndarray, how: Inference, title: str
+    encoder: Encoder, head: nn.Module, rows: TokenRows, positions: np.ndarray, how: Inference, title: str
 ) -> np.ndarray:
-    """`head` of the pooled features of the given rows as float32 (n, C), in the order of `places`; n must not be 0.
+    """`head` of the pooled features of the given rows as float32 (n, C), in the order of `positions`; n must not be 0.
 
     Encoder and head must be in eval mode and on `how.device`. Outputs stay on the device until the end, so that no
     batch waits for a copy.
     """
-    order = np.argsort(rows.lengths[places], kind="stable")
+    order = np.argsort(rows.lengths[positions], kind="stable")
     packs = how.pack and can_pack(encoder)
     if how.precision == "int8" and not (packs and how.device.type == "cpu"):
         raise UserError(f"scoring.precision=int8 is for BERT and RoBERTa on CPUs, not {encoder.spec.name!r}; use auto")
-    values = _headed(head, *(_packed if packs else _padded)(encoder, rows, places[order], how), how, title)
+    values = _headed(head, *(_packed if packs else _padded)(encoder, rows, positions[order], how), how, title)
     out = np.empty_like(values)
     out[order] = values
     return out
@@ -68,15 +68,15 @@ def forward_rows(
 
 @torch.inference_mode()
 def forward_tokens(
-    encoder: Encoder, head: nn.Module, rows: TokenRows, places: np.ndarray, how: Inference, title: str
+    encoder: Encoder, head: nn.Module, rows: TokenRows, positions: np.ndarray, how: Inference, title: str
 ) -> list[np.ndarray]:
     """`head` of the state in which each word begins: for every row of a tagging task float32 (words, C).
 
-    Rows in the order of `places`, words in theirs; n must not be 0. As for `forward_rows`, but always padded.
+    Rows in the order of `positions`, words in theirs; n must not be 0. As for `forward_rows`, but always padded.
     """
-    order = np.argsort(rows.lengths[places], kind="stable")
-    values = _headed(head, *_padded(encoder, rows, places[order], how, words=True), how, title)
-    by_length = np.split(values, np.cumsum(rows.words[places[order]])[:-1])
+    order = np.argsort(rows.lengths[positions], kind="stable")
+    values = _headed(head, *_padded(encoder, rows, positions[order], how, words=True), how, title)
+    by_length = np.split(values, np.cumsum(rows.words[positions[order]])[:-1])
     return [by_length[i] for i in np.argsort(order)]
 
 
@@ -97,24 +97,24 @@ def inference_flops(encoder: Encoder, lengths: np.ndarray, how: Inference, words
     return encoder.forward_flops(lengths)
 
 
-def _packed(encoder: Encoder, rows: TokenRows, places: np.ndarray, how: Inference) -> tuple[list[Any], Features]:
+def _packed(encoder: Encoder, rows: TokenRows, positions: np.ndarray, how: Inference) -> tuple[list[Any], Features]:
     """Batches without padding; the rows are packed once and batches are views."""
-    batches = pack(rows, places).to(how.device).batches(PACKED_TOKENS[how.device.type])
+    batches = pack(rows, positions).to(how.device).batches(PACKED_TOKENS[how.device.type])
     return list(batches), PackedEncoder(encoder, DTYPES[how.precision], int8=how.precision == "int8")
 
 
 def _padded(
-    encoder: Encoder, rows: TokenRows, places: np.ndarray, how: Inference, words: bool = False
+    encoder: Encoder, rows: TokenRows, positions: np.ndarray, how: Inference, words: bool = False
 ) -> tuple[list[Any], Features]:
     """Batches of any encoder; with `words` their features are the states (M, H) in which words begin, row by row."""
     dtype = DTYPES[how.precision]
 
     def features(part: np.ndarray) -> Tensor:
-        batch = {name: value.to(how.device) for name, value in collate(rows, places[part], how.pad_id).items()}
+        batch = {name: value.to(how.device) for name, value in collate(rows, positions[part], how.pad_id).items()}
         with torch.autocast(how.device.type, dtype=dtype, enabled=dtype != torch.float32):
             return encoder.read(batch)[1][batch["labels"] != HIDDEN_LABEL] if words else encoder(batch)
 
-    return list(chunks(np.arange(len(places)), rows.lengths[places], BATCH_TOKENS, BATCH_ROWS)), features
+    return list(chunks(np.arange(len(positions)), rows.lengths[positions], BATCH_TOKENS, BATCH_ROWS)), features
 
 
 def _in_order(features: Features, batches: list[Any], device: torch.device) -> Iterator[Tensor]:

@@ -36,16 +36,16 @@ from fastmtl.training.metrics import task_loss
 
 @dataclass(frozen=True)
 class Sample:
-    """Some labelled rows of a task, by their places (n,) in a split."""
+    """Some labelled rows of a task, by their positions (n,) in a split."""
 
     task: TaskSpec
     rows: TokenRows
-    places: np.ndarray
+    positions: np.ndarray
 
     def __post_init__(self) -> None:
-        if not len(self.places):
+        if not len(self.positions):
             raise UserError(f"task {self.task.name!r} has no rows here; give it some")
-        if np.isnan(self.rows.labels[self.places]).any():
+        if np.isnan(self.rows.labels[self.positions]).any():
             raise UserError(f"task {self.task.name!r} has rows without labels here; take them from train or validation")
 
 
@@ -81,19 +81,19 @@ def fisher_embedding(model: MultiTaskModel, sample: Sample) -> dict[str, np.ndar
     """
     weights = _weights(model)
     sums = [torch.zeros_like(weight) for weight in weights.values()]
-    with progress(f"Fisher {sample.task.name}", "row", len(sample.places)) as bar:
-        for place in sample.places:
+    with progress(f"Fisher {sample.task.name}", "row", len(sample.positions)) as bar:
+        for place in sample.positions:
             loss = _loss(model, sample, np.array([place]), pad_id=0)  # a row alone is not padded
             for total, gradient in zip(sums, torch.autograd.grad(loss, list(weights.values()))):
                 total.addcmul_(gradient, gradient)
             bar.update()
-    return {name: (total / len(sample.places)).cpu().numpy() for name, total in zip(weights, sums)}
+    return {name: (total / len(sample.positions)).cpu().numpy() for name, total in zip(weights, sums)}
 
 
 def taskemb(embeddings: Mapping[str, Mapping[str, np.ndarray]]) -> DataFrame:
     """Cosine of Fisher information (see `fisher_embedding`), the mean over weight matrices: TaskEmb.
 
-    Each task's is that of a model fine-tuned on it; all from the same initial weights, or places do not correspond.
+    Each task's is that of a model fine-tuned on it; all from the same initial weights, or positions do not correspond.
     A mean over matrices, for in one long vector those near the head would drown the others. The published code of Vu et
     al. (2020) instead squares the mean gradient of each batch of 32 rows.
     """
@@ -117,22 +117,22 @@ def gradient_cosine(model: MultiTaskModel, samples: Sequence[Sample], pad_id: in
 def _mean_gradient(model: MultiTaskModel, sample: Sample, pad_id: int) -> list[Tensor]:
     weights = list(_weights(model).values())
     sums = [torch.zeros_like(weight) for weight in weights]
-    lengths, n = sample.rows.lengths, len(sample.places)
-    in_order = sample.places[np.argsort(lengths[sample.places], kind="stable")]
+    lengths, n = sample.rows.lengths, len(sample.positions)
+    in_order = sample.positions[np.argsort(lengths[sample.positions], kind="stable")]
     with progress(f"gradient {sample.task.name}", "row", n) as bar:
-        for places in chunks(in_order, lengths, BATCH_TOKENS, BATCH_ROWS):
-            loss = _loss(model, sample, places, pad_id) * (len(places) / n)
+        for positions in chunks(in_order, lengths, BATCH_TOKENS, BATCH_ROWS):
+            loss = _loss(model, sample, positions, pad_id) * (len(positions) / n)
             for total, gradient in zip(sums, torch.autograd.grad(loss, weights)):
                 total += gradient
-            bar.update(len(places))
+            bar.update(len(positions))
     return sums
 
 
-def _loss(model: MultiTaskModel, sample: Sample, places: np.ndarray, pad_id: int) -> Tensor:
+def _loss(model: MultiTaskModel, sample: Sample, positions: np.ndarray, pad_id: int) -> Tensor:
     """Mean over the rows."""
     assert not model.training, "dropout would be noise"
     device = next(model.parameters()).device
-    batch = {name: value.to(device) for name, value in collate(sample.rows, places, pad_id).items()}
+    batch = {name: value.to(device) for name, value in collate(sample.rows, positions, pad_id).items()}
     return task_loss(model(batch, sample.task.name), batch["labels"], sample.task)
 
 

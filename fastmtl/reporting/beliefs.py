@@ -67,6 +67,6 @@ def beliefs(bandit: Bandit) -> list[Belief]:
     last, found = bandit["rounds"][-1], []
     for task, alpha, beta in zip(bandit["arms"], last["alpha"], last["beta"]):
         rewards = [one["reward"] for one in bandit["rounds"] if one["arm"] == task]
-        told = [reward for reward in rewards if reward is not None]
-        found.append(Belief(task, alpha, beta, len(rewards), len(told), sum(told)))
+        known = [reward for reward in rewards if reward is not None]
+        found.append(Belief(task, alpha, beta, len(rewards), len(known), sum(known)))
     return found

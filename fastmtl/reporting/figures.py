@@ -57,12 +57,12 @@ def posteriors(
     `chosen` tasks are filled; `threshold` is the utility above which tasks are chosen, None without one. Room for the
     names is made by the figure's constrained layout.
     """
-    told = beliefs(bandit)
-    upper, lower = _panels(figure, told, "Belief in each task's utility at the end")
+    posteriors = beliefs(bandit)
+    upper, lower = _panels(figure, posteriors, "Belief in each task's utility at the end")
     utility = np.linspace(0, 1, 401)
-    top = max(one.peak for one in told)
-    for row, i in enumerate(_best_first(told)):
-        one, color = told[i], _color(i)
+    top = max(one.peak for one in posteriors)
+    for row, i in enumerate(_best_first(posteriors)):
+        one, color = posteriors[i], _color(i)
         density = np.minimum(one.density(utility), top)
         upper.plot(utility, density, **_line(i))
         filled = i == 0 or one.task in chosen
@@ -78,11 +78,11 @@ def posteriors(
     for axes in (upper, lower):
         if threshold is not None:
             axes.axvline(threshold, **_DASHED)
-    order = sorted(range(len(told)), key=lambda i: (told[i].mode, i))
+    order = sorted(range(len(posteriors)), key=lambda i: (posteriors[i].mode, i))
     gap = 0.2 / _inches(upper)[0]
-    for i, x in zip(order, spread([told[i].mode for i in order], gap, 0, 1)):
-        leader(upper, (told[i].mode, told[i].peak), (x, 1.05), ("data", "axes fraction"), _color(i))
-        above = upper.text(x, 1.07, told[i].task, va="center", rotation=SLANT, rotation_mode="anchor", **_text(i))
+    for i, x in zip(order, spread([posteriors[i].mode for i in order], gap, 0, 1)):
+        leader(upper, (posteriors[i].mode, posteriors[i].peak), (x, 1.05), ("data", "axes fraction"), _color(i))
+        above = upper.text(x, 1.07, posteriors[i].task, va="center", rotation=SLANT, rotation_mode="anchor", **_text(i))
         above.set_transform(upper.get_xaxis_transform())
 
 
@@ -93,13 +93,13 @@ def rounds(bandit: Bandit, figure: Figure | SubFigure, threshold: float | None =
     """
     from matplotlib.ticker import MaxNLocator
 
-    told, history = beliefs(bandit), bandit["rounds"]
-    upper, lower = _panels(figure, told, "Utility after each round, and the task played")
+    posteriors, history = beliefs(bandit), bandit["rounds"]
+    upper, lower = _panels(figure, posteriors, "Utility after each round, and the task played")
     belief_R2K = np.array([[one["alpha"], one["beta"]] for one in history])
     utility_RK = belief_R2K[:, 0] / belief_R2K.sum(axis=1)
     number = np.arange(1, len(history) + 1)
-    for row, i in enumerate(_best_first(told)):
-        mine = [(r, one["reward"]) for r, one in zip(number, history) if one["arm"] == told[i].task]
+    for row, i in enumerate(_best_first(posteriors)):
+        mine = [(r, one["reward"]) for r, one in zip(number, history) if one["arm"] == posteriors[i].task]
         first = max(mine[0][0] - 2, 0) if mine else len(number)  # the round before, which has the prior
         upper.plot(number[first:], utility_RK[first:, i], **_line(i))
         reach = [None if reward is None else 0.8 * (reward - 0.5) for _, reward in mine]
@@ -120,10 +120,10 @@ def rounds(bandit: Bandit, figure: Figure | SubFigure, threshold: float | None =
         "round\nmark upwards: reward above one half; downwards: below\n"
         + ("grey: back to the end of the warm-up" if back else "(the first has nothing to compare with)")
     )
-    order = sorted(range(len(told)), key=lambda i: (told[i].utility, -i))
-    ends = [(len(history), told[i].utility) for i in order]
+    order = sorted(range(len(posteriors)), key=lambda i: (posteriors[i].utility, -i))
+    ends = [(len(history), posteriors[i].utility) for i in order]
     for i, y in zip(order, beside_ends(upper, ends, 0.16, [_color(i) for i in order])):
-        upper.text(1.03, y, told[i].task, transform=upper.get_yaxis_transform(), va="center", **_text(i))
+        upper.text(1.03, y, posteriors[i].task, transform=upper.get_yaxis_transform(), va="center", **_text(i))
 
 
 def beside_ends(axes: Axes, ends: Sequence[tuple[float, float]], gap: float, colors: Sequence[str]) -> np.ndarray:
@@ -149,14 +149,14 @@ def spread(wanted: list[float], gap: float, low: float, high: float) -> np.ndarr
     return np.clip(isotonic_regression(np.array(wanted) - steps).x, low, high - steps[-1]) + steps
 
 
-def _panels(figure: Figure | SubFigure, told: list[Belief], title: str) -> tuple[Axes, Axes]:
+def _panels(figure: Figure | SubFigure, posteriors: list[Belief], title: str) -> tuple[Axes, Axes]:
     """Axes for curves, and below them axes with a named row a task, the best first."""
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(CURVES, ROW * len(told)))
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(CURVES, ROW * len(posteriors)))
     figure.suptitle(title, x=0.02, ha="left", fontsize=10)
     upper.locator_params(axis="y", nbins=6)
-    order = _best_first(told)
+    order = _best_first(posteriors)
     lower.set_ylim(len(order) - 0.4, -0.6)
-    lower.set_yticks(range(len(order)), [told[i].task for i in order])
+    lower.set_yticks(range(len(order)), [posteriors[i].task for i in order])
     for label, i in zip(lower.get_yticklabels(), order):
         label.set(**_text(i))
     lower.tick_params(axis="y", length=0)
@@ -173,8 +173,8 @@ def _inches(axes: Axes) -> tuple[float, float]:
     return box.width / figure.dpi, box.height / figure.dpi
 
 
-def _best_first(told: list[Belief]) -> list[int]:
-    return sorted(range(len(told)), key=lambda i: -told[i].utility)
+def _best_first(posteriors: list[Belief]) -> list[int]:
+    return sorted(range(len(posteriors)), key=lambda i: -posteriors[i].utility)
 
 
 def _color(i: int) -> str:

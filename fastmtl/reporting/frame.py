@@ -92,7 +92,7 @@ def frame(results: Iterable[Result]) -> DataFrame:
             "total_flops": cell["total"]["flops"],
             "total_wall_s": cell["total"]["wall_s"],
             "passes": _passes(cell),
-            **{f"{split}/{name}": value for split, told in cell["metrics"].items() for name, value in told.items()},
+            **{f"{split}/{name}": value for split, own in cell["metrics"].items() for name, value in own.items()},
             **{f"rows/{task}": count for task, count in cell["counts"].items()},
             **{f"candidates/{task}": count for task, count in cell["candidates"].items()},
             **_costs(cell),

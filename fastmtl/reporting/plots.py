@@ -75,29 +75,29 @@ def pictures(cells: DataFrame, compared: DataFrame, looks: Looks | None = None) 
     """All figures that the cells of a setting allow."""
     points, made = points_of(cells, looks), []  # the first picture stands beside the answer
 
-    def add(name: str, title: str, told: Iterable[tuple[str, str]], figure: Figure) -> None:
-        made.append(Picture(name, title, "; ".join(f"{of}: {numbers}" for of, numbers in told), figure))
+    def add(name: str, title: str, captions: Iterable[tuple[str, str]], figure: Figure) -> None:
+        made.append(Picture(name, title, "; ".join(f"{of}: {numbers}" for of, numbers in captions), figure))
 
     if cells["budget"].notna().any():
-        told = [(p.name, f"{p.mean:.1f}{between(*p.interval)}") for p in points]
-        add("budget_curves", "Score against budget", told, budget_curves(cells, looks))
-    told = [(p.name, f"{p.mean:.1f} for {number(p.teraflops)} TFLOP") for p in points]
-    add("pareto", "Score against total compute", told, pareto(cells, looks))
+        captions = [(p.name, f"{p.mean:.1f}{between(*p.interval)}") for p in points]
+        add("budget_curves", "Score against budget", captions, budget_curves(cells, looks))
+    captions = [(p.name, f"{p.mean:.1f} for {number(p.teraflops)} TFLOP") for p in points]
+    add("pareto", "Score against total compute", captions, pareto(cells, looks))
     if cells["budget"].nunique() < 2:
         made.reverse()
     for reference in (arm for arm in cells["arm"].unique() if arm in set(compared["reference"])):
         rows = compared[compared["reference"] == reference].itertuples()
-        told = [(name_of(row.arm, row.budget), difference(row)) for row in rows]
+        captions = [(name_of(row.arm, row.budget), difference(row)) for row in rows]
         name = f"differences_{re.sub(r'[^a-zA-Z0-9]+', '_', reference)}"
-        add(name, f"Difference to {reference}", told, differences(cells, compared, reference, looks))
+        add(name, f"Difference to {reference}", captions, differences(cells, compared, reference, looks))
     if (cells["aux_rows"] > 0).any():
-        told = [
+        captions = [
             (p.name, ", ".join(f"{task} {count:,.0f}" for task, count in p.counts("rows/").items() if count))
             for p in points if p.mean_of("aux_rows")
         ]  # fmt: skip
-        add("composition", "Auxiliary rows by task", told, composition(cells, looks))
-    told = [(p.name, f"{number(p.teraflops)} TFLOP, {number(p.mean_of('total_wall_s'))} seconds") for p in points]
-    add("costs", "Cost by stage", told, costs(cells, looks))
+        add("composition", "Auxiliary rows by task", captions, composition(cells, looks))
+    captions = [(p.name, f"{number(p.teraflops)} TFLOP, {number(p.mean_of('total_wall_s'))} seconds") for p in points]
+    add("costs", "Cost by stage", captions, costs(cells, looks))
     return made
 
 

@@ -51,8 +51,8 @@ def recommendation(
             answer += f" Train the primary alone, but longer: {_above(groups, row)}."
         return f"{primary}: {answer} {_seen(enough)}"
     pairs = list(combinations(better, 2))
-    told = tested(cells, groups, pairs, by_rows)
-    beaten = {pair[mean > 0] for pair, mean, real in zip(pairs, told["mean"], told["significant"]) if real}
+    pairwise = tested(cells, groups, pairs, by_rows)
+    beaten = {pair[mean > 0] for pair, mean, real in zip(pairs, pairwise["mean"], pairwise["significant"]) if real}
     best = min((key for key in better if key not in beaten), key=lambda key: groups[key]["total_flops"].mean())
     return (
         f"{primary}: use {_above(groups, better[best])}, the cheapest of {len(better)} better "

@@ -65,7 +65,7 @@ def _or_reason(what: str, make: Callable[[], Table]) -> str:
     try:
         return make().markdown()
     except UserError as error:
-        return f"Not told, {what}: {error}."
+        return f"Not known, {what}: {error}."
 
 
 def singles(single: DataFrame) -> Table:

@@ -39,7 +39,7 @@ class Section(Part):
 
 def sections(cells: DataFrame, references: Sequence[str] = BASELINES) -> list[Section]:
     """One section a setting, in the order of the frame."""
-    told = []
+    settled = []
     for setting, group in settings(cells):
         by_rows = row_noise(group)
         compared = comparisons(group, references, by_rows)
@@ -58,8 +58,8 @@ def sections(cells: DataFrame, references: Sequence[str] = BASELINES) -> list[Se
         sentences = [recommendation(group, compared, by_rows, same), *tables.audits(group), *tables.warnings(group),
                      *tables.coverage(group, compared)]  # fmt: skip
         shown = [table for table in made if table.rows]
-        told.append(Section(title, sentences, shown, name=name, cells=group, compared=compared))
-    return told
+        settled.append(Section(title, sentences, shown, name=name, cells=group, compared=compared))
+    return settled
 
 
 def comparison(results: Iterable[Result]) -> str:
@@ -91,10 +91,10 @@ def write(
     cells = frame(results)
     check_comparable(cells)
     looks = arm_looks(cells["arm"])
-    told = [replace(one, pictures=pictures(one.cells, one.compared, looks)) for one in sections(cells, references)]
-    answers = [one.sentences[0] for one in told]
-    parts = dict(first) | ({"all": Part("In short", answers, _across(told))} if len(told) > 1 else {})
-    parts |= {one.name: one for one in told} | dict(more)  # one a primary, since they are comparable
+    settled = [replace(one, pictures=pictures(one.cells, one.compared, looks)) for one in sections(cells, references)]
+    answers = [one.sentences[0] for one in settled]
+    parts = dict(first) | ({"all": Part("In short", answers, _across(settled))} if len(settled) > 1 else {})
+    parts |= {one.name: one for one in settled} | dict(more)  # one a primary, since they are comparable
     for folder in ("figures", "tables"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     linked = []
@@ -127,11 +127,11 @@ def read(folder: Path, where: Iterable[str] = ()) -> list[Result]:
     return results
 
 
-def _across(told: Sequence[Section]) -> list[Table]:
+def _across(settled: Sequence[Section]) -> list[Table]:
     """Tables over all primaries, and all sizes of one."""
-    names = [f"{one.name} ({one.cells['metric'].iloc[0]})" for one in told]
-    cells, compared = [one.cells for one in told], [one.compared for one in told]
-    primaries = [list(some) for _, some in groupby(told, key=lambda one: one.cells["primary"].iloc[0])]
+    names = [f"{one.name} ({one.cells['metric'].iloc[0]})" for one in settled]
+    cells, compared = [one.cells for one in settled], [one.compared for one in settled]
+    primaries = [list(some) for _, some in groupby(settled, key=lambda one: one.cells["primary"].iloc[0])]
     sized = [
         tables.by_size([one.cells for one in some], [one.compared for one in some])
         for some in primaries if len(some) > 1

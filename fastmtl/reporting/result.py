@@ -125,15 +125,15 @@ def selected_rows(experiment: Experiment, n: int = 20) -> list[dict[str, Any]]:
     """
     pool, table = experiment.pool, pyarrow.parquet.read_table(experiment.selection().path / "selection.parquet")
     k = len(table)
-    places = np.r_[0 : min(n, k), max(n, k - n) : k]
-    chosen = table.take(places).to_pylist()
+    positions = np.r_[0 : min(n, k), max(n, k - n) : k]
+    chosen = table.take(positions).to_pylist()
     row_ids = np.array([pool.starts[pool.index(one["task"])] + one["row"] for one in chosen], dtype=np.int64)
     rows = []
-    for place, one, told in zip(places, chosen, pool.texts(row_ids)):
-        first, *second = (told[column] for column in pool.task(one["task"]).text)
+    for place, one, shown in zip(positions, chosen, pool.texts(row_ids)):
+        first, *second = (shown[column] for column in pool.task(one["task"]).text)
         rows.append({
             "end": "top" if place < n else "bottom", "rank": int(place) + 1, "task": one["task"], "row": one["row"],
-            "score": None if np.isnan(one["score"]) else float(one["score"]), "label": str(told["label"]),
+            "score": None if np.isnan(one["score"]) else float(one["score"]), "label": str(shown["label"]),
             "text_a": first, "text_b": second[0] if second else "",
         })  # fmt: skip
     return rows

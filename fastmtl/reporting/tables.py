@@ -219,8 +219,8 @@ def warnings(cells: DataFrame) -> list[str]:
     for name in ("precision", "device", "torch"):
         values = sorted({environment[name] for environment in cells["environment"] if environment})
         if len(values) > 1:
-            told = ", ".join(values)
-            lines.append(f"Cells ran with several values of {name}: {told}; scores may differ by that alone.")
+            listed = ", ".join(values)
+            lines.append(f"Cells ran with several values of {name}: {listed}; scores may differ by that alone.")
     return lines
 
 

@@ -28,10 +28,10 @@ class PlannedBatches(Dataset):
     """
 
     def __init__(
-        self, steps: Sequence[Step], names: list[str], rows: list[TokenRows], places: list[np.ndarray], pad_id: int,
+        self, steps: Sequence[Step], names: list[str], rows: list[TokenRows], positions: list[np.ndarray], pad_id: int,
         rank: int = 0, world: int = 1, accumulate: int = 1, served: list[np.ndarray] | None = None,
     ) -> None:  # fmt: skip
-        self.steps, self.names, self.rows, self.places, self.pad_id = steps, names, rows, places, pad_id
+        self.steps, self.names, self.rows, self.positions, self.pad_id = steps, names, rows, positions, pad_id
         self.rank, self.world, self.accumulate, self.served = rank, world, accumulate, served
 
     def __len__(self) -> int:
@@ -39,18 +39,18 @@ class PlannedBatches(Dataset):
 
     def __getitem__(self, i: int) -> list[dict[str, Any]]:
         i, micro = divmod(i, self.accumulate)
-        step = [(task, self.places[task][picks]) for task, picks in self.steps[i]]
+        step = [(task, self.positions[task][picks]) for task, picks in self.steps[i]]
         if self.served is not None and micro == 0:
-            lengths = ((task, self.rows[task].lengths[places]) for task, places in step)
+            lengths = ((task, self.rows[task].lengths[positions]) for task, positions in step)
             self.served += [np.stack([np.full_like(length, task), length]) for task, length in lengths]
-        whole = sum(len(places) for _, places in step)
-        return [self._part(task, places, len(places) / whole, micro) for task, places in step]
+        whole = sum(len(positions) for _, positions in step)
+        return [self._part(task, positions, len(positions) / whole, micro) for task, positions in step]
 
-    def _part(self, task: int, places: np.ndarray, share: float, micro: int) -> dict[str, Any]:
+    def _part(self, task: int, positions: np.ndarray, share: float, micro: int) -> dict[str, Any]:
         rows, parts = self.rows[task], self.world * self.accumulate
-        mine, weight = shard(places, self.rank + self.world * micro, parts)
+        mine, weight = shard(positions, self.rank + self.world * micro, parts)
         if weight and rows.tags is not None:  # its mean loss is that of words
-            weight = float(rows.words[mine].sum() * parts / rows.words[places].sum())
+            weight = float(rows.words[mine].sum() * parts / rows.words[positions].sum())
         batch = {**collate(rows, mine, self.pad_id), "task": self.names[task], "repeats": weight == 0}
         return {**batch, "weight": torch.tensor(weight), "share": torch.tensor(share)}
 
@@ -92,8 +92,8 @@ class TaskData(pl.LightningDataModule):
         super().__init__()
         self.names = list(rows)
         self.rows = [pool.split(name, "train") for name in self.names]
-        self.places = list(rows.positions)
-        self.lengths = [source.lengths[places] for source, places in zip(self.rows, self.places)]
+        self.positions = list(rows.positions)
+        self.lengths = [source.lengths[positions] for source, positions in zip(self.rows, self.positions)]
         self.sampling, self.batch_size, self.seed, self.pad_id, self.parts = sampling, batch_size, seed, pad_id, parts
         self.online = None if isinstance(sampling, Sampling) else Online(sampling, self.lengths, batch_size, seed)
         self.shares = shares
@@ -114,7 +114,7 @@ class TaskData(pl.LightningDataModule):
         return sum(len(self.steps(epoch)) for epoch in range(epochs))
 
     def steps(self, epoch: int) -> Sequence[Step]:
-        """The epoch's steps; the rows of a batch are places in the task's rows here."""
+        """The epoch's steps; the rows of a batch are positions in the task's rows here."""
         if not isinstance(self.sampling, Sampling):
             assert self.online is not None
             self.online.start(epoch)
@@ -144,7 +144,7 @@ class TaskData(pl.LightningDataModule):
         assert trainer is not None
         self.steps_now = self.steps(trainer.current_epoch)
         batches = PlannedBatches(
-            self.steps_now, self.names, self.rows, self.places, self.pad_id,
+            self.steps_now, self.names, self.rows, self.positions, self.pad_id,
             trainer.global_rank, trainer.world_size, trainer.accumulate_grad_batches, self.served,
         )  # fmt: skip
         first = 0
@@ -179,11 +179,11 @@ class TaskData(pl.LightningDataModule):
             return []
         assert self.trainer is not None
         rank, world = self.trainer.global_rank, self.trainer.world_size
-        name, rows, places = self.evaluated
-        lengths = rows.lengths[places]
+        name, rows, positions = self.evaluated
+        lengths = rows.lengths[positions]
         order = np.argsort(lengths, kind="stable")
         steps = [[(0, part)] for part in chunks(order, lengths, BATCH_TOKENS * world, BATCH_ROWS * world)]
-        batches = PlannedBatches(steps, [name], [rows], [places], self.pad_id, rank, world, served=self.validated)
+        batches = PlannedBatches(steps, [name], [rows], [positions], self.pad_id, rank, world, served=self.validated)
         return self._loader(batches)
 
     def _loader(self, batches: PlannedBatches, first: int = 0) -> DataLoader:

@@ -200,7 +200,7 @@ def train(job: FitJob) -> None:
     if data.online is not None:
         _write_history(job.out, data)
     tasks, lengths = data.visited()
-    passes = np.bincount(tasks, minlength=len(data.names)) / [max(1, len(places)) for places in data.places]
+    passes = np.bincount(tasks, minlength=len(data.names)) / [max(1, len(positions)) for positions in data.positions]
     flops = training_flops(module.model, job.fit, lengths) + module.model.encoder.forward_flops(data.measured())
     records = {
         "device": device_name(job.hardware.device),
@@ -234,8 +234,8 @@ def _write_history(folder: Path, data: TaskData) -> None:
     rounds = [{**one, "arm": data.names[one["arm"]]} for one in data.online.history]
     final = data.online.bandit.utilities()
     utilities = {name: None if np.isnan(value) else float(value) for name, value in zip(arms, final)}
-    told = {"arms": arms, "utilities": utilities, "reference": data.online.reference, "rounds": rounds}
-    (folder / "bandit.json").write_text(json.dumps(told))
+    history = {"arms": arms, "utilities": utilities, "reference": data.online.reference, "rounds": rounds}
+    (folder / "bandit.json").write_text(json.dumps(history))
 
 
 def _data(job: FitJob) -> TaskData:
@@ -247,7 +247,7 @@ def _data(job: FitJob) -> TaskData:
 
 def _module(job: FitJob, data: TaskData) -> ProxyModule | MultiTaskModule:
     tasks = tuple(job.pool.task(name) for name in job.rows)
-    counts = [len(places) for places in job.rows.values()]
+    counts = [len(positions) for positions in job.rows.values()]
     total_steps = min(data.num_steps(job.fit.epochs), job.fit.max_steps or sys.maxsize)
     if job.discriminator:
         proxy = ProxyModel(job.encoder, tasks, job.fit.dropout)

@@ -78,7 +78,7 @@ def training_flops(model: MultiTaskModel, fit: FitConfig, lengths: np.ndarray) -
 
 @dataclass(frozen=True)
 class Watched:
-    """What a step told about its m tasks: mean losses (m,), and their gradients (m, P) in the last shared layer."""
+    """What a step showed of its m tasks: mean losses (m,), and their gradients (m, P) in the last shared layer."""
 
     names: list[str]
     losses_m: Tensor
