@@ -29,7 +29,7 @@ SHOWN = shown()
 @pytest.fixture
 def workplace(command: Shown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files that the document and README show, and those that they speak of."""
-    for name, text in (files("README.md") | files(command.document)).items():
+    for name, text in (files("docs/tutorials/own_data.md") | files(command.document)).items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
         monkeypatch.delitem(sys.modules, Path(name).stem, raising=False)  # of another document
@@ -157,7 +157,7 @@ def test_commands_are_found_in_every_kind_of_place() -> None:
 
 
 def test_files_are_found_by_the_comment_that_names_them() -> None:
-    assert "tasks.yaml" in files("README.md")
+    assert "tasks.yaml" in files("docs/tutorials/own_data.md")
     assert {"my_selectors.py", "my_conf/selection/bottom_k.yaml"} <= set(files("docs/extending.md"))
 
 

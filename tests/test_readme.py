@@ -9,6 +9,7 @@ from tests.helpers.cli import run_cli
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+TUTORIAL = (ROOT / "docs/tutorials/own_data.md").read_text()
 EXTENDING = (ROOT / "docs/extending.md").read_text()
 
 
@@ -32,12 +33,12 @@ def test_the_scorer_and_the_selector_of_the_docs_run_from_an_empty_folder(name: 
     assert "selection" in ran.stdout
 
 
-def test_the_tasks_file_of_the_readme_declares_two_valid_tasks(tmp_path: Path) -> None:
+def test_the_tasks_file_of_the_tutorial_declares_three_valid_tasks(tmp_path: Path) -> None:
     from fastmtl.data.sources.files import from_yaml
 
-    (tmp_path / "tasks.yaml").write_text(block(README, "yaml", "name: tickets"))
+    (tmp_path / "tasks.yaml").write_text(block(TUTORIAL, "yaml", "name: tickets"))
     tasks = from_yaml(str(tmp_path / "tasks.yaml"))
-    assert [task.labels for task in tasks] == [("no", "yes"), ("1", "2", "3", "4", "5")]
+    assert [task.labels for task in tasks] == [("no", "yes"), ("1", "2", "3", "4", "5"), ("spam", "private", "work")]
 
 
 def test_the_table_of_extensions_names_files_that_exist_and_two_at_most() -> None:
