@@ -27,6 +27,8 @@ from fastmtl.store import WEIGHTS, write_json
 HERE = Path(__file__).resolve().parent
 ROWS = {"oracle": "hand_picked", "chosen": "feature_similarity"}
 ADDED, ALONE, NONE = "added", "primary_only, 1e-4", "none"
+BEFORE = ", own, 1e-4"
+"""Heads and last stage of the former defaults."""
 
 
 @dataclass(frozen=True)
@@ -131,17 +133,12 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
             x, base, y = (np.array([values.get(seed, np.nan) for seed in seeds])
                           for values in (own, scores.get(alone, {}), scores.get(ADDED, {})))  # fmt: skip
             row += [interval(x - base), ratio(x - base, y - base)] if seeds and arm != alone else ["", ""]
-        found.append(row)
-    heads = [
-        "arm",
-        "seeds",
-        results[0]["metric"],
-        "relevant",
-        f"minus {ALONE}",
-        "efficiency",
-        f"minus {NONE}",
-        "efficiency",
-    ]
+        before = arm.split(", ")[0] + BEFORE  # the same rows
+        both = sorted(set(own) & set(scores.get(before, {})))
+        difference = np.array([own[seed] - scores[before][seed] for seed in both])
+        found.append([*row, interval(difference) if both and arm != before else ""])
+    against = [column for alone in (ALONE, NONE) for column in (f"minus {alone}", "efficiency")]
+    heads = ["arm", "seeds", results[0]["metric"], "relevant", *against, f"minus the same rows{BEFORE}"]
     return tabulate(found, heads, tablefmt="github")
 
 
@@ -153,7 +150,7 @@ def report(plan: Mapping[str, Any], output: Path, folder: Path) -> None:
         asked = dict.fromkeys(f"{one.arm}-{one.seed}".replace(" ", "") for one in cells(plan, [name], plan["arms"]))
         if results := [found[key] for key in asked if key in found]:
             everything += results
-            title = f"## {name}" + (", where recipes were chosen" if name in plan["searched"] else "")
+            title = f"## {name}" + (", which no study reports on" if name in plan["searched"] else "")
             parts.append(f"{title}\n\n{table(results)}\n")
     (folder / "results.md").write_text("\n".join(parts))
     (folder / "results.json").write_text(json.dumps(everything, indent=0))
