@@ -226,7 +226,7 @@ def _interval(row: Any) -> str:
 
 def headroom(cells: DataFrame) -> Table:
     """Each primary's own learning curve beside the most related rows that the study gives it."""
-    arms = list(dict.fromkeys(cells["arm"]))
+    arms = sorted(set(cells["arm"]), key=lambda arm: (not arm.startswith("alone"), len(arm), arm))
     rows = [
         [f"{primary} ({own['metric'].iloc[0]})", str(own["seed"].nunique()),
          *(mean_sd(100 * own.loc[own["arm"] == arm, "headline"]) for arm in arms)]
