@@ -232,9 +232,7 @@ def headroom(cells: DataFrame) -> Table:
          *(mean_sd(100 * own.loc[own["arm"] == arm, "headline"]) for arm in arms)]
         for primary, own in cells.groupby("primary", sort=False)
     ]  # fmt: skip
-    note = (
-        "Scores x100. Alone N: the primary with N rows, trained on nothing else. Oracle N: 500 rows, N related beside."
-    )
+    note = "Scores x100. Alone N: N rows of the primary and nothing else. Oracle N: the study's, N related beside."
     return Table("What each primary can gain", ["primary", "seeds", *arms], rows, note=note)
 
 
