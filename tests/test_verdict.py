@@ -57,6 +57,11 @@ def test_the_ladder_starts_at_the_size_of_the_primary_and_ends_at_half_of_the_ca
     assert ladder(10, 300) == (5,)
 
 
+@pytest.mark.parametrize(("rows", "batch"), [(2, 4), (56, 4), (130, 8), (300, 16), (500, 32), (100_000, 32)])
+def test_small_primaries_have_small_batches(rows: int, batch: int) -> None:
+    assert verdict.batch_size(rows) == batch
+
+
 def test_the_worse_half_stops_and_all_that_are_left_have_the_same_seeds() -> None:
     on_trial = trial(by_name, minutes=1000)
     left = compete(on_trial, (50, 100), list(BY_NAME), 10, 1600)

@@ -111,17 +111,21 @@ def _answer(given: argparse.Namespace, overrides: list[str], output: Path, unit:
 
     def cell(arm: Arm, seed: int) -> Experiment:
         budget = [] if arm.budget is None else [f"budget={arm.budget}"]
-        experiment = compose(*overrides, f"selection={arm.selection}", *budget, f"seed={seed}")
+        experiment = compose(*recipe, *overrides, f"selection={arm.selection}", *budget, f"seed={seed}")
         if not arm.exclude:
             return experiment
         plan = replace(experiment.selection_plan, exclude=arm.exclude)
         return replace(experiment, selection_plan=plan)
 
+    recipe: list[str] = []
     first = cell(verdict.Arm("none"), 0)
     pool, primary = first.pool, first.primary
     candidates = sum(len(pool.rows_of(name)) for name in pool.names if name != primary)
     size = len(pool.rows_of(primary))
     verdict.check(len(pool.names), size, len(pool.split(primary, "validation")))
+    batch = verdict.batch_size(size)
+    recipe += [f"{fit}.fit.batch_size={batch}" for fit in ("proxy", "multitask", "finetune")]
+    recipe += ["multitask.fit.warmup=0.1", "finetune.fit.warmup=0.1"]
     print(
         f"{primary}: {size:,} labelled rows; {candidates:,} auxiliary rows in {len(pool.names) - 1} tasks", flush=True
     )
