@@ -43,6 +43,7 @@ TABLE: list[tuple[str, dict[str, Any], str, Any, Any, Any, Any]] = [
     ("models.encoder.EncoderSpec", {"name": "tiny"}, "max_length", "long", 3, 64.0, 64),
     ("models.bilstm.BiLSTMSpec", {}, "dropout", "some", 1, 0, 0.0),
     ("mixing.MixingSearch", {}, "trials", None, 0, 5.0, 5),
+    ("data.sources.formats.Reading", {}, "validation_share", "some", 1.5, "0.2", 0.2),
     (f"{PLANNED}.Proportional", {}, *BUCKETS),
     (f"{PLANNED}.Uniform", {}, *BUCKETS),
     (f"{PLANNED}.UniformBatches", {}, "batches", "many", 0, 40.0, 40),

@@ -101,7 +101,7 @@ class Ratio:
 
     ratios: tuple[Natural, ...]
     length_bucket_batches: Count = 50
-    hold: Literal["steps", "passes"] = field(default="steps", metadata=LATER)
+    hold: Literal["passes", "steps"] = field(default="steps", metadata=LATER)
 
     def __post_init__(self) -> None:
         if not self.ratios or self.ratios[0] == 0:
