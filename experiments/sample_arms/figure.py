@@ -20,7 +20,7 @@ COLORS = {
     "feature_similarity": "#2a6fbb",
     "full": "#4b9b4b",
 }
-LABELS = {"primary_only": (-10, 22)}
+LABELS = {"primary_only": (-10, 22), "feature_similarity": (-30, -24)}
 """Arm -> points from its mean to its label, where the usual place is another arm's."""
 
 
