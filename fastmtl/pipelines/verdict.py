@@ -28,9 +28,6 @@ LEAST_SEEDS = 5
 RESERVED = 0.2
 """The share of the cost that is kept for leaving tasks out one by one."""
 
-SCREENING = 0.5
-"""The share of the cost that the first seeds of all arms may take."""
-
 Unit = Literal["wall_s", "flops"]
 Result = dict[str, Any]
 
@@ -181,10 +178,11 @@ def compete(
 
 
 def _fitting(trial: Trial, chosen: list[Arm]) -> list[Arm]:
-    """As many of the chosen arms as can be screened for a part of the cost, in the order given; at least one."""
-    rest = trial.ledger.limit * SCREENING - trial.ledger.spent
+    """As many of the chosen arms as leave the finalists the seeds that an answer needs; at least one."""
     dearest = max(cost for costs in trial.added.values() for cost in costs)
-    count = max(1, math.floor(rest / max(1e-9, dearest * SEEDS_PER_ROUND)))
+    finals = LEAST_SEEDS * (trial.next_seed(trial.added) + FINALISTS * dearest)
+    rest = trial.ledger.limit * (1 - RESERVED) - trial.ledger.spent - finals
+    count = max(1, FINALISTS + math.floor(rest / max(1e-9, dearest * SEEDS_PER_ROUND)))
     if dropped := chosen[count:]:
         trial.skipped.append(f"Not tried, since the stated cost is too small: {', '.join(map(name, dropped))}.")
     return chosen[:count]
