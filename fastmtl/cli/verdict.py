@@ -155,6 +155,7 @@ def _write(trial: Trial, left: Sequence[Arm], cell: Any, output: Path, name: str
     from fastmtl.pipelines.chosen import chosen_rows, stability
     from fastmtl.reporting import report
     from fastmtl.reporting import verdict as words
+    from fastmtl.reporting.table import Part
     from fastmtl.store import write_json
 
     kinds = {"none": "alone", "primary_only": "alone", "random": "random", "full": "all"}
@@ -167,7 +168,7 @@ def _write(trial: Trial, left: Sequence[Arm], cell: Any, output: Path, name: str
     winner = next(arm for arm in left if verdict.name(arm) == answer.arm.name)
     out = output / "verdicts" / name
     out.mkdir(parents=True, exist_ok=True)
-    tables, on_page, sentences = [], [], list(answer.sentences)
+    tables, on_page, notes = [], [], []
     if answer.arm.kind != "alone":
         counts = answer.arm.cells[0]["counts"] if answer.answer != "unclear" else {}
         if pairs := verdict.leave_out(trial, winner, [task for task, count in counts.items() if count]):
@@ -177,13 +178,16 @@ def _write(trial: Trial, left: Sequence[Arm], cell: Any, output: Path, name: str
         rows = chosen_rows(experiments)
         rows.to_parquet(out / "rows.parquet", index=False)
         on_page.append(words.row_table(rows))
-        sentences.append(f"The rows are in {out / 'rows.parquet'}, those that most seeds chose first.")
+        notes.append(f"The rows are in {out / 'rows.parquet'}, those that most seeds chose first.")
         if answer.arm.kind == "chosen" and len(experiments) > 1:
-            sentences.append(f"Two seeds have {stability(experiments):.0%} of their chosen rows in common.")
-    model = words.model_of(answer.arm)
-    sentences.append(f"The model of this arm with the best score on held-out rows: fastmtl predict {model} FILE")
-    part = words.part(replace(answer, sentences=tuple(sentences)), trial.skipped, tables)
+            notes.append(f"Two seeds have {stability(experiments):.0%} of their chosen rows in common.")
+    model = Path(words.model_of(answer.arm))
+    model = model.relative_to(Path.cwd()) if model.is_relative_to(Path.cwd()) else model
+    notes.append(f"To use the arm's model with the best score on held-out rows: `fastmtl predict {model} FILE`")
+    part = Part("Verdict", (*answer.sentences, *trial.skipped, *notes), tables)
     write_json(out / "verdict.json", words.as_values(answer, trial.ledger.spent, trial.ledger.unit))
     whole = replace(part, tables=(*part.tables, *on_page))
-    report.write(trial.results(), out, name, first={"verdict": whole})
+    report.write(
+        trial.results(), out, f"Which auxiliary rows help {arms[0].cells[0]['primary']}?", first={"verdict": whole}
+    )
     return f"{part.markdown()}\n\nwritten to {out / 'report.html'}"

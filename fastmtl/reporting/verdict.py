@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from fastmtl.reporting.compare import BOTH, LEVEL, difference
 from fastmtl.reporting.frame import Result, frame
 from fastmtl.reporting.row_noise import RowNoise, row_noise
-from fastmtl.reporting.table import Part, Table, percent
+from fastmtl.reporting.table import Table, percent
 from fastmtl.stats import Noise, half_width, holm, seeds_needed
 
 if TYPE_CHECKING:
@@ -236,11 +236,6 @@ def row_table(rows: DataFrame, most: int = 2000) -> Table:
     )
     heads = [head for name, head in names.items() if name in kept]
     return Table("The rows", heads, list(zip(*columns)), note=note, searchable=True)
-
-
-def part(verdict: Verdict, skipped: Sequence[str], tables: Sequence[Table] = ()) -> Part:
-    """The first part of the page."""
-    return Part("Verdict", (*verdict.sentences, *skipped), [table for table in tables if table.rows])
 
 
 def model_of(arm: Arm) -> str:
