@@ -8,6 +8,7 @@ ways of `precision: auto` can be tested on any machine. A processor without AVX5
 
 from __future__ import annotations
 
+import logging
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: no test may wait for a network
@@ -79,6 +80,19 @@ def has_cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+@pytest.fixture(autouse=True)
+def no_log_file_is_left() -> Iterator[None]:
+    """A run in this process logs to its folder, which later tests have not."""
+    loggers = (logging.getLogger(), logging.getLogger("fastmtl"))
+    before = [handler for logger in loggers for handler in logger.handlers]
+    yield
+    for logger in loggers:
+        for handler in logger.handlers[:]:
+            if isinstance(handler, logging.FileHandler) and handler not in before:
+                logger.removeHandler(handler)
+                handler.close()
 
 
 def browser() -> str | None:

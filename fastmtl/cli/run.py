@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -42,6 +43,11 @@ def _forget(run: Path) -> None:
     if {path.name for path in run.iterdir()} != {".hydra"} or Path.cwd().is_relative_to(run):
         return
     shutil.rmtree(run)
+    for logger in (logging.getLogger(), logging.getLogger("fastmtl")):
+        for handler in logger.handlers[:]:  # the next message of this process would look for the folder
+            if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).is_relative_to(run):
+                logger.removeHandler(handler)
+                handler.close()
     for parent in run.parents:
         if Path.cwd().is_relative_to(parent) or any(parent.iterdir()):
             return
