@@ -158,7 +158,7 @@ def test_without_weights_a_search_is_found_and_goes_on(tmp_path: Path, caplog: p
     first = small(tmp_path, *AUTOSEM, "mixing.trials=2")
     first.artifacts()
     said = caplog.text
-    assert "32 rows of chats reward the bandit, few for a reliable choice" in said
+    assert "28 rows of chats reward the bandit, few for a reliable choice" in said
     assert "6 rows of chats choose the ratio, few for a reliable choice; raise protocol.holdout" in said
     first.drop_weights()
     assert not list(tmp_path.glob("artifacts/multitask/*/weights.safetensors"))

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -67,13 +68,13 @@ def test_a_sweep_trains_one_proxy_a_seed_and_a_repeat_trains_nothing(tmp_path: P
 def test_feature_similarity_finds_the_relevant_rows_of_the_sample(tmp_path: Path) -> None:
     found = {}
     for selection in ("feature_similarity", "random"):
-        exp = compose("encoder=tiny", f"selection={selection}", "budget=400", f"paths.output={tmp_path}")
+        exp = compose("encoder=tiny", f"selection={selection}", "budget=200", f"paths.output={tmp_path}")
         flags = exp.pool.flags_of(exp.selected())
         assert flags is not None
         found[selection] = float(flags.mean())
     everything = exp.pool.flags_of(exp.candidate_ids())
     assert everything is not None
-    assert found["feature_similarity"] >= 0.95  # measured: 1.00 on seeds 0 to 4; base rate 0.41
+    assert found["feature_similarity"] >= 0.8  # measured: 0.89 to 0.93 on seeds 0 to 2; base rate 0.29
     assert abs(found["random"] - everything.mean()) < 0.08
 
 
@@ -289,7 +290,7 @@ def test_a_failing_cell_is_reported_at_the_end_and_the_others_finish(tmp_path: P
     ran = run_cli(tmp_path, "-m", *CELL, "selection=random", "budget=30,100000")
     assert ran.returncode == 2
     assert len(list(tmp_path.glob("outputs/sweeps/*/*/*/result.json"))) == 1
-    assert "budget=100000 is more than the 560 candidate rows" in ran.stdout
+    assert re.search(r"budget=100000 is more than the \d+ candidate rows", ran.stdout)
     assert "repeat: fastmtl" in ran.stdout
     assert "Traceback" not in ran.stderr
 
