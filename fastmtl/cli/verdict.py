@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fastmtl.pipelines.experiment import Experiment
     from fastmtl.pipelines.verdict import Arm, Trial
 
+SMALL_BATCH = 8
 SELECTORS = ("feature_similarity", "embedding", "ngram_importance")
 
 
@@ -25,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     made = Arguments("verdict", "fastmtl verdict my_tasks/ primary=tickets --minutes 30", more)
     made.add_argument("folder", nargs="?", metavar="FOLDER|TASKS.yaml", help="your files; or data=... as elsewhere")
     made.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="options as of `fastmtl` itself")
-    made.add_argument("--minutes", type=float, help="training and scoring time at most (default 10)")
+    made.add_argument("--minutes", type=float, help="training and scoring time at most (default 15)")
     made.add_argument("--tflop", type=float, help="the same limit in TFLOP, which no other load changes")
     made.add_argument("--seeds", type=int, default=10, help="seeds at most of an arm (default %(default)s)")
     made.add_argument("--selectors", default=",".join(SELECTORS), help="options of selection= (default %(default)s)")
@@ -43,7 +44,7 @@ def main(argv: list[str]) -> None:
     limits = {"wall_s": given.minutes and 60 * given.minutes, "flops": given.tflop and 1e12 * given.tflop}
     if given.minutes is not None and given.tflop is not None:
         raise UserError("--minutes and --tflop are two limits; give one of them")
-    unit, limit = next(((unit, value) for unit, value in limits.items() if value is not None), ("wall_s", 600.0))
+    unit, limit = next(((unit, value) for unit, value in limits.items() if value is not None), ("wall_s", 900.0))
     if limit <= 0 or given.seeds < 2:
         raise UserError(f"--seeds {given.seeds} with a limit of {limit:g}: give two seeds or more, and a limit above 0")
 
@@ -126,6 +127,8 @@ def _answer(given: argparse.Namespace, overrides: list[str], output: Path, unit:
     batch = verdict.batch_size(size)
     recipe += [f"{fit}.fit.batch_size={batch}" for fit in ("proxy", "multitask", "finetune")]
     recipe += ["multitask.fit.warmup=0.1", "finetune.fit.warmup=0.1"]
+    if batch <= SMALL_BATCH:  # half of a small step is spent on word vectors that few rows touch
+        recipe += [f"{fit}.fit.freeze_embeddings=true" for fit in ("proxy", "multitask", "finetune")]
     print(
         f"{primary}: {size:,} labelled rows; {candidates:,} auxiliary rows in {len(pool.names) - 1} tasks", flush=True
     )
