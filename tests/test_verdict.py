@@ -312,6 +312,7 @@ def test_files_that_cannot_be_used_are_named_before_anything_is_trained(
         (["--minutes", "1", "--tflop", "1"], "two limits"),
         (["--seeds", "1"], "two seeds or more"),
         (["--minutes", "0"], "a limit above 0"),
+        (["--selectors", "best"], "selection=best is not an option"),
         (["--budgets", "a,b"], "--budgets a,b are no row counts"),
         (["nowhere"], "nowhere"),
     ],

@@ -133,12 +133,15 @@ def _answer(given: argparse.Namespace, overrides: list[str], output: Path, unit:
         f"{primary}: {size:,} labelled rows; {candidates:,} auxiliary rows in {len(pool.names) - 1} tasks", flush=True
     )
     budgets = _budgets(given.budgets) if given.budgets else verdict.ladder(candidates, size)
+    selectors = given.selectors.split(",")
+    for selection in selectors:  # a wrong name is reported before anything is trained
+        cell(verdict.Arm(selection, budgets[0]), 0)
     trial = verdict.Trial(
         lambda arm, seed: record(cell(arm, seed), None if arm.exclude else given.name, output),
         verdict.Ledger(unit, limit),
         lambda line: print(line, flush=True),
     )
-    left = verdict.compete(trial, budgets, given.selectors.split(","), given.seeds, candidates)
+    left = verdict.compete(trial, budgets, selectors, given.seeds, candidates)
     print(f"\n{_write(trial, left, cell, output, given.name)}", flush=True)
 
 

@@ -150,10 +150,8 @@ def compete(
         candidates: All auxiliary rows.
 
     Returns:
-        The arms that were left, all with the same seeds, references first.
-
-    Raises:
-        UserError: If the cost does not reach for the first seeds.
+        The arms that were left, all with the same seeds, references first. The first seeds are trained whatever they
+        cost; no later one is begun that the cost is not expected to reach for.
     """
     references = [*(Arm(selection) for selection in ALONE), *(Arm("random", budget) for budget in budgets)]
     for arm in references:

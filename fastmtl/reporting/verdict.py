@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fastmtl.reporting.compare import BOTH, LEVEL, difference
 from fastmtl.reporting.frame import Result, frame
+from fastmtl.reporting.recommend import FEW_SEEDS
 from fastmtl.reporting.row_noise import RowNoise, row_noise
 from fastmtl.reporting.table import Table, percent
 from fastmtl.stats import Noise, half_width, holm, seeds_needed
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
 MATTERS = 0.01
 """A gain below one point is not worth auxiliary data."""
-
-LEAST_SEEDS = 5
-"""With fewer seeds nothing is answered."""
 
 POWER = 0.84
 """Standard normal quantile of 80 % power, for the validation rows that an effect needs."""
@@ -121,10 +119,9 @@ def decide(arms: Sequence[Arm], stopped: int, judge: Judge, matters: float = MAT
     tried = [arm for arm in arms if arm.kind != "alone"]
     reference = max(alone, key=lambda arm: arm.score)
     gains = [[judge.between(arm.cells, other.cells) for other in alone] for arm in tried]
-    worst = [max(own, key=lambda gain: gain.p if gain.mean > 0 else 2.0) for own in gains]
-    p = holm([*(_one(gain) for gain in worst), *([1.0] * stopped)])[: len(tried)]
-    better = [arm for arm, own, value in zip(tried, worst, p) if own.mean > 0 and value < LEVEL]
-    enough = bool(worst) and max(gain.n for gain in worst) >= LEAST_SEEDS
+    p = holm([*(max(map(_one, own)) for own in gains), *([1.0] * stopped)])[: len(tried)]
+    better = [arm for arm, value in zip(tried, p) if value < LEVEL]
+    enough = len(reference.cells) >= FEW_SEEDS
     if better and enough:
         return _use(_cheapest(better, judge), arms, judge)
     best = max(tried, key=lambda arm: arm.score)
@@ -159,8 +156,8 @@ def _cheapest(better: Sequence[Arm], judge: Judge) -> Arm:
 def _use(arm: Arm, arms: Sequence[Arm], judge: Judge) -> Verdict:
     what: dict[str, tuple[Any, str]] = {
         "chosen": ("rows", f"Use the {arm.rows:,} rows that {arm.name} chooses"),
-        "random": ("any rows", f"Use any {arm.rows:,} auxiliary rows: chosen ones are not better"),
-        "all": ("everything", f"Use all {arm.rows:,} auxiliary rows: fewer are worse"),
+        "random": ("any rows", f"Use any {arm.rows:,} auxiliary rows: chosen ones were not shown to be better"),
+        "all": ("everything", f"Use all {arm.rows:,} auxiliary rows: no smaller part did as well"),
     }
     answer, sentence = what[arm.kind]
     if arm.kind == "all" and not any(other.kind in ("chosen", "random") for other in arms):
