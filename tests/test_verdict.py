@@ -12,7 +12,9 @@ import numpy as np
 import pandas
 import pytest
 
+from fastmtl.cli.compose import compose
 from fastmtl.cli.main import main
+from fastmtl.errors import UserError
 from fastmtl.pipelines import verdict
 from fastmtl.pipelines.verdict import ALONE, Arm, Ledger, Trial, compete, ladder, leave_out
 from fastmtl.reporting import verdict as words
@@ -217,6 +219,16 @@ def test_without_any_effect_auxiliary_rows_are_seldom_recommended() -> None:
     said = [answer_of(rng, {}, rows=300, seeds=6).answer for _ in range(300)]
     wrong = np.mean([one in ("rows", "any rows", "everything") for one in said])
     assert wrong <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / len(said))
+
+
+def test_rows_of_an_excluded_task_cannot_be_chosen(tmp_path: Path) -> None:
+    options = [*SMALL, "selection=random", "budget=20", f"paths.output={tmp_path}"]
+    whole, part = compose(*options), compose(*options, "+selection.exclude=[mails]")
+    assert "mails" in whole.candidates()
+    assert set(whole.candidates()) - set(part.candidates()) == {"mails"}
+    assert len(part.candidate_ids()) < len(whole.candidate_ids())
+    with pytest.raises(UserError, match=r"selection\.exclude names 'chats', which is no auxiliary task"):
+        compose(*options, "+selection.exclude=[chats]")
 
 
 # --- the command ---------------------------------------------------------------------------------------------------

@@ -190,15 +190,16 @@ def _needed(gain: Difference, level: float, rows: int) -> str:
         return "More seeds are needed to say more; raise --minutes."
     seeds = seeds_needed(gain.mean, gain.noise, alpha=level)
     if math.isfinite(seeds):
-        return f"To show a difference as large as this one takes about {seeds:,} seeds; raise --minutes and --seeds."
+        wanted = f"{max(seeds, FEW_SEEDS):,} seeds"
+        return f"To show a difference as large as this one takes about {wanted}; raise --minutes and --seeds."
     from scipy.stats import norm
 
     # The rows' shared part falls with their number; half of the variance that the effect allows is left to the seeds.
     allowed = (gain.mean / (norm.isf(level / 2) + POWER)) ** 2 / 2
-    wanted = math.ceil(rows * float(gain.noise.shared) / allowed / 100) * 100
+    rows_wanted = math.ceil(rows * float(gain.noise.shared) / allowed / 100) * 100
     return (
         f"No number of seeds would show a difference as large as this one on {rows:,} validation rows; about "
-        f"{max(wanted, rows):,} would be needed."
+        f"{max(rows_wanted, rows):,} would be needed."
     )
 
 
