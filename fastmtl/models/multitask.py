@@ -1,4 +1,4 @@
-"""One shared encoder, one linear head a task or a group of tasks, and the proxy's task discriminator.
+"""One shared encoder, one linear head per task or group of tasks, and the proxy's task discriminator.
 
 B rows, L tokens, H hidden units, C outputs of a task, T tasks. The head of a task of words (tagging) reads each token's
 state in place of the row's pooled feature.

@@ -71,7 +71,7 @@ def _scores(frame: DataFrame, keys: list[str]) -> Series:
 @dataclass(frozen=True)
 class Relations:
     """What was measured. `single` and `pairs` as of `gains`, with the columns metric and rows beside; `features`
-    and `affinities` are means over seeds, by task, and by name; `costs` has a row a kind of work: FLOPs, seconds;
+    and `affinities` are means over seeds, by task, and by name; `costs` has one row per kind of work: FLOPs, seconds;
     `models` the key of each model that was trained, and what it took."""
 
     single: DataFrame

@@ -150,7 +150,7 @@ def spread(wanted: list[float], gap: float, low: float, high: float) -> np.ndarr
 
 
 def _panels(figure: Figure | SubFigure, posteriors: list[Belief], title: str) -> tuple[Axes, Axes]:
-    """Axes for curves, and below them axes with a named row a task, the best first."""
+    """Axes for curves, and below them axes with a named row per task, the best first."""
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(CURVES, ROW * len(posteriors)))
     figure.suptitle(title, x=0.02, ha="left", fontsize=10)
     upper.locator_params(axis="y", nbins=6)

@@ -1,4 +1,4 @@
-"""All finished cells as one data frame: a row a cell, the arm named by what tells it from the others."""
+"""All finished cells as one data frame: one row per cell, the arm named by what sets it apart from the others."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def read_results(folder: Path) -> list[Result]:
 
 
 def frame(results: Iterable[Result]) -> DataFrame:
-    """One row a cell, however often it came, ordered by setting, arm (baselines first), budget and seed.
+    """One row per cell, however often it came, ordered by setting, arm (baselines first), budget and seed.
 
     Those of `COPIED` are as in the result, and `score` is its headline. `variant` is what else of the configuration
     differs between cells of this frame with the same selection, and `arm` both together. `total_flops` and

@@ -239,7 +239,7 @@ def coverage(cells: DataFrame, compared: DataFrame) -> list[str]:
 
 
 def choices(cells: DataFrame) -> Table:
-    """The tasks and the ratio that were found, a row a cell that looked for any."""
+    """The tasks and the ratio that were found, one row per cell that looked for any."""
     rows = []
     for cell in cells.to_dict("records"):
         utilities, mixing = cell["utilities"], cell["mixing"]

@@ -412,8 +412,8 @@ BAD: dict[str, tuple[str, Content, list[str]]] = {
                        + [json.dumps({"tokens": ["one", "two"], "ner_tags": ["O"]})], ["has 2 words and 1 tags"]),
     "no words": ("a.conll", ["# a comment", ""], ["a.conll"]),
     "test alone": ("a_test.csv", OK, ["a_test.csv has no training file beside it", "add one"]),
-    "several labels a row": ("a.jsonl", [json.dumps({"text": t, "labels": ["a", "b"][: len(t) % 3]}) for t in TEXTS],
-                             ["'labels' has several labels a row"]),
+    "several labels per row": ("a.jsonl", [json.dumps({"text": t, "labels": ["a", "b"][: len(t) % 3]}) for t in TEXTS],
+                             ["'labels' has several labels per row"]),
 }  # fmt: skip
 """What is wrong -> name and content of the file, and what its one line says."""
 

@@ -209,7 +209,7 @@ def one_pass(lengths_n: np.ndarray, batch_size: int, window: int, rng: np.random
 
 
 def num_batches(counts: list[int], batch_size: int) -> int:
-    """Batches of one-task batches that hold each of `counts` rows a task once."""
+    """Batches of one-task batches that hold each of `counts` rows per task once."""
     return sum(-(-n // batch_size) for n in counts)
 
 

@@ -145,7 +145,7 @@ def _tagged(columns: Sequence[Column]) -> Roles | None:
         tags = [tag for tag in named if lengths(tag) == lengths(words) and max(lengths(tag)) > 1 and few_values(tag)]
         tags.sort(key=lambda column: _LABELS.index(column.key) if column.key in _LABELS else len(_LABELS))
         if len(tags) > 1:
-            said = f"several columns have a tag a word: {', '.join(tag.name for tag in tags)}"
+            said = f"several columns have one tag per word: {', '.join(tag.name for tag in tags)}"
             return Roles("tagging", (words.name,), tags[0].name, ((said, f"label: {tags[0].name}"),))
         if tags:
             return Roles("tagging", (words.name,), tags[0].name)
@@ -197,7 +197,7 @@ def _kind(file: str, label: Column, known_kinds: Sequence[str]) -> tuple[str, li
         multi = next((kind for kind in ("multilabel", "multi_label") if kind in known_kinds), None)
         if multi is None:
             raise UserError(
-                f"{file}: {label.name!r} has several labels a row, which no kind here takes; keep one a row"
+                f"{file}: {label.name!r} has several labels per row, which no kind here takes; keep one per row"
             )
         return multi, []
     if not label.is_number:
